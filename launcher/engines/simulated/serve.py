@@ -1,0 +1,109 @@
+"""The simulated engine as a program: starts, listens on a Unix socket, fails when told; logs like vLLM."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from aiohttp import web
+
+from launcher.engines.simulated.app import SimulatedEngine
+from launcher.engines.simulated.script import Script, add_options
+from launcher.errors import RequestError
+
+# The shares of the start delay and the log lines that announce them, in vLLM's words.
+_START = (
+    (0.6, "[model_runner.py:1] Starting to load model {name}..."),
+    (0.2, "[backends.py:1] torch.compile started"),
+    (0.1, "[model_runner.py:2] Capturing CUDA graphs"),
+    (0.1, "[engine.py:1] Warming up"),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until TERM or INT, or until the scripted end."""
+    parser = argparse.ArgumentParser(prog="python -m launcher.engines.simulated.serve", allow_abbrev=False)
+    parser.add_argument("--uds", required=True, metavar="PATH", help="Unix socket to listen on")
+    parser.add_argument("--served-name", required=True, help="the model's name in requests and answers")
+    add_options(parser)
+    arguments = vars(parser.parse_args(argv))
+    socket, name = Path(arguments.pop("uds")), arguments.pop("served_name")
+    try:
+        return asyncio.run(_serve(Script(**arguments), socket, name))
+    except RequestError as error:
+        parser.error(str(error))
+
+
+async def _serve(script: Script, socket: Path, name: str) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: loop.call_later(script.ignore_term_s, stop.set))
+    _log(f"[api_server.py:1] simulated engine, args: {script}")
+    starting = asyncio.ensure_future(_start(script, name))
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        return 0
+    starting.result()
+
+    def schedule_failure() -> None:
+        if script.fail_after_s is not None:
+            loop.call_later(script.fail_after_s, _fail, script)
+
+    engine = SimulatedEngine(script, name, schedule_failure)
+    runner = web.AppRunner(
+        engine.app(), handler_cancellation=True, access_log=None, shutdown_timeout=1.0, auto_decompress=False
+    )
+    await runner.setup()
+    os.umask(0o077)
+    await web.UnixSite(runner, str(socket)).start()
+    _log("[launcher.py:1] Application startup complete.")
+    if script.fail_at == "ready":
+        _fail(script)
+    await stopping
+    _log("[launcher.py:2] Shutting down")
+    await runner.cleanup()
+    return 0
+
+
+async def _start(script: Script, name: str) -> None:
+    for share, line in _START:
+        _log(line.format(name=name))
+        if script.hang_at == "start":
+            await asyncio.Event().wait()
+        await asyncio.sleep(share * script.start_delay_s)
+        if script.fail_at == "start":
+            _fail(script)
+
+
+def _fail(script: Script) -> None:
+    """End at once, as an engine whose process breaks: a traceback, no clean-up, the socket left behind."""
+    text = script.fail_with or "RuntimeError: Simulated failure"
+    sys.stderr.write(
+        "Traceback (most recent call last):\n"
+        '  File "simulated/engine.py", line 1, in run_engine_core\n'
+        "    raise error\n"
+        f"{text if ':' in text else f'RuntimeError: {text}'}\n"
+    )
+    sys.stderr.flush()
+    if script.fail_signal is not None:
+        os.kill(os.getpid(), signal.Signals[script.fail_signal])
+        time.sleep(1)  # a signal that does not end a process leaves the exit code to end it
+    os._exit(script.fail_code)
+
+
+def _log(text: str) -> None:
+    print(f"INFO {datetime.now():%m-%d %H:%M:%S} {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""The engine `vllm`: turns a plan into `vllm serve` on a Unix socket, with its caches in one folder and no key anywhere.
+
+Owns the command, its environment variables and the probe. Which arguments a user may add is in `vllm_arguments`, what
+lines of its log mean in `vllm_causes`. Written against vLLM 0.32 (`tests/contract/test_vllm_flags.py` reads its help);
+only options that are years old are used, so that a site's older container starts as well.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launcher.engines import Command, Probe
+from launcher.engines.vllm_arguments import check_args, option_values
+from launcher.engines.vllm_causes import explain, phase
+from launcher.sessions.plan import Plan
+
+__all__ = ["check_args", "command", "explain", "health", "phase", "probe"]
+
+# Unix sockets of vLLM's processes are named BASE/<uuid4>; sun_path ends after 107 characters.
+_LONGEST_SOCKET_FOLDER = 107 - 37
+
+
+def command(plan: Plan, socket: Path, cache: Path) -> Command:
+    """`vllm serve` on `socket`; the user's arguments stand before ours, so that ours win."""
+    argv = (
+        "vllm",
+        "serve",
+        str(plan.model.snapshot),
+        *plan.engine_args,
+        "--uds",
+        str(socket),
+        f"--served-model-name={plan.model.served_name}",  # one word: a name may begin with a dash
+        "--no-enable-log-requests",  # prompts at level DEBUG
+        "--disable-uvicorn-access-log",  # request lines carry query strings
+    )
+    return Command(argv, _variables(plan, socket, cache))
+
+
+def probe(plan: Plan) -> Probe:
+    """One token after a bare prompt: every generating model can do that, also one without a chat template."""
+    name = plan.model.served_name
+    if _runner(plan) == "pooling":
+        return Probe("/v1/embeddings", {"model": name, "input": "Hello"}, "data")
+    return Probe(
+        "/v1/completions", {"model": name, "prompt": "Hello", "max_tokens": 1, "temperature": 0}, "choices"
+    )
+
+
+def health() -> str:
+    """The path that answers 200 once the API server listens."""
+    return "/health"
+
+
+def _runner(plan: Plan) -> str:
+    asked = option_values(plan.engine_args, "--runner")
+    if asked and asked[-1] != "auto":
+        return asked[-1]
+    # sentence-transformers writes modules.json beside embedding models; vLLM reads the same file to choose its runner.
+    if plan.model.snapshot is not None and (Path(plan.model.snapshot) / "modules.json").is_file():
+        return "pooling"
+    return "generate"
+
+
+def _variables(plan: Plan, socket: Path, cache: Path) -> dict[str, str]:
+    variables = {
+        # Nothing is fetched and nothing is reported: a node may have no network, and a session is nobody's business.
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        # What a user's shell may have set and what would put prompts or answers into the log (vllm/envs.py).
+        "VLLM_LOGGING_LEVEL": "INFO",
+        "VLLM_CONFIGURE_LOGGING": "1",
+        "VLLM_LOGGING_CONFIG_PATH": "",
+        "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "false",
+        "VLLM_TRACE_FUNCTION": "0",
+        "VLLM_LOGGING_COLOR": "0",
+        # Routes for developers, and pickles as requests, stay off; an empty key is no key: the gateway asks for ours.
+        "VLLM_SERVER_DEV_MODE": "0",
+        "VLLM_ALLOW_INSECURE_SERIALIZATION": "0",
+        "VLLM_API_KEY": "",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUNBUFFERED": "1",
+        # Compiled code outlives the session: the next start of the same model finds it.
+        "VLLM_CACHE_ROOT": str(cache / "vllm"),
+        "VLLM_CONFIG_ROOT": str(cache / "vllm-config"),
+        "TRITON_CACHE_DIR": str(cache / "triton"),
+        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
+        "TORCH_EXTENSIONS_DIR": str(cache / "torch-extensions"),
+        "FLASHINFER_WORKSPACE_BASE": str(cache / "flashinfer"),
+        "CUDA_CACHE_PATH": str(cache / "cuda"),
+        "NUMBA_CACHE_DIR": str(cache / "numba"),
+        "HF_MODULES_CACHE": str(cache / "hf-modules"),
+    }
+    if plan.resources.nodes == 1:
+        # vLLM's processes talk over loopback; by default its rendezvous uses the node's public address.
+        variables["VLLM_HOST_IP"] = "127.0.0.1"
+        variables["GLOO_SOCKET_IFNAME"] = "lo"
+    if len(str(socket.parent)) <= _LONGEST_SOCKET_FOLDER:
+        variables["VLLM_RPC_BASE_PATH"] = str(socket.parent)
+    return variables

@@ -1,0 +1,99 @@
+"""This machine as a cluster of one: a session is a process of its own, without a queue.
+
+A job's id is `PID.START`, the start in clock ticks since boot, so that a later process with the same PID is not
+mistaken for it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from launcher.errors import SchedulerError
+from launcher.sessions.job import OVER, RUNNING, Job
+from launcher.sessions.plan import Plan
+
+POLL_S = 0.2
+# The shell between makes the job an orphan: nobody has to wait for it, and Ctrl-C in a terminal does not reach it.
+_START = '"$0" </dev/null >/dev/null 2>&1 & echo $!'
+
+
+def options(plan: Plan) -> list[str]:
+    """Nothing is requested: the machine is there."""
+    return []
+
+
+def submit(script: Path) -> str:
+    """Start `script` in a session of its own."""
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed text; the path is an argument
+            ["/bin/sh", "-c", _START, str(script)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            start_new_session=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SchedulerError(f"{script} cannot be started: {error}.") from error
+    pid = done.stdout.strip()
+    started = _started(pid)
+    return f"{pid}.{started}" if started is not None else f"{pid}.0"
+
+
+def jobs(job_ids: list[str]) -> dict[str, Job]:
+    """Which of `job_ids` are alive."""
+    return {job_id: Job(job_id, RUNNING if alive(job_id) else OVER, None, "localhost") for job_id in job_ids}
+
+
+def outcome(job_id: str) -> Job | None:
+    """Nobody keeps a memory of processes."""
+    return None
+
+
+def cancel(job_id: str) -> None:
+    """Ask the process to end; its own cleaning up ends the rest."""
+    if alive(job_id):
+        try:
+            os.kill(int(job_id.partition(".")[0]), signal.SIGTERM)
+        except ProcessLookupError:
+            pass
+        except PermissionError as error:
+            raise SchedulerError(f"Job {job_id} belongs to somebody else.") from error
+
+
+def why_ending(job_id: str) -> str | None:
+    """Only a person ends a process here."""
+    return "user"
+
+
+def ends_at(plan: Plan, job_id: str, started_at: float) -> float:
+    """The planned hours, which the session keeps itself."""
+    return started_at + plan.limits.hours * 3600
+
+
+def own_job_id() -> str:
+    """The id of this process."""
+    return f"{os.getpid()}.{_started(str(os.getpid()))}"
+
+
+def alive(job_id: str) -> bool:
+    """Whether that very process still runs."""
+    pid, _, started = job_id.partition(".")
+    return pid.isdigit() and _started(pid) == started
+
+
+def _started(pid: str) -> str | None:
+    # /proc/PID/stat, field 3 the state and field 22 the start; the name in brackets may hold anything (proc(5)).
+    try:
+        fields = (
+            Path("/proc", pid, "stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rpartition(")")[2]
+            .split()
+        )
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else fields[19]

@@ -1,0 +1,49 @@
+"""The script that a job runs: rendered once, readable, and complete in itself."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from launcher.schedulers import scheduler
+from launcher.schedulers.slurm import WARNING_S
+from launcher.sessions.plan import Plan
+
+
+def job_script(plan: Plan, root: Path, *, header: bool = True) -> str:
+    """The text of `job.sh` for the session in `root`; without `header` where somebody else submits (OOD)."""
+    environment = Environment(
+        trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, autoescape=False
+    )
+    template = environment.from_string(
+        resources.files("launcher.schedulers").joinpath("job.sh.j2").read_text()
+    )
+    slurm = header and plan.cluster.scheduler == "slurm"
+    return (
+        template.render(
+            id=plan.id,
+            options=[_line(option) for option in scheduler("slurm").options(plan)] if slurm else [],
+            slurm=slurm,
+            job_name=job_name(plan),
+            warning_s=WARNING_S,
+            root=shlex.quote(str(root)),
+            launcher=shlex.quote(plan.launcher),
+        )
+        + "\n"
+    )
+
+
+def job_name(plan: Plan) -> str:
+    """The job's name, which everybody on the cluster can see: the session's name, one plain word."""
+    return f"launcher-{re.sub(r'[^A-Za-z0-9_.-]', '-', plan.name)}"
+
+
+def _line(option: str) -> str:
+    # sbatch reads quotes in an #SBATCH line; a line break cannot be quoted there, and planning refuses it.
+    name, equals, value = option.partition("=")
+    plain = re.fullmatch(r"[A-Za-z0-9_.,:/@%+=&|*()\[\]!-]*", value)
+    return option if plain else f'{name}{equals}"{value}"'

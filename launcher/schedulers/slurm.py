@@ -1,0 +1,144 @@
+"""Slurm, through its own programs: sbatch, squeue, scancel, and sacct or scontrol for what squeue has forgotten."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from datetime import datetime
+from pathlib import Path
+
+from launcher.errors import SchedulerError
+from launcher.schedulers.command import run
+from launcher.sessions.job import OVER, RUNNING, WAITING, Job
+from launcher.sessions.plan import Plan
+
+POLL_S = 2.0
+COMMENT = "launcher:"
+WARNING_S = 120  # USR1 comes so long before the end, up to a minute earlier still (Slurm's own resolution)
+_FORMAT = "%i|%T|%r|%e|%N|%k"  # the comment last: it alone may hold a bar
+_WAITING = {
+    "PENDING",
+    "CONFIGURING",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "SPECIAL_EXIT",
+    "RESV_DEL_HOLD",
+}
+_RUNNING = {"RUNNING", "COMPLETING", "SUSPENDED", "SIGNALING", "STAGE_OUT", "RESIZING", "STOPPED"}
+# https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
+_ENDS = {
+    "CANCELLED": "user",
+    "TIMEOUT": "time-limit",
+    "NODE_FAIL": "node-fail",
+    "OUT_OF_MEMORY": "out-of-memory",
+    "PREEMPTED": "preempted",
+    "DEADLINE": "deadline",
+    "BOOT_FAIL": "boot-fail",
+    "REVOKED": "user",
+}
+
+
+def options(plan: Plan) -> list[str]:
+    """The sbatch options of `plan`; every value was checked to be one plain word when it was planned."""
+    wanted = plan.resources
+    minutes = max(1, round(plan.limits.hours * 60))
+    gres = f"gpu:{wanted.gpu_type}:{wanted.gpus}" if wanted.gpu_type else f"gpu:{wanted.gpus}"
+    named = {
+        "partition": wanted.partition,
+        "account": wanted.account,
+        "qos": wanted.qos,
+        "constraint": wanted.constraint,
+        "reservation": wanted.reservation,
+        "nodes": wanted.nodes,
+        "cpus-per-task": wanted.cpus,
+        "mem": f"{max(1, round(wanted.memory_gb * 1024))}M" if wanted.memory_gb is not None else None,
+        "gres": gres if wanted.gpus else None,
+        "time": f"{minutes // 60}:{minutes % 60:02d}:00",
+        "comment": f"{COMMENT}{plan.id}",
+    }
+    return [f"--{name}={value}" for name, value in named.items() if value is not None] + list(
+        wanted.sbatch_args
+    )
+
+
+def submit(script: Path) -> str:
+    """Give `script` to sbatch; the job's id."""
+    return run(["sbatch", "--parsable", str(script)]).strip().partition(";")[0]
+
+
+def jobs(job_ids: list[str]) -> dict[str, Job]:
+    """All my jobs that squeue knows, the ended ones of the last minutes too: one call for any number of sessions."""
+    lines = run(["squeue", "--me", "--noheader", "--states=all", f"--format={_FORMAT}"]).splitlines()
+    return {job.id: job for job in map(_job, lines) if job is not None}
+
+
+def outcome(job_id: str) -> Job | None:
+    """What sacct, or failing that scontrol, remembers of the job."""
+    try:
+        text = run(
+            ["sacct", "--jobs", job_id, "--allocations", "--noheader", "--parsable2", "--format=State"]
+        )
+        state = text.split()[0] if text.strip() else ""
+    except SchedulerError:  # "Slurm accounting storage is disabled"
+        state = _shown(job_id).get("JobState", "")
+    state = state.rstrip("+")
+    return Job(job_id, OVER, _ENDS.get(state)) if state and state not in _WAITING | _RUNNING else None
+
+
+def cancel(job_id: str) -> None:
+    """scancel, which is content with a job that is over."""
+    try:
+        run(["scancel", job_id])
+    except SchedulerError as error:
+        if "Invalid job id" not in error.message:
+            raise
+
+
+def why_ending(job_id: str) -> str | None:
+    """The reason as the controller knows it while the job is being ended."""
+    shown = _shown(job_id)
+    if shown.get("PreemptTime", "None") not in ("None", "Unknown", ""):
+        return "preempted"
+    return _ENDS.get(shown.get("JobState", ""))
+
+
+def ends_at(plan: Plan, job_id: str, started_at: float) -> float:
+    """The end that Slurm has set, which an admin may have moved; the planned one where Slurm does not answer."""
+    end = _time(_shown(job_id).get("EndTime", ""))
+    return end if end is not None else started_at + plan.limits.hours * 3600
+
+
+def own_job_id() -> str | None:
+    """The id of the job this process runs in."""
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def _job(line: str) -> Job | None:
+    fields = line.split("|", 5)
+    if len(fields) != 6:
+        return None
+    job_id, state, reason, end, node, comment = fields
+    session = comment.removeprefix(COMMENT) if comment.startswith(COMMENT) else None
+    if state in _WAITING:
+        return Job(job_id, WAITING, reason, session=session)
+    if state in _RUNNING:
+        ending = "ending" if state == "COMPLETING" else None
+        return Job(job_id, RUNNING, ending, node or None, _time(end), session)
+    return Job(job_id, OVER, _ENDS.get(state), node or None, _time(end), session)
+
+
+def _shown(job_id: str) -> dict[str, str]:
+    try:
+        text = run(["scontrol", "--oneliner", "show", "job", job_id], timeout_s=10)
+    except SchedulerError:
+        return {}
+    return dict(re.findall(r"(\w+)=(\S*)", text))
+
+
+def _time(text: str) -> float | None:
+    try:
+        return time.mktime(datetime.fromisoformat(text).timetuple())
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,73 @@
+"""Where the engine's program comes from: a command becomes the same command in a venv, under modules or in a container."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from launcher.engines import Command
+from launcher.sessions.plan import Plan
+from launcher.settings.schema import Environment
+
+_MODULES = Path(__file__).with_name("modules.sh")
+# Not for an engine: secrets it has no use for, and what would switch on a key of its own behind our gateway.
+_WITHHELD = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY", "OPENAI_API_KEY")
+_PASSED_INTO_CONTAINER = (
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+)
+
+
+def inside(command: Command, plan: Plan, runtime: Path, variables: Mapping[str, str]) -> Command:
+    """`command` as it is started on this node, with all its environment variables.
+
+    `runtime` is the directory of the sockets, which a container must see; `variables` is the job's environment.
+    """
+    environment = plan.environment
+    kept = {k: v for k, v in variables.items() if k not in _WITHHELD and not k.startswith("LAUNCHER_")}
+    added = {"PYTHONNOUSERSITE": "1", **command.env, **environment.env}
+    if plan.engine == "simulated":  # part of the launcher itself: it needs nobody's environment
+        return Command(command.argv, {**kept, **added})
+    if environment.kind == "container":
+        return _container(command, plan, runtime, kept, added)
+    if environment.kind == "module":
+        argv = (str(_MODULES), environment.setup or "", str(len(environment.modules)), *environment.modules)
+        return Command((*argv, *command.argv), {**kept, **added})
+    folder = venv_folder(environment)
+    kept.pop("PYTHONHOME", None)
+    path = f"{folder / 'bin'}:{kept.get('PATH', os.defpath)}"
+    argv0 = str(folder / "bin" / command.argv[0])
+    return Command((argv0, *command.argv[1:]), {**kept, "VIRTUAL_ENV": str(folder), "PATH": path, **added})
+
+
+def venv_folder(environment: Environment) -> Path:
+    """The folder of a venv environment; the launcher's own where none is named."""
+    return Path(os.path.expanduser(environment.path)) if environment.path else Path(sys.prefix)
+
+
+def _container(
+    command: Command, plan: Plan, runtime: Path, kept: dict[str, str], added: dict[str, str]
+) -> Command:
+    environment = plan.environment
+    argv = [environment.runtime, "exec", "--cleanenv"]
+    if plan.resources.gpus:
+        argv.append("--nv")
+    binds = [f"{runtime}", f"{plan.places.cache}", *environment.binds]
+    if plan.model.snapshot:
+        binds.append(f"{_model_root(Path(plan.model.snapshot))}:{_model_root(Path(plan.model.snapshot))}:ro")
+    for bind in binds:
+        argv += ["--bind", bind]
+    passed = {name: kept[name] for name in _PASSED_INTO_CONTAINER if name in kept}
+    # Variables reach a container as APPTAINERENV_NAME, also under --cleanenv, and stay out of the command line.
+    prefix = f"{environment.runtime.upper()}ENV_"
+    inner = {f"{prefix}{name}": value for name, value in {**passed, **added}.items()}
+    return Command((*argv, str(environment.image), *command.argv), {**kept, **inner})
+
+
+def _model_root(snapshot: Path) -> Path:
+    # In the hub's layout a snapshot's files are links to ../../blobs: the container needs the folder above both.
+    return snapshot.parent.parent if snapshot.parent.name == "snapshots" else snapshot

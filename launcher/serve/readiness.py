@@ -1,0 +1,51 @@
+"""Ready means one thing: a real request through our own gateway, with the key, was answered.
+
+Owns asking; what follows from the answer is `launcher.serve.supervise`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import aiohttp
+
+from launcher.engines import Probe
+
+_POLL_S = 0.1
+
+
+async def until_listening(socket: Path, path: str) -> None:
+    """Return once the engine answers 200 on `path`; it may take for ever, the caller sets the limit."""
+    async with aiohttp.ClientSession(
+        connector=aiohttp.UnixConnector(str(socket)), timeout=aiohttp.ClientTimeout(total=10)
+    ) as client:
+        while True:
+            if socket.exists():
+                try:
+                    async with client.get(f"http://engine{path}") as answer:
+                        if answer.status == 200:
+                            return
+                except (aiohttp.ClientError, TimeoutError, OSError):
+                    pass
+            await asyncio.sleep(_POLL_S)
+
+
+async def ask(url: str, probe: Probe, key: str, nonce: str, timeout_s: float) -> str | None:
+    """Send `probe` through the gateway at `url`; None when it was answered, else why not, in a few words."""
+    headers = {"Authorization": f"Bearer {key}", "X-Launcher-Probe": nonce}
+    started = time.monotonic()
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as client,
+            client.post(f"{url}{probe.path}", json=dict(probe.body), headers=headers) as answer,
+        ):
+            if answer.status != 200:
+                return f"HTTP {answer.status}"
+            data = await answer.json()
+    except TimeoutError:
+        return f"no answer within {time.monotonic() - started:.0f} s"
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return type(error).__name__
+    return None if isinstance(data, dict) and data.get(probe.field) else "the answer is empty"

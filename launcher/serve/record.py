@@ -1,0 +1,99 @@
+"""`record.json`: what ran, from which files, where and how long, so that it can be done again and cited."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+import re
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import launcher
+from launcher.sessions.paths import SessionPaths, write_private
+from launcher.sessions.plan import Plan
+from launcher.sessions.status import Status
+
+_HASHED_BYTES = (
+    4 * 2**30
+)  # beyond that only names, sizes and what the hub's cache says; hashing must not slow a job
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def weights(snapshot: Path | None) -> list[dict[str, Any]]:
+    """Name, size and SHA-256 of each file of the snapshot.
+
+    The hub's cache names a weight file's blob by its SHA-256, so that such a file need not be read.
+    """
+    if snapshot is None:
+        return []
+    files = [path for path in sorted(snapshot.rglob("*")) if path.is_file()]
+    budget = _HASHED_BYTES
+    entries = []
+    for path in files:
+        size = path.stat().st_size
+        blob = path.resolve().name
+        digest = blob if _SHA256.fullmatch(blob) else None
+        if digest is None and size <= budget:
+            budget -= size
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        entries.append({"name": str(path.relative_to(snapshot)), "bytes": size, "sha256": digest})
+    return entries
+
+
+def hardware() -> dict[str, Any]:
+    """The node, and its GPUs and driver as nvidia-smi names them."""
+    try:
+        gpus = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name,memory.total,driver_version,uuid", "--format=csv,noheader"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        gpus = []
+    return {
+        "host": platform.node(),
+        "machine": platform.machine(),
+        "kernel": platform.release(),
+        "gpus": gpus,
+    }
+
+
+def write(
+    plan: Plan,
+    paths: SessionPaths,
+    status: Status,
+    *,
+    engine_version: str | None,
+    files: list[dict[str, Any]],
+    node: dict[str, Any],
+    started_at: float,
+    usage: dict[str, Any],
+) -> None:
+    """Write the record; nothing in it is secret."""
+    data = {
+        "schema": 1,
+        "plan": dataclasses.asdict(plan),
+        "weights": files,
+        "versions": {
+            "launcher": launcher.__version__,
+            plan.engine: engine_version,
+            "python": platform.python_version(),
+        },
+        "hardware": node,
+        "times": {
+            "started_at": started_at,
+            "ended_at": time.time(),
+            "phases": [dataclasses.asdict(phase) for phase in status.phases],
+        },
+        "usage": usage,
+        "end": {"state": status.state, "reason": status.reason, "message": status.message},
+    }
+    write_private(paths.record, json.dumps(data, indent=2, ensure_ascii=False) + "\n")

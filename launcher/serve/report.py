@@ -1,0 +1,139 @@
+"""What the session says of itself while it runs: the one writer of `status.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from launcher.engines import Diagnosis
+from launcher.sessions.paths import SessionPaths
+from launcher.sessions.status import ENDINGS, FAILED, LAUNCHING, PHASES, READY, UNHEALTHY, Idle, Phase, Status
+
+_BEAT_S = 10.0
+_WORDS = {
+    "container": "Starting the container.",
+    "weights": "Loading the weights.",
+    "compile": "Compiling the model.",
+    "graphs": "Capturing the graphs.",
+    "warm-up": "Warming up.",
+    "probe": "Asking for a first answer.",
+}
+
+
+class Report:
+    """The session's status, kept in memory and written whenever it says something new, at least every ten seconds."""
+
+    def __init__(
+        self,
+        session_id: str,
+        paths: SessionPaths,
+        job_id: str,
+        ends_at: float,
+        restarts: int,
+        tell: Callable[[Status], None] | None,
+    ) -> None:
+        now = time.time()
+        self._path = paths.status
+        self._log = str(paths.engine_log)
+        self._written = 0.0
+        self._tell = tell
+        self.status = Status(
+            session_id,
+            LAUNCHING,
+            now,
+            "The job has started.",
+            job_id=job_id,
+            restarts=restarts,
+            log=self._log,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            updated_at=now,
+            ends_at=ends_at,
+        )
+        self._write()
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `GET /status` answers."""
+        return self.status.to_dict()
+
+    def phase(self, name: str) -> None:
+        """The start has come to phase `name`; going back to an earlier phase is not believed."""
+        status = self.status
+        if status.state != LAUNCHING or (
+            status.phase is not None and PHASES.index(name) <= PHASES.index(status.phase)
+        ):
+            return
+        self._set(phase=name, message=_WORDS[name], phases=(*self._phases(), Phase(name, time.time(), 0.0)))
+
+    def ready(self) -> None:
+        """A real answer came."""
+        self._set(
+            state=READY, since=time.time(), phase=None, phases=self._phases(), message="The model answers."
+        )
+
+    def unhealthy(self, why: str) -> None:
+        """The model stopped answering; it may come back."""
+        if self.status.state == READY:
+            self._set(
+                state=UNHEALTHY,
+                since=time.time(),
+                reason="no-answer",
+                message=f"The model does not answer: {why}.",
+            )
+
+    def healthy(self) -> None:
+        """The model answers again."""
+        if self.status.state == UNHEALTHY:
+            self._set(state=READY, since=time.time(), reason=None, message="The model answers.")
+
+    def ends_soon(self) -> None:
+        """The time limit is near."""
+        if not self.status.ends_soon:
+            self._set(ends_soon=True)
+
+    def idle(self, idle: Idle | None) -> None:
+        """The idle countdown; written with the next beat, since it moves all the time."""
+        self.status = dataclasses.replace(self.status, idle=idle)
+
+    def beat(self) -> None:
+        """Write again when the last time was long ago, so that a reader can tell a living session."""
+        if time.time() - self._written >= _BEAT_S:
+            self._set(phases=self._phases() if self.status.state == LAUNCHING else self.status.phases)
+
+    def ended(self, end: Diagnosis) -> None:
+        """The last word: why the session is over."""
+        state = ENDINGS[end.reason][0] if end.reason in ENDINGS else FAILED
+        self._set(
+            state=state,
+            since=time.time(),
+            reason=end.reason,
+            message=end.message,
+            hint=end.hint,
+            phases=self._phases(),
+            phase=None,
+            idle=None,
+            ends_soon=False,
+        )
+
+    def _phases(self) -> tuple[Phase, ...]:
+        done = self.status.phases
+        if not done or self.status.phase is None:
+            return done
+        return (
+            *done[:-1],
+            dataclasses.replace(done[-1], elapsed_s=round(time.time() - done[-1].started_at, 3)),
+        )
+
+    def _set(self, **changes: Any) -> None:
+        self.status = dataclasses.replace(self.status, updated_at=time.time(), **changes)
+        self._write()
+
+    def _write(self) -> None:
+        self._written = time.time()
+        self.status.write(self._path)
+        if self._tell is not None:
+            self._tell(self.status)

@@ -1,0 +1,404 @@
+"""The life of a session inside its job: gateway, engine, page, readiness, watch, end.
+
+Owns the order of things and the one question that ends them: why is it over?
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from launcher.engines import Diagnosis, engine
+from launcher.errors import LauncherError, StorageError
+from launcher.gateway.keys import Keys
+from launcher.gateway.routes import Routes
+from launcher.gateway.server import Gateway
+from launcher.schedulers import scheduler
+from launcher.serve import record
+from launcher.serve.environment import inside
+from launcher.serve.process import Child, adopt_orphans, end_orphans
+from launcher.serve.readiness import ask, until_listening
+from launcher.serve.report import Report
+from launcher.sessions.connection import Connection
+from launcher.sessions.job import write_job_id
+from launcher.sessions.paths import SessionPaths, write_private
+from launcher.sessions.plan import Plan
+from launcher.sessions.status import ENDINGS, FAILED, Idle, Status
+
+_TICK_S = 0.5
+_PROBE_EVERY_S = 60.0
+_PROBE_TIMEOUT_S = 60.0
+_ENGINE_GRACE_S = 10.0  # Slurm's KillWait is 30 s by default; the rest of the ending needs its share
+_LAST_MINUTES_S = 300.0
+_TERM_SETTLES_S = (
+    1.0  # scancel ends engine and supervisor at once: the signal may arrive after the engine's exit
+)
+_SOCKET_PATH_MAX = 100  # a Unix socket's path ends at 107 bytes (unix(7))
+
+
+async def serve(root: Path, tell: Callable[[Status], None] | None = None) -> int:
+    """Run the session in `root` until it is over; the exit code of the job: 0 SHUTDOWN, 1 FAILED.
+
+    `tell` is called with every new status, for a door that shows it somewhere else.
+    """
+    paths = SessionPaths(root)
+    plan = Plan.read(paths.plan)
+    os.umask(0o077)
+    root.chmod(0o700)
+    for stale in (paths.connection, paths.stop, paths.record, paths.key):
+        stale.unlink(missing_ok=True)
+    adopt_orphans()
+    try:
+        runtime = _runtime_directory(plan)
+        try:
+            return await _Session(plan, paths, runtime, tell).run()
+        finally:
+            shutil.rmtree(runtime, ignore_errors=True)
+            await end_orphans()
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename or root}: {error.strerror}.", "Free some space there."
+        ) from error
+
+
+class _Session:
+    def __init__(
+        self, plan: Plan, paths: SessionPaths, runtime: Path, tell: Callable[[Status], None] | None
+    ) -> None:
+        self._plan, self._paths, self._runtime = plan, paths, runtime
+        self._engine_module = engine(plan.engine)
+        self._scheduler = scheduler(plan.cluster.scheduler)
+        self._job_id = _job_id(plan)
+        self._started_at = time.time()
+        ends_at = self._scheduler.ends_at(plan, self._job_id, self._started_at)
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        self._report = Report(plan.id, paths, self._job_id, ends_at, restarts, tell)
+        self._ends_at = ends_at
+        self._key = f"sk-{secrets.token_hex(32)}"
+        self._nonce = secrets.token_hex(16)
+        self._routes = Routes(probe_nonce=self._nonce)
+        self._gateway = Gateway(
+            keys=Keys(self._key), routes=self._routes, report=self._report.as_dict, session_id=plan.id
+        )
+        self._url = ""
+        self._engine: Child | None = None
+        self._page: Child | None = None
+        self._engine_version: str | None = None
+        self._ready_at = 0.0
+        self._weights: list[dict[str, Any]] = []
+        self._node: dict[str, Any] = {}
+        self._end: asyncio.Future[Diagnosis] = asyncio.get_running_loop().create_future()
+        self._told_to_end = False
+
+    async def run(self) -> int:
+        """Start, watch, end; whatever happens, the last word is written."""
+        write_job_id(self._paths.job, self._job_id)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_term)
+        loop.add_signal_handler(signal.SIGUSR1, self._report.ends_soon)
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            await self._start()
+            tasks = [
+                asyncio.create_task(self._guard(work))
+                for work in (
+                    self._watch_engine(),
+                    self._become_ready(),
+                    self._watch_clock(),
+                    self._follow_log(),
+                    self._remember(),
+                )
+            ]
+            end = await self._end
+        except LauncherError as error:
+            reason = getattr(error, "reason", None) or error.kind
+            end = Diagnosis(reason, error.message, error.hint)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return await self._finish(end)
+
+    async def _start(self) -> None:
+        write_private(self._paths.key, self._key + "\n")
+        _log_to(self._paths.gateway_log)
+        bind = self._plan.network.bind
+        try:
+            port = await self._gateway.start(bind, 0)
+        except OSError as error:
+            raise LauncherError(
+                f"The gateway cannot bind {bind}: {error.strerror}.", "Correct network.bind in the settings."
+            ) from error
+        near = "127.0.0.1" if bind in ("0.0.0.0", "::", "") else bind  # noqa: S104 - a comparison
+        self._url = f"http://{near}:{port}"
+        self._port = port
+        self._report.phase("container" if self._plan.environment.kind == "container" else "weights")
+        cache = Path(self._plan.places.cache)
+        cache.mkdir(parents=True, exist_ok=True)
+        socket = self._runtime / "engine.sock"
+        command = inside(
+            self._engine_module.command(self._plan, socket, cache), self._plan, self._runtime, os.environ
+        )
+        self._engine = await Child.start(command.argv, command.env, self._paths.engine_log, cwd=self._runtime)
+        self._routes.engine = socket
+
+    async def _start_page(self) -> None:
+        if not self._plan.page:
+            return
+        socket = self._runtime / "page.sock"
+        argv = (
+            sys.executable,
+            "-m",
+            "launcher.ui",
+            "--socket",
+            str(socket),
+            "--session",
+            str(self._paths.root),
+            "--gateway",
+            self._url,
+        )
+        # Its import costs seconds of processor time that the engine's start needs more.
+        self._page = await Child.start(argv, os.environ, self._paths.page_log, niceness=10, cwd=self._runtime)
+        while not socket.exists():
+            if self._page.exit_code is not None:
+                return
+            await asyncio.sleep(0.2)
+        self._routes.page = socket
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        # A watcher that fails must end the session with its reason, not leave it half watched.
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            logging.getLogger("launcher.serve").exception("a part of the supervisor failed")
+            self._over(
+                Diagnosis(
+                    "launcher-error",
+                    f"The launcher itself failed: {type(error).__name__}: {error}.",
+                    "Please report this with job.log.",
+                )
+            )
+
+    def _over(self, end: Diagnosis) -> None:
+        if not self._end.done():
+            self._end.set_result(end)
+
+    def _on_term(self) -> None:
+        self._told_to_end = True
+        self._over(Diagnosis("", ""))  # the reason is asked for while the engine is being stopped
+
+    async def _watch_engine(self) -> None:
+        assert self._engine is not None
+        code = await self._engine.wait()
+        await asyncio.sleep(_TERM_SETTLES_S)
+        elapsed_s = time.time() - self._started_at
+        tail = _tail(self._paths.engine_log)
+        self._over(self._engine_module.explain(tail, code, self._ready_at > 0, elapsed_s))
+
+    async def _become_ready(self) -> None:
+        page = asyncio.create_task(self._guard(self._start_page()))
+        try:
+            async with asyncio.timeout(self._plan.limits.start_timeout_s):
+                assert self._routes.engine is not None
+                await until_listening(self._routes.engine, self._engine_module.health())
+                self._report.phase("probe")
+                while (why := await self._probe()) is not None:
+                    logging.getLogger("launcher.serve").warning("first request: %s", why)
+                    await asyncio.sleep(1.0)
+        except TimeoutError:
+            minutes = self._plan.limits.start_timeout_s / 60
+            self._over(
+                Diagnosis(
+                    "start-timeout",
+                    f"The model did not answer within {minutes:g} minutes.",
+                    "Look at engine.log; the site can raise session.start_timeout_minutes.",
+                )
+            )
+            return
+        self._announce()
+        self._engine_version = await _version(self._routes.engine)
+        await page
+        await self._watch_health()
+
+    async def _probe(self) -> str | None:
+        return await ask(
+            self._url, self._engine_module.probe(self._plan), self._key, self._nonce, _PROBE_TIMEOUT_S
+        )
+
+    def _announce(self) -> None:
+        plan = self._plan
+        self._ready_at = time.time()
+        self._routes.ready = True
+        host = plan.network.host or (self._report.status.host or "localhost")
+        if plan.network.host is None and plan.network.bind not in ("0.0.0.0", "::", ""):  # noqa: S104 - a comparison
+            host = plan.network.bind
+        origin = f"http://{host}:{self._port}"
+        Connection(
+            plan.id,
+            host,
+            self._port,
+            f"{origin}/v1",
+            f"{origin}/",
+            plan.model.served_name,
+            self._key,
+            self._ends_at,
+            self._job_id,
+        ).write(self._paths.connection)
+        self._report.ready()
+
+    async def _watch_health(self) -> None:
+        while True:
+            await asyncio.sleep(_PROBE_EVERY_S)
+            why = await self._probe()
+            if why is not None:
+                why = await self._probe()  # one lost request is no illness
+            if why is None:
+                self._report.healthy()
+            else:
+                self._report.unhealthy(why)
+
+    async def _watch_clock(self) -> None:
+        limit_s = self._plan.limits.idle_minutes * 60
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now = time.time()
+            if now >= self._ends_at - _LAST_MINUTES_S:
+                self._report.ends_soon()
+            if self._plan.cluster.scheduler == "local" and now >= self._ends_at:
+                self._over(_ending("time-limit"))
+            if limit_s and self._ready_at:
+                usage = self._gateway.usage
+                since = now if usage.in_flight else max(self._ready_at, usage.last_activity)
+                self._report.idle(Idle(limit_s, since, since + limit_s))
+                if now - since >= limit_s:
+                    self._over(_ending("idle"))
+            self._report.beat()
+
+    async def _follow_log(self) -> None:
+        offset = 0
+        while not self._ready_at:
+            await asyncio.sleep(_TICK_S)
+            with contextlib.suppress(OSError), self._paths.engine_log.open("rb") as log:
+                log.seek(offset)
+                lines = log.read(1 << 20)
+                offset += len(lines)
+                for line in lines.decode("utf-8", "replace").splitlines():
+                    if (phase := self._engine_module.phase(line)) is not None:
+                        self._report.phase(phase)
+
+    async def _remember(self) -> None:
+        snapshot = self._plan.model.snapshot
+        while not self._ready_at:  # hashing must not slow the start
+            await asyncio.sleep(1.0)
+        self._weights = await asyncio.to_thread(record.weights, Path(snapshot) if snapshot else None)
+        self._node = await asyncio.to_thread(record.hardware)
+
+    async def _finish(self, end: Diagnosis) -> int:
+        for secret in (self._paths.connection, self._paths.key):
+            secret.unlink(missing_ok=True)
+        self._routes.ready = False
+        stopping = [child.stop(_ENGINE_GRACE_S) for child in (self._engine, self._page) if child is not None]
+        asking = asyncio.to_thread(self._why_told) if self._told_to_end else None
+        stopped = asyncio.gather(*stopping)
+        if asking is not None:
+            end = await asking
+        self._report.ended(end)
+        await stopped
+        await self._gateway.stop(2.0)
+        usage = self._gateway.usage
+        record.write(
+            self._plan,
+            self._paths,
+            self._report.status,
+            engine_version=self._engine_version,
+            files=self._weights,
+            node=self._node,
+            started_at=self._started_at,
+            usage={
+                "requests": usage.requests,
+                "errors": usage.errors,
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+            },
+        )
+        return 1 if self._report.status.state == FAILED else 0
+
+    def _why_told(self) -> Diagnosis:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return _ending(str(json.loads(self._paths.stop.read_text())["reason"]))
+        if (reason := self._scheduler.why_ending(self._job_id)) is not None:
+            return _ending(reason)
+        return _ending("time-limit" if time.time() >= self._ends_at - 5 else "cancelled")
+
+
+def _ending(reason: str) -> Diagnosis:
+    _, message, hint = ENDINGS[reason]
+    return Diagnosis(reason, message, hint)
+
+
+def _job_id(plan: Plan) -> str:
+    from launcher.schedulers import local, slurm
+
+    return (slurm.own_job_id() if plan.cluster.scheduler == "slurm" else None) or local.own_job_id()
+
+
+def _runtime_directory(plan: Plan) -> Path:
+    candidates = [plan.places.runtime, os.environ.get("SLURM_TMPDIR"), os.environ.get("TMPDIR"), "/tmp"]  # noqa: S108
+    for folder in candidates:
+        if (
+            folder
+            and os.path.isdir(folder)
+            and os.access(folder, os.W_OK)
+            and len(folder) < _SOCKET_PATH_MAX - 30
+        ):
+            return Path(tempfile.mkdtemp(prefix="launcher-", dir=folder))  # mkdtemp makes it 0700
+    raise StorageError(
+        "No folder on this node can hold the session's sockets.", "Set places.runtime in the settings."
+    )
+
+
+def _tail(path: Path, size: int = 64 * 1024) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _log_to(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    handler = logging.StreamHandler(os.fdopen(descriptor, "w", encoding="utf-8", buffering=1))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+    logger = logging.getLogger("launcher")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+async def _version(socket: Path) -> str | None:
+    with contextlib.suppress(aiohttp.ClientError, OSError, ValueError, KeyError, TimeoutError):
+        async with (
+            aiohttp.ClientSession(
+                connector=aiohttp.UnixConnector(str(socket)), timeout=aiohttp.ClientTimeout(total=5)
+            ) as client,
+            client.get("http://engine/version") as answer,
+        ):
+            return str((await answer.json())["version"])
+    return None

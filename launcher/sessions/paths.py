@@ -1,0 +1,79 @@
+"""The names of a session's files: one object knows every one of them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPaths:
+    """The files of the session whose directory (mode 0700) is `root`."""
+
+    root: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "session.json"
+
+    @property
+    def job_script(self) -> Path:
+        return self.root / "job.sh"
+
+    @property
+    def job(self) -> Path:
+        """`job.json`: the job's id, written by whoever submitted it."""
+        return self.root / "job.json"
+
+    @property
+    def key(self) -> Path:
+        return self.root / "api_key"
+
+    @property
+    def status(self) -> Path:
+        return self.root / "status.json"
+
+    @property
+    def connection(self) -> Path:
+        return self.root / "connection.json"
+
+    @property
+    def stop(self) -> Path:
+        """`stop.json`: says who asked for the end, written before the job is cancelled."""
+        return self.root / "stop.json"
+
+    @property
+    def record(self) -> Path:
+        return self.root / "record.json"
+
+    @property
+    def job_log(self) -> Path:
+        return self.root / "job.log"
+
+    @property
+    def engine_log(self) -> Path:
+        return self.root / "engine.log"
+
+    @property
+    def gateway_log(self) -> Path:
+        return self.root / "gateway.log"
+
+    @property
+    def page_log(self) -> Path:
+        return self.root / "ui.log"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace `path` by a 0600 file holding `text`, in one step: a reader sees the old or the new, never a part."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,137 @@
+"""What a session will be: the content of `session.json`, written once before the job and only read after.
+
+Owns the shape of that file and nothing else; how the values are chosen is `launcher.planning`'s business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from launcher.errors import SessionError
+from launcher.settings.schema import Environment, Network, Places
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedModel:
+    """What is served: `snapshot` is None only for the simulated engine, `revision` is a commit where one is known."""
+
+    id: str
+    served_name: str
+    snapshot: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCluster:
+    """Where the job runs; `scheduler` is `slurm` or `local`."""
+
+    name: str
+    scheduler: str
+    login_host: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """The hardware request, after profile and request were joined; `nodes` and `cpus` are per job, `gpus` per node."""
+
+    profile: str
+    nodes: int = 1
+    gpus: int = 0
+    gpu_type: str | None = None
+    cpus: int | None = None
+    memory_gb: float | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    reservation: str | None = None
+    sbatch_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long things may take; `idle_minutes` 0 means never stop for idleness."""
+
+    hours: float
+    idle_minutes: float
+    start_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One session before it runs. No secret is ever in it."""
+
+    id: str
+    name: str
+    created_at: float
+    door: str
+    user: str
+    engine: str
+    model: PlannedModel
+    cluster: PlannedCluster
+    resources: Resources
+    environment: Environment
+    limits: Limits
+    network: Network
+    places: Places
+    launcher: str
+    engine_args: tuple[str, ...] = ()
+    page: bool = True
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The text of `session.json`."""
+        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "session.json") -> Self:
+        """Read the text of `session.json`; raises SessionError for another schema or a broken file."""
+        try:
+            data: dict[str, Any] = json.loads(text)
+            schema = data.pop("schema")
+            if schema != SCHEMA:
+                raise SessionError(
+                    f"{source} has schema {schema}, this launcher reads {SCHEMA}.",
+                    "Use the launcher that started the session.",
+                )
+            resources, environment = data.pop("resources"), data.pop("environment")
+            return cls(
+                model=PlannedModel(**data.pop("model")),
+                cluster=PlannedCluster(**data.pop("cluster")),
+                resources=Resources(**{**resources, "sbatch_args": tuple(resources["sbatch_args"])}),
+                environment=Environment(
+                    **{
+                        **environment,
+                        "modules": tuple(environment["modules"]),
+                        "binds": tuple(environment["binds"]),
+                    }
+                ),
+                limits=Limits(**data.pop("limits")),
+                network=Network(**data.pop("network")),
+                places=Places(**data.pop("places")),
+                engine_args=tuple(data.pop("engine_args")),
+                **data,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SessionError(
+                f"{source} is not a session file: {error}.", "Start the session again."
+            ) from error
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read `path`; raises SessionError when it is missing or broken."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise SessionError(
+                f"{path}: {os.strerror(error.errno or 0)}.", "Is this a session's directory?"
+            ) from error
+        return cls.from_json(text, str(path))

@@ -1,0 +1,89 @@
+"""All sessions of this user: one folder, an entry for each. An OOD session's entry is a link to its staged directory."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+from launcher.errors import SessionError, StorageError
+from launcher.sessions.paths import SessionPaths
+from launcher.sessions.plan import Plan
+
+
+def make(folder: Path, session_id: str) -> SessionPaths:
+    """Make the private directory of a new session."""
+    root = folder / session_id
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        root.mkdir(mode=0o700)
+    except OSError as error:
+        raise storage_error(error, root) from error
+    return SessionPaths(root)
+
+
+def link(folder: Path, session_id: str, root: Path) -> None:
+    """Make a session that lives elsewhere visible here."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (folder / session_id).symlink_to(root)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+
+
+def entries(folder: Path) -> list[SessionPaths]:
+    """Every session, the oldest first; entries whose directory is gone are taken away."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(folder):
+            path = Path(entry.path)
+            if entry.is_symlink() and not path.exists():
+                path.unlink(missing_ok=True)  # OOD or the user deleted the staged directory
+            elif (path / "session.json").is_file():
+                found.append(SessionPaths(path))
+    return sorted(found, key=lambda paths: (paths.plan.stat().st_mtime, paths.root.name))
+
+
+def find(folder: Path, wanted: str) -> SessionPaths:
+    """The session called `wanted`: an id or the beginning of one, a session's name, a job's id, or a directory.
+
+    Raises SessionError where none or several fit.
+    """
+    if "/" in wanted:
+        paths = SessionPaths(Path(os.path.abspath(os.path.expanduser(wanted))))
+        if paths.plan.is_file():
+            return paths
+    from launcher.sessions.job import read_job_id
+
+    known = entries(folder)
+    for fits in (
+        [p for p in known if p.root.name == wanted],
+        [p for p in known if read_job_id(p.job) == wanted],
+        [p for p in known if wanted and p.root.name.startswith(wanted)],
+    ):
+        if len(fits) == 1:
+            return fits[0]
+        if fits:
+            names = ", ".join(p.root.name for p in fits)
+            raise SessionError(f'"{wanted}" may be any of {names}.', "Give more of the id.")
+    recent = ", ".join(p.root.name for p in known[-5:])
+    raise SessionError(
+        f'There is no session "{wanted[:80]}".',
+        f"Your latest: {recent}." if recent else "You have none; start one with: launcher launch MODEL",
+    )
+
+
+def read_plan(paths: SessionPaths) -> Plan:
+    """The plan of a session."""
+    return Plan.read(paths.plan)
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """One sentence for a directory or file that cannot be written."""
+    hints = {
+        errno.ENOSPC: "Free some space, or set places.sessions to another folder.",
+        errno.EDQUOT: "Your quota is used up; set places.sessions to another folder.",
+    }
+    hint = hints.get(error.errno or 0, "Check its permissions, or set places.sessions to another folder.")
+    return StorageError(f"{error.filename or path} cannot be written: {error.strerror}.", hint)

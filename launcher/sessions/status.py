@@ -1,0 +1,118 @@
+"""How a session is: the content of `status.json`, and the sentence for each reason.
+
+Owns the words (states, reasons) and the file; who decides them is `launcher.serve` inside the job and
+`launcher.sessions.state` outside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from launcher.sessions.paths import write_private
+
+SCHEMA = 1
+PENDING, LAUNCHING, READY = "PENDING", "LAUNCHING", "READY"
+UNHEALTHY, SHUTDOWN, FAILED = "UNHEALTHY", "SHUTDOWN", "FAILED"
+ENDED = frozenset({SHUTDOWN, FAILED})
+PHASES = ("container", "weights", "compile", "graphs", "warm-up", "probe")
+
+# reason: (state, sentence, what to do). The states of DESIGN.md; docs/states.md lists them for people.
+ENDINGS: dict[str, tuple[str, str, str | None]] = {
+    "user": (SHUTDOWN, "You stopped the session.", None),
+    "idle": (
+        SHUTDOWN,
+        "The session was stopped because nobody used it.",
+        "Ask for a longer idle time, or 0 for none.",
+    ),
+    "time-limit": (SHUTDOWN, "The session reached its time limit.", "Start it again with more hours."),
+    "preempted": (
+        SHUTDOWN,
+        "The cluster took the node back for a job of higher priority.",
+        "Start it again, or choose a profile that is not preempted.",
+    ),
+    "node-fail": (FAILED, "The node failed.", "Start it again; tell the site if it happens twice."),
+    "out-of-memory": (
+        FAILED,
+        "The job needed more memory than it was given.",
+        "Choose a profile with more memory.",
+    ),
+    "cancelled": (SHUTDOWN, "The job was cancelled before it could say why.", None),
+    "deadline": (FAILED, "The cluster could not start the job before its deadline.", "Start it again."),
+    "boot-fail": (FAILED, "The node did not start.", "Start it again; tell the site if it happens twice."),
+    "job-exit": (FAILED, "The job ended without saying why.", "Look at the logs of the session."),
+    "lost": (
+        FAILED,
+        "The job is gone, and neither Slurm nor the session's files say why.",
+        "Look at the logs of the session.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One passed or present phase of the start; `elapsed_s` grows while it is the present one."""
+
+    name: str
+    started_at: float
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """The idle limit, since when nobody used the session, and when it stops for that (Unix times)."""
+
+    limit_s: float
+    since: float
+    stops_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One reading of a session; times are Unix times in seconds."""
+
+    id: str
+    state: str
+    since: float
+    message: str
+    reason: str | None = None
+    hint: str | None = None
+    phase: str | None = None
+    phases: tuple[Phase, ...] = ()
+    log: str | None = None
+    job_id: str | None = None
+    restarts: int = 0
+    host: str | None = None
+    pid: int | None = None
+    updated_at: float = 0.0
+    ends_at: float | None = None
+    ends_soon: bool = False
+    idle: Idle | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `status.json` holds and `GET /status` answers."""
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+    def write(self, path: Path) -> None:
+        """Replace `path` atomically."""
+        write_private(path, json.dumps(self.to_dict(), ensure_ascii=False) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """The status in `path`, or None where there is none that can be read."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if data.pop("schema") != SCHEMA:
+                return None
+            data["phases"] = tuple(Phase(**phase) for phase in data["phases"])
+            data["idle"] = Idle(**data["idle"]) if data["idle"] else None
+            return cls(**data)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None

@@ -1,0 +1,114 @@
+"""Code to paste: the same question to a session's endpoint in the languages people use.
+
+Pure text, for the chat page and for the card in Open OnDemand. The key is never part of it: the code reads
+OPENAI_API_KEY from the environment, and `key_command` fills that from the session's own file.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+
+QUESTION = "What is the capital of France?"
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """One language: `label` for people, `language` for a highlighter, `needs` is what to install first."""
+
+    label: str
+    language: str
+    needs: str
+    code: str
+
+
+def key_command(key_file: str) -> str:
+    """The shell line that puts the key into the environment without showing it."""
+    return f'export OPENAI_API_KEY="$(cat {shlex.quote(key_file)})"'
+
+
+def snippets(base_url: str, model: str, *, system: str = "") -> tuple[Snippet, ...]:
+    """Python, curl, JavaScript and R for the model `model` at `base_url` (which ends in /v1)."""
+    return (
+        Snippet("Python", "python", "pip install openai", _python(base_url, model, system)),
+        Snippet("curl", "shell", "", _curl(base_url, model, system)),
+        Snippet("JavaScript", "javascript", "npm install openai", _javascript(base_url, model, system)),
+        Snippet("R", "r", 'install.packages("httr2")', _r(base_url, model, system)),
+    )
+
+
+def _turns(system: str) -> list[dict[str, str]]:
+    said = [{"role": "system", "content": system}] if system else []
+    return [*said, {"role": "user", "content": QUESTION}]
+
+
+def _string(text: str) -> str:
+    """A literal that Python, JavaScript and R all read as `text`; escapes beyond ASCII would differ, so there are none."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _python(base_url: str, model: str, system: str) -> str:
+    turns = "".join(
+        f'        {{"role": {_string(turn["role"])}, "content": {_string(turn["content"])}}},\n'
+        for turn in _turns(system)
+    )
+    return (
+        "from openai import OpenAI\n\n"
+        "# The key comes from OPENAI_API_KEY.\n"
+        f"client = OpenAI(base_url={_string(base_url)})\n"
+        "answer = client.chat.completions.create(\n"
+        f"    model={_string(model)},\n"
+        f"    messages=[\n{turns}    ],\n"
+        ")\n"
+        "print(answer.choices[0].message.content)\n"
+    )
+
+
+def _curl(base_url: str, model: str, system: str) -> str:
+    body = json.dumps({"model": model, "messages": _turns(system)}, indent=2, ensure_ascii=False)
+    # The header comes by standard input: as an argument the key would be seen by everybody on the machine in `ps`.
+    return (
+        "printf 'Authorization: Bearer %s' \"$OPENAI_API_KEY\" |\n"
+        f"curl {shlex.quote(base_url + '/chat/completions')} \\\n"
+        "  -H @- \\\n"
+        "  -H 'Content-Type: application/json' \\\n"
+        f"  -d {shlex.quote(body)}\n"
+    )
+
+
+def _javascript(base_url: str, model: str, system: str) -> str:
+    turns = "".join(
+        f"    {{ role: {_string(turn['role'])}, content: {_string(turn['content'])} }},\n"
+        for turn in _turns(system)
+    )
+    return (
+        "// Save as chat.mjs and run: node chat.mjs\n"
+        'import OpenAI from "openai";\n\n'
+        "// The key comes from OPENAI_API_KEY.\n"
+        f"const client = new OpenAI({{ baseURL: {_string(base_url)} }});\n"
+        "const answer = await client.chat.completions.create({\n"
+        f"  model: {_string(model)},\n"
+        f"  messages: [\n{turns}  ],\n"
+        "});\n"
+        "console.log(answer.choices[0].message.content);\n"
+    )
+
+
+def _r(base_url: str, model: str, system: str) -> str:
+    turns = ",\n".join(
+        f"      list(role = {_string(turn['role'])}, content = {_string(turn['content'])})"
+        for turn in _turns(system)
+    )
+    return (
+        "library(httr2)\n\n"
+        f"answer <- request({_string(base_url + '/chat/completions')}) |>\n"
+        '  req_auth_bearer_token(Sys.getenv("OPENAI_API_KEY")) |>\n'
+        "  req_body_json(list(\n"
+        f"    model = {_string(model)},\n"
+        f"    messages = list(\n{turns}\n    )\n"
+        "  )) |>\n"
+        "  req_perform() |>\n"
+        "  resp_body_json()\n"
+        "cat(answer$choices[[1]]$message$content)\n"
+    )

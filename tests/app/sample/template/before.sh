@@ -1,0 +1,3 @@
+port=$(find_port "$host")
+password=$(create_passwd 12)
+extra="${EXTRA:-plain}"

@@ -1,0 +1,133 @@
+"""What all tests share: the real parts (Slurm, portal) as fixtures, and the loud list of what could not run.
+
+Owns no part itself: each fixture starts what its module describes. A test that needs a program says so with
+`needs("slurmctld", "slurm-wlm")`: without it the test is skipped, and the end of the run lists it as NOT RUN.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Generator, Iterator
+from typing import NoReturn
+
+import pytest
+
+from tests.portal.apache import Portal
+from tests.slurm.cluster import Cluster
+from tests.slurm.people import People, make_people
+
+_missing: dict[str, set[str]] = {}
+SLURM_PROGRAMS = [
+    ("slurmctld", "slurm-wlm"),
+    ("slurmd", "slurm-wlm"),
+    ("sbatch", "slurm-wlm"),
+    ("munged", "munge"),
+]
+ACCOUNTING_PROGRAMS = [("slurmdbd", "slurmdbd"), ("mariadbd", "mariadb-server")]
+_TOOLS_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+
+
+def needs(program: str, package: str) -> str:
+    """The path of `program`; without it the test is skipped and the Debian `package` named at the end."""
+    found = shutil.which(program, path=_TOOLS_PATH)
+    if found is None:
+        skip_loudly(f"program {program}: apt-get install {package}")
+    return found
+
+
+def needs_ruby() -> None:
+    """Skip the test unless Debian's Ruby has what the imitation of the dashboard is made of."""
+    needs("ruby", "ruby")
+    needs("rsync", "rsync")
+    for library, package in (("active_model", "ruby-activemodel"), ("redcarpet", "ruby-redcarpet")):
+        if not _ruby_has(library):
+            skip_loudly(f"Ruby library {library}: apt-get install {package}")
+
+
+@functools.cache
+def _ruby_has(library: str) -> bool:
+    return (
+        subprocess.run(["ruby", f"-r{library}", "-e", ""], capture_output=True, check=False).returncode == 0
+    )
+
+
+def skip_loudly(missing: str) -> NoReturn:
+    """Skip the test and name the missing part at the end of the run."""
+    test = os.environ.get("PYTEST_CURRENT_TEST", "a whole file").rsplit(" (", 1)[0]
+    _missing.setdefault(missing, set()).add(test)
+    pytest.skip(f"missing {missing}", allow_module_level=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = {report.nodeid: report for report in terminalreporter.getreports("skipped")}
+    if not skipped:
+        return
+    terminalreporter.section("NOT RUN", sep="=", red=True, bold=True)
+    for reason, tests in sorted(_missing.items()):
+        terminalreporter.write_line(f"{reason}  ({len(tests)} tests)")
+    for name, report in sorted(skipped.items()):
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        terminalreporter.write_line(f"  {name}: {why.removeprefix('Skipped: ')}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        for part in getattr(item, "funcargs", {}).values():
+            if isinstance(part, Cluster):
+                report.sections.append(("Slurm", part.diagnostics()))
+            if isinstance(part, Portal):
+                report.sections.append(("Apache", part.log()))
+    return report
+
+
+def _cluster(*, accounting: bool) -> Iterator[Cluster]:
+    for program, package in SLURM_PROGRAMS:
+        needs(program, package)
+    if accounting:
+        for program, package in ACCOUNTING_PROGRAMS:
+            needs(program, package)
+    with Cluster(accounting=accounting) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Cluster]:
+    """A real Slurm without accounting: `sacct` fails there."""
+    yield from _cluster(accounting=False)
+
+
+@pytest.fixture(scope="session")
+def slurm_accounting() -> Iterator[Cluster]:
+    """A real Slurm with slurmdbd and mariadb behind `sacct`."""
+    yield from _cluster(accounting=True)
+
+
+@pytest.fixture(scope="session")
+def users() -> People:
+    """Alice and Bob, two ordinary accounts; the test is skipped where the suite is not root."""
+    made = make_people()
+    if not made.two:
+        skip_loudly("two users: only root can make accounts for the tests")
+    return made
+
+
+@pytest.fixture(scope="session")
+def portal() -> Iterator[Portal]:
+    """Open OnDemand's reverse proxy over http."""
+    needs("apache2", "apache2")
+    with Portal() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def portal_https() -> Iterator[Portal]:
+    """Open OnDemand's reverse proxy over https, with a self-signed certificate."""
+    needs("apache2", "apache2")
+    needs("openssl", "openssl")
+    with Portal(scheme="https") as running:
+        yield running

@@ -1,0 +1,25 @@
+"""The texts that every field a user can type is tried with."""
+
+HOSTILE = [
+    "two words",
+    'a"quote',
+    "it's",
+    "$(touch /tmp/launcher-was-here)",
+    "`id`",
+    "a\nb",
+    "a\n#SBATCH --job-name=injected",
+    "<%= 1 %>",
+    "-leading",
+    "--help",
+    "naïve ☃",
+    "<img src=x onerror=alert(1)>",
+    "{{ 7 * 7 }}",
+    "%j %u",
+    "a;b|c&d",
+    "../../etc/passwd",
+    "\\",
+    "x" * 5000,
+    "\0",
+    "",
+    " ",
+]

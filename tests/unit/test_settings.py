@@ -1,0 +1,132 @@
+"""Settings: layers, origins, locks, and the sentence for each kind of mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launcher.errors import LauncherError, RequestError, SettingsError
+from launcher.settings.layers import load
+from launcher.settings.schema import Settings
+from tests.hostile import HOSTILE
+
+SITE = """
+clusters:
+  della:
+    scheduler: slurm
+profiles:
+  gpu-small:
+    cluster: della
+    gpus: 1
+    hours_max: 12
+"""
+
+
+def settings(tmp_path: Path, site: str | None = None, user: str | None = None, **variables: str) -> Settings:
+    given = {"XDG_CONFIG_HOME": str(tmp_path), **variables}
+    for name, text in (("LAUNCHER_SITE", site), ("LAUNCHER_CONFIG", user)):
+        if text is not None:
+            path = tmp_path / f"{name}.yml"
+            path.write_text(text)
+            given[name] = str(path)
+    return load(given)
+
+
+def test_without_any_file_this_machine_is_the_cluster(tmp_path: Path) -> None:
+    found = settings(tmp_path)
+    assert list(found.profiles) == ["local"]
+    assert found.clusters["local"].scheduler == "local"
+    assert "tiny-chat" in found.catalog
+
+
+def test_a_site_with_clusters_does_not_offer_its_login_node(tmp_path: Path) -> None:
+    assert list(settings(tmp_path, SITE).profiles) == ["gpu-small"]
+
+
+def test_each_layer_overrides_the_one_before_and_says_so(tmp_path: Path) -> None:
+    site = SITE + "session: {idle_minutes: 30, hours: 2}\n"
+    found = settings(tmp_path, site, "session: {idle_minutes: 20}", LAUNCHER_SESSION__HOURS="3")
+    assert (found.session.idle_minutes, found.session.hours) == (20, 3)
+    assert found.origin("session.idle_minutes").endswith("LAUNCHER_CONFIG.yml")
+    assert found.origin("session.hours") == "LAUNCHER_SESSION__HOURS"
+    assert found.origin("session.page") == "defaults"
+    assert found.origin("profiles.gpu-small.gpus").endswith("LAUNCHER_SITE.yml")
+
+
+def test_a_locked_key_is_the_sites(tmp_path: Path) -> None:
+    site = SITE + "locks: [session.idle_minutes, profiles.gpu-small.gpus]\n"
+    for user, variables in (
+        ("session: {idle_minutes: 0}", {}),
+        ("profiles: {gpu-small: {gpus: 8}}", {}),
+        (None, {"LAUNCHER_SESSION__IDLE_MINUTES": "0"}),
+    ):
+        with pytest.raises(SettingsError, match=r"is locked by .*LAUNCHER_SITE.yml"):
+            settings(tmp_path, site, user, **variables)
+
+
+def test_a_null_entry_takes_one_away(tmp_path: Path) -> None:
+    assert "tiny-chat" not in settings(tmp_path, SITE + "catalog: {tiny-chat: null}\n").catalog
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("profiles: {a: {cluster: b, gpus: two}}\nclusters: {b: {}}", 'profiles.a.gpus must be a whole number, not "two".'),
+        ("profiles: {a: {cluster: b, gpus: -1}}\nclusters: {b: {}}", "profiles.a.gpus must be at least 0, not -1."),
+        ("profiles: {a: {cluster: b, gpus: true}}\nclusters: {b: {}}", "profiles.a.gpus must be a whole number, not True."),
+        ("profiles: {a: {gpus: 1}}\nclusters: {b: {}}", "profiles.a.cluster is missing."),
+        ("profiles: {a: {cluster: c}}\nclusters: {b: {}}", 'profiles.a.cluster must be one of b, not "c".'),
+        ("profiles: {a: {cluster: b, gpu: 1}}\nclusters: {b: {}}", 'profiles.a.gpu is not a known key. Did you mean "gpus"?'),
+        ("clusters: {b: {scheduler: pbs}}", 'clusters.b.scheduler must be one of slurm, local, not "pbs".'),
+        ("clusters: {}\nprofiles: {}", "profiles is empty."),
+        ("profiles: [a]", "profiles must be a block of names, not ['a']."),
+        ("profiles: {a: 3}\nclusters: {b: {}}", "profiles.a must be a block of keys, not 3."),
+        ("session: {hours: .inf}", "session.hours must be at least 0, not inf."),
+        ("session: {hours: .nan}", "session.hours must be at least 0, not nan."),
+        ("profles: {}", "profles is not a known key."),
+        ("environments: {e: {kind: container}}", "environments.e.image is missing."),
+        ("environments: {e: {kind: docker}}", 'environments.e.kind must be one of venv, module, container, not "docker".'),
+        ("catalog: {m: {environment: e}}", 'catalog.m.environment must be one of launcher, not "e".'),
+        ("locks: yes", "locks must be a list of keys"),
+        ("a: [1, 2", "line 2"),
+        ("- a\n- b", "must be a block of keys."),
+        ("a: &x 1\nb: *y", "undefined alias"),
+        ("!!python/object/apply:os.system ['id']", "could not determine a constructor"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_file_key_and_value(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings(tmp_path, text)
+    assert sentence in str(caught.value)
+    assert "LAUNCHER_SITE.yml" in str(caught.value)
+
+
+def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="nowhere.yml: No such file"):
+        load({"LAUNCHER_SITE": str(tmp_path / "nowhere.yml")})
+    (tmp_path / "binary.yml").write_bytes(b"\xff\xfe\0")
+    with pytest.raises(SettingsError, match="not a text file"):
+        load({"LAUNCHER_SITE": str(tmp_path / "binary.yml")})
+
+
+def test_a_wrong_variable_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="LAUNCHER_SESION__HOURS names no setting"):
+        settings(tmp_path, LAUNCHER_SESION__HOURS="1")
+    with pytest.raises(SettingsError, match=r"LAUNCHER_SESSION__HOURS: session.hours must be a number"):
+        settings(tmp_path, LAUNCHER_SESSION__HOURS="many")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_texts_are_refused_or_plain(tmp_path: Path, text: str) -> None:
+    import json
+
+    site = {"clusters": {"b": {}}, "profiles": {"a": {"cluster": "b", "partition": text}}}
+    try:
+        found = settings(tmp_path, json.dumps(site))
+    except LauncherError as error:
+        assert "profiles.a.partition" in str(error) or "line" in str(error)
+    else:
+        assert found.profiles["a"].partition == text
+        assert text
+        assert not set(text) & set(" \n\"'`$<>\\;")
