@@ -18,8 +18,8 @@ from launcher.models.snapshot import check_snapshot, near_complete
 from launcher.settings.schema import CatalogModel, Settings
 
 SHIPPED = Path(launcher.__file__).parent / "models" / "shipped"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
-_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")  # the hub's limit: 96
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ def resolve(model: str, settings: Settings, revision: str | None = None) -> Reso
     Raises RequestError for a malformed name, ModelError (with near names) for an unknown or broken model.
     """
     if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
-        raise RequestError(f'"{revision}" is not a revision.', "Give a branch, a tag or a commit.")
+        raise RequestError(f'"{revision[:60]}" is not a revision.', "Give a branch, a tag or a commit.")
     if _is_path(model):
         return _from_path(model, settings)
     if not _NAME.fullmatch(model):
         raise RequestError(
-            f'"{model}" is not a model.', "Give a catalog name, an id such as org/name, or a path."
+            f'"{model[:60]}" is not a model.', "Give a catalog name, an id such as org/name, or a path."
         )
     entry = catalog_entry(model, settings)
     if entry is not None:
@@ -76,15 +76,15 @@ def _is_path(model: str) -> bool:
 
 
 def _from_path(model: str, settings: Settings) -> ResolvedModel:
-    if "\0" in model or "\n" in model:
-        raise RequestError("The path of the model holds a line break or a NUL.", "Give a plain path.")
+    if "\0" in model or "\n" in model or len(model) > 4000:
+        raise RequestError("The path of the model holds a line break or is too long.", "Give a plain path.")
     folder = Path(os.path.abspath(os.path.expanduser(model)))
     if settings.allow.models == "catalog":
         raise ModelError(
             f"Only models of the catalog are offered here, not {folder}.",
             _advice(model, sorted(settings.catalog)),
         )
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike Path.is_dir, it has no error of its own for a name too long
         raise ModelError(f"There is no folder {folder}.", "Check the path of the model.")
     check_snapshot(folder, model, pickle_weights=settings.allow.pickle_weights)
     return ResolvedModel(_path_id(folder), folder, _commit_of(folder), f"the path {folder}", None)
