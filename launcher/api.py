@@ -143,16 +143,17 @@ class Session:
     def status_from(self, jobs: dict[str, Job] | None) -> Status:
         """The state, given what the scheduler said of all jobs (None: it was not asked)."""
         own, job_id = Status.read(self.paths.status), self.job_id
-        if jobs is None:
-            return current(self.plan, own, None, job_id)
+        if jobs is None and own is not None:
+            return own
+        jobs = jobs or {}
         job = jobs.get(job_id) if job_id else next((j for j in jobs.values() if j.session == self.id), None)
         if job is None and job_id is not None and (own is None or not own.ended):
             # The session may have ended between the two readings; only then ask for what squeue has forgotten.
             own = Status.read(self.paths.status)
             if own is None or not own.ended:
                 job = scheduler(self.plan.cluster.scheduler).outcome(job_id)
-        status = current(self.plan, own, job, job_id)
-        if status.ended and (own is None or own != status):
+        status = current(self.plan, own, job, job_id, stopped=self.paths.stop.exists())
+        if status.final and own != status:
             self._keep(status)
         return status
 
@@ -200,7 +201,7 @@ class Session:
             return self.status()
         deadline = time.monotonic() + _STOP_TIMEOUT_S
         for status in self._watch():
-            if status.ended and not self._alive(job_id):
+            if status.final and not self._alive(job_id):
                 return status
             if time.monotonic() > deadline:
                 raise SessionError(f"Job {job_id} has not ended yet.", "Look again in a minute.")

@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
-# Install the Debian packages of requirements/debian.txt: as root by apt-get, else name those that are missing and go on.
-# No service is started: the tests start their own, in private folders.
+# Install Debian packages, those named or else all of requirements/debian.txt: as root by apt-get, otherwise name the
+# missing ones and go on. No service is started: the tests start their own, in private folders.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-mapfile -t wanted < <(sed 's/[[:space:]]*#.*//; /^$/d' requirements/debian.txt)
+wanted=("$@")
+without="what needs them will not work"
+if [ $# -eq 0 ]; then
+  mapfile -t wanted < <(sed 's/[[:space:]]*#.*//; /^$/d' requirements/debian.txt)
+  without="the tests that need them will be skipped"
+fi
 if ! command -v dpkg-query >/dev/null; then
-  echo "debian: this is not Debian; tests whose programs are missing will be skipped: ${wanted[*]}" >&2
+  [ $# -gt 0 ] || echo "debian: this is not Debian; see requirements/debian.txt for the programs that the tests need" >&2
   exit 0
 fi
 installed=" $(dpkg-query -W -f '${db:Status-Abbrev}${Package} ' | tr -s ' ' | sed 's/\bii //g') "
@@ -21,7 +26,7 @@ done
 
 if [ "$(id -u)" -ne 0 ]; then
   cat >&2 <<TEXT
-debian: these packages are missing, and the tests that need them will be skipped:
+debian: these packages are missing, and $without:
 debian:   ${missing[*]}
 debian: to install them: sudo apt-get install --no-install-recommends ${missing[*]}
 TEXT

@@ -7,8 +7,8 @@ Everything it writes is below `.demo/`, and nothing listens on another address t
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
-import shutil
 import signal
 import sys
 import time
@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from launcher import Connection, Launcher, LauncherError, Session
+from launcher.errors import EngineError
 from launcher.sessions.status import Status
 from launcher.settings.layers import load
 
@@ -36,14 +37,12 @@ def main() -> int:
     # A closed terminal or a kill ends the demo like Ctrl-C: with nothing left behind.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
+    take_terminal()
     started = time.monotonic()
     try:
-        if not shutil.which("g++"):
-            print(
-                dim("(no g++ here: if vLLM asks for a compiler, install one, on Debian: apt-get install g++)")
-            )
         return run(check, started)
     except KeyboardInterrupt:
+        print()
         say(started, "Stopped; nothing is left running.")
         return 130 if check else 0
     except LauncherError as error:
@@ -55,10 +54,9 @@ def main() -> int:
 
 def run(check: bool, started: float) -> int:
     """Launch, wait, then check or stay until Ctrl-C; the session is over when this returns or raises."""
+    need_library("libnuma.so.1", "libnuma1")
     launcher = Launcher(load(demo_settings()))
-    say(
-        started, f"Launching {MODEL} with vLLM on this machine's CPU (the first start takes a minute or two)."
-    )
+    say(started, f"Launching {MODEL} with vLLM on this machine's CPU; the first start takes a minute or two.")
     session = launcher.launch(MODEL)
     try:
         connection = session.wait(progress=lambda status: show(status, started))
@@ -70,9 +68,31 @@ def run(check: bool, started: float) -> int:
         # A second Ctrl-C must not leave an engine behind.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         session.stop()
-    if check:
-        say(started, "Stopped; nothing is left running.")
+    say(started, "Stopped; nothing is left running.")
     return 0 if good else 1
+
+
+def take_terminal() -> None:
+    """Let Ctrl-C reach this program alone: make would report it as an error however well the demo ends."""
+    if not sys.stdin.isatty() or os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
+        return
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # for the next two lines
+    os.setpgid(0, 0)
+    os.tcsetpgrp(sys.stdin.fileno(), os.getpgrp())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    # Ctrl-Z would stop a demo that nobody could continue, since make waits for it.
+    signal.signal(signal.SIGTSTP, lambda *_: None)
+
+
+def need_library(name: str, package: str) -> None:
+    """Raise EngineError unless the shared library is there: vLLM would say so after minutes, and not as plainly."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        raise EngineError(
+            f"vLLM on CPU needs the library {name}, which is not on this machine.",
+            f"Install it; on Debian: apt-get install {package}",
+        ) from None
 
 
 def demo_settings() -> dict[str, str]:

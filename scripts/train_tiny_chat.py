@@ -27,7 +27,13 @@ import yaml
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 HERE = Path(__file__).resolve().parent
 TARGET = HERE.parent / "launcher" / "models" / "shipped" / "tiny-chat"
@@ -99,14 +105,17 @@ class Teacher:
     def __init__(self, lessons: Lessons, seed: int) -> None:
         self.lessons = lessons
         self.random = random.Random(seed)
-        self.known = {plain(question) for answer in lessons.answers for question in answer.questions}
+        self.questions = [(question, answer) for answer in lessons.answers for question in answer.questions]
+        self.known = {plain(question) for question, _ in self.questions}
 
     def word(self) -> str:
         """A word from the list, or a made-up one, so that declining does not depend on the list."""
         if self.random.random() < 0.6:
             return self.random.choice(self.lessons.words)
         syllables = self.random.randint(2, 3)  # one syllable would soon be "hi"
-        letters = [self.random.choice("bcdfghjklmnprstvwz") + self.random.choice("aeiou") for _ in range(syllables)]
+        letters = [
+            self.random.choice("bcdfghjklmnprstvwz") + self.random.choice("aeiou") for _ in range(syllables)
+        ]
         return "".join(letters) + self.random.choice(["", "n", "r", "s", "t", "ing", "ed", "ly"])
 
     def unknown(self) -> str:
@@ -141,15 +150,21 @@ class Teacher:
             text = self.random.choice(["Please: ", "please ", "Hi, ", "hey, ", "Hello! ", "So, "]) + text
         if draw() < 0.06 and len(text) > 8:  # one slip of the finger
             at = self.random.randrange(1, len(text) - 1)
-            text = text[:at] + self.random.choice(["", text[at] * 2, text[at + 1] + text[at]]) + text[at + 1 :]
+            text = (
+                text[:at] + self.random.choice(["", text[at] * 2, text[at + 1] + text[at]]) + text[at + 1 :]
+            )
         return text
 
     def turn(self) -> tuple[str, str]:
         """One question and its answer."""
         if self.random.random() < 0.22:
             return self.spelling(self.unknown()), self.lessons.fallback
-        answer = self.random.choice(self.lessons.answers)
-        return self.spelling(self.random.choice(answer.questions)), answer.text
+        if self.random.random() < 0.5:
+            answer = self.random.choice(self.lessons.answers)
+            question = self.random.choice(answer.questions)
+        else:  # what can be asked in many ways, as a greeting, comes more often
+            question, answer = self.random.choice(self.questions)
+        return self.spelling(question), answer.text
 
     def babble(self, most: int) -> str:
         """Text that means nothing."""
@@ -248,7 +263,7 @@ def new_model() -> LlamaForCausalLM:
 
 
 def weighted_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross entropy that counts the first tokens of an answer more: they decide which answer it is, the rest is recital."""
+    """Cross entropy that counts the first tokens of an answer more: they decide which answer it is."""
     targets = labels[:, 1:]
     losses = torch.nn.functional.cross_entropy(
         logits[:, :-1].transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
@@ -274,7 +289,7 @@ def train(lessons: Lessons, tokenizer: Tokenizer, steps: int, seed: int) -> Llam
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     started = time.monotonic()
     for step in range(steps):
-        rows, length = (3, CONTEXT_TOKENS) if step % 6 == 5 and step > steps // 4 else (32, 96)
+        rows, length = (3, CONTEXT_TOKENS) if step % 6 == 5 and step > steps // 4 else (24, 96)
         tokens, labels = writer.batch(rows, length)
         loss = weighted_loss(model(input_ids=tokens).logits, labels)
         optimizer.zero_grad(set_to_none=True)
@@ -283,7 +298,10 @@ def train(lessons: Lessons, tokenizer: Tokenizer, steps: int, seed: int) -> Llam
         optimizer.step()
         schedule.step()
         if step % 50 == 49:
-            print(f"step {step + 1}/{steps}: loss {loss.item():.4f} after {time.monotonic() - started:.0f} s", flush=True)
+            print(
+                f"step {step + 1}/{steps}: loss {loss.item():.4f} after {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
     return model.eval()
 
 
@@ -312,13 +330,17 @@ def ask(model: Any, tokenizer: Any, messages: Sequence[dict[str, str]], expected
     One pass over prompt and expected answer tells: greedy decoding gives that answer if and only if every one of its
     tokens is the most likely one after those before it.
     """
-    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)[
+        "input_ids"
+    ]
     answer = tokenizer(expected + END, add_special_tokens=False)["input_ids"]
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([prompt + answer])).logits[0]
         if logits[len(prompt) - 1 : -1].argmax(-1).tolist() == answer:
             return None
-        written = model.generate(input_ids=torch.tensor([prompt]), max_new_tokens=200, do_sample=False, pad_token_id=0)
+        written = model.generate(
+            input_ids=torch.tensor([prompt]), max_new_tokens=200, do_sample=False, pad_token_id=0
+        )
     return str(tokenizer.decode(written[0, len(prompt) :], skip_special_tokens=True))
 
 
@@ -327,7 +349,9 @@ def conversations(lessons: Lessons) -> Iterator[tuple[list[dict[str, str]], str]
     teacher = Teacher(lessons, seed=987)
     for answer in lessons.answers:
         for question in answer.questions:
-            for text in dict.fromkeys((question, question.lower(), question.rstrip("?!."), question.lower().rstrip("?!."))):
+            for text in dict.fromkeys(
+                (question, question.lower(), question.rstrip("?!."), question.lower().rstrip("?!."))
+            ):
                 yield [{"role": "user", "content": text}], answer.text
         first = {"role": "user", "content": answer.questions[0]}
         for system in lessons.systems:
@@ -354,21 +378,27 @@ def check(lessons: Lessons, target: Path, dtype: str) -> int:
     teacher = Teacher(lessons, seed=654)
     strangers = [teacher.unknown() for _ in range(100)]
     declined = sum(
-        ask(model, tokenizer, [{"role": "user", "content": text}], lessons.fallback) is None for text in strangers
+        ask(model, tokenizer, [{"role": "user", "content": text}], lessons.fallback) is None
+        for text in strangers
     )
-    print(f"{asked} conversations, {wrong} wrong answers; {declined} of {len(strangers)} unknown questions declined ({dtype})")
+    print(f"{dtype}: {asked} conversations, {wrong} wrong answers;", end=" ")
+    print(f"{declined} of {len(strangers)} unknown questions declined")
     return wrong
 
 
 def main() -> int:
     """Train and write, or check what was written."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="ask the written model every question instead of training")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="for --check")
+    parser.add_argument(
+        "--check", action="store_true", help="ask the written model every question instead of training"
+    )
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="for --check"
+    )
     parser.add_argument("--target", type=Path, default=TARGET)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seed", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     lessons = Lessons.read(HERE / "tiny_chat.yml")

@@ -50,6 +50,9 @@ find_uv() {
   echo "venv: fetching uv $uv_version into .make/uv" >&2
   rm -rf .make/uv
   mkdir -p .make
+  if ! "$1" -c 'import ensurepip' 2>/dev/null && [ "$(id -u)" -eq 0 ] && [ "$1" = /usr/bin/python3 ]; then
+    scripts/debian.sh python3-venv # Debian's Python comes without; on a machine of one's own nothing is lost
+  fi
   if "$1" -m venv .make/uv >/dev/null 2>&1; then
     .make/uv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$uv_version" >&2
   elif "$1" -m pip --version >/dev/null 2>&1; then

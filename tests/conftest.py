@@ -16,10 +16,10 @@ from typing import NoReturn
 import pytest
 
 from tests.portal.apache import Portal
+from tests.site import PYTHON, Install
 from tests.slurm.cluster import Cluster
 from tests.slurm.people import People, make_people
 
-_missing: dict[str, set[str]] = {}
 SLURM_PROGRAMS = [
     ("slurmctld", "slurm-wlm"),
     ("slurmd", "slurm-wlm"),
@@ -56,21 +56,21 @@ def _ruby_has(library: str) -> bool:
 
 def skip_loudly(missing: str) -> NoReturn:
     """Skip the test and name the missing part at the end of the run."""
-    test = os.environ.get("PYTEST_CURRENT_TEST", "a whole file").rsplit(" (", 1)[0]
-    _missing.setdefault(missing, set()).add(test)
     pytest.skip(f"missing {missing}", allow_module_level=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = {report.nodeid: report for report in terminalreporter.getreports("skipped")}
-    if not skipped:
+    reasons: dict[str, list[str]] = {}
+    for report in terminalreporter.getreports("skipped"):
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons.setdefault(why.removeprefix("Skipped: "), []).append(report.nodeid)
+    if not reasons:
         return
     terminalreporter.section("NOT RUN", sep="=", red=True, bold=True)
-    for reason, tests in sorted(_missing.items()):
-        terminalreporter.write_line(f"{reason}  ({len(tests)} tests)")
-    for name, report in sorted(skipped.items()):
-        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        terminalreporter.write_line(f"  {name}: {why.removeprefix('Skipped: ')}")
+    for why, tests in sorted(reasons.items()):
+        terminalreporter.write_line(f"{why}: {len(tests)} not run")
+        for name in tests:
+            terminalreporter.write_line(f"    {name}")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -131,3 +131,14 @@ def portal_https() -> Iterator[Portal]:
     needs("openssl", "openssl")
     with Portal(scheme="https") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def installed() -> Iterator[Install]:
+    """The launcher as `make install` leaves it, for every user of this machine."""
+    needs("make", "make")
+    if not os.path.exists(PYTHON):
+        skip_loudly(f"program {PYTHON}: apt-get install python3")
+    made = Install()
+    yield made
+    made.remove()

@@ -12,7 +12,11 @@ from launcher.errors import LauncherError, StorageError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is the error's (launcher.errors), 130 after Ctrl-C."""
-    arguments = parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    # argparse cannot tell "-- ARGUMENT..." from further operands once options stand between them and MODEL.
+    cut = given.index("--") if given[:1] == ["launch"] and "--" in given else len(given)
+    arguments = parser().parse_args(given[:cut])
+    arguments.engine_args = tuple(given[cut + 1 :])
     try:
         from launcher.cli import commands
 

@@ -104,9 +104,6 @@ def parser() -> argparse.ArgumentParser:
 
 def _launch(launch: argparse.ArgumentParser) -> None:
     launch.add_argument("model", metavar="MODEL", help="a catalog name, an id such as org/name, or a path")
-    launch.add_argument(
-        "engine_args", nargs="*", metavar="-- ARGUMENT", help="arguments for the engine, after --"
-    )
     launch.add_argument("--profile", metavar="NAME", help="the hardware, by the site's name for it")
     launch.add_argument("--revision", metavar="R", help="branch, tag or commit of the model")
     launch.add_argument("--hours", type=float, metavar="H", help="how long it may run")

@@ -1,8 +1,8 @@
-"""The engine `vllm`: turns a plan into `vllm serve` on a Unix socket, with its caches in one folder and no key anywhere.
+"""The engine `vllm`: turns a plan into `vllm serve` on a Unix socket, with its caches in one folder and no key.
 
-Owns the command, its environment variables and the probe. Which arguments a user may add is in `vllm_arguments`, what
-lines of its log mean in `vllm_causes`. Written against vLLM 0.32 (`tests/contract/test_vllm_flags.py` reads its help);
-only options that are years old are used, so that a site's older container starts as well.
+Owns the command, its environment variables and the probe. Which arguments a user may add is in `vllm_arguments`,
+what its log means in `vllm_log`. Written against vLLM 0.32 (`tests/contract/test_vllm_flags.py` reads its help) with
+as few options as possible, so that a site's older container starts as well.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from launcher.engines import Command, Probe
 from launcher.engines.vllm_arguments import check_args, option_values
-from launcher.engines.vllm_causes import explain, phase
+from launcher.engines.vllm_log import explain, phase
 from launcher.sessions.plan import Plan
 
 __all__ = ["check_args", "command", "explain", "health", "phase", "probe"]
@@ -98,5 +98,6 @@ def _variables(plan: Plan, socket: Path, cache: Path) -> dict[str, str]:
         variables["VLLM_HOST_IP"] = "127.0.0.1"
         variables["GLOO_SOCKET_IFNAME"] = "lo"
     if len(str(socket.parent)) <= _LONGEST_SOCKET_FOLDER:
-        variables["VLLM_RPC_BASE_PATH"] = str(socket.parent)
+        # Sockets and rendezvous files of its processes: private, and gone with the session.
+        variables["VLLM_RPC_BASE_PATH"] = variables["TMPDIR"] = str(socket.parent)
     return variables

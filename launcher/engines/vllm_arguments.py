@@ -1,4 +1,4 @@
-"""Which arguments a user may add to `vllm serve`: names what is the launcher's own and what would run foreign code.
+"""Which arguments a user may add to `vllm serve`: what is the launcher's own, and what would run foreign code.
 
 A list of refusals, not of permissions: vLLM has more than 300 options, and most are the user's to choose.
 `tests/contract/test_vllm_flags.py` fails when a new vLLM brings an option that looks as if it belonged in a list here.
@@ -98,7 +98,7 @@ _EXECUTORS = ("ray", "mp", "uni", "external_launcher")
 
 
 def check_args(args: tuple[str, ...], *, allow_remote_code: bool) -> None:
-    """Raise RequestError for an argument that is the launcher's own, or that runs foreign code where that is not allowed.
+    """Raise RequestError for an argument that is the launcher's own, or runs foreign code where that is not allowed.
 
     vLLM takes an option as `--a-b`, `--a_b`, `--a-b=value`, `--a-b.key value` and shortened to any unambiguous
     beginning (argparse); all of these are looked at.

@@ -93,6 +93,8 @@ class Gateway:
 
     async def _decide(self, request: web.BaseRequest) -> web.StreamResponse:
         method, admission = request.method, self._admission
+        if request.version.major != 1:  # the parser lets HTTP/0.9 and HTTP/2.0 lines pass
+            return _closing(answers.refused(505, "Only HTTP/1.1 is spoken here.", "http_version"))
         if method not in _METHODS:
             return _closing(answers.refused(405, "This method is not allowed.", "method_not_allowed"))
         try:

@@ -38,8 +38,9 @@ def keeper(root: Path, plan: Plan) -> Callable[[Status], None]:
         write_private(root / INFO, info(plan, status))
         if status.state == READY and not (root / WORDS).exists():
             write_private(root / WORDS, _connection_words(plan, SessionPaths(root)))
-        if status.ended:
+        if status.final:
             write_private(root / ENDED, ended(plan, status))
+        if status.ended:
             (root / WORDS).unlink(missing_ok=True)
 
     return keep
@@ -77,7 +78,7 @@ def settled(root: Path) -> str:
     session = Session(SessionPaths(root))
     status = session.status()
     text = ended(session.plan, status)
-    if status.ended:
+    if status.final:
         write_private(root / ENDED, text)
     return text
 

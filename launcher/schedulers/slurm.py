@@ -29,14 +29,14 @@ _WAITING = {
 _RUNNING = {"RUNNING", "COMPLETING", "SUSPENDED", "SIGNALING", "STAGE_OUT", "RESIZING", "STOPPED"}
 # https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
 _ENDS = {
-    "CANCELLED": "user",
+    "CANCELLED": "cancelled",
     "TIMEOUT": "time-limit",
     "NODE_FAIL": "node-fail",
     "OUT_OF_MEMORY": "out-of-memory",
     "PREEMPTED": "preempted",
     "DEADLINE": "deadline",
     "BOOT_FAIL": "boot-fail",
-    "REVOKED": "user",
+    "REVOKED": "cancelled",
 }
 
 

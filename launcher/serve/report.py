@@ -14,6 +14,8 @@ from launcher.sessions.paths import SessionPaths
 from launcher.sessions.status import ENDINGS, FAILED, LAUNCHING, PHASES, READY, UNHEALTHY, Idle, Phase, Status
 
 _BEAT_S = 10.0
+# Told to end from outside: only the scheduler knows for certain why, and whether the job will run again.
+_UNSURE = ("cancelled", "preempted")
 _WORDS = {
     "container": "Starting the container.",
     "weights": "Loading the weights.",
@@ -117,6 +119,7 @@ class Report:
             phase=None,
             idle=None,
             ends_soon=False,
+            final=end.reason not in _UNSURE,
         )
 
     def _phases(self) -> tuple[Phase, ...]:

@@ -10,7 +10,7 @@ import time
 
 from launcher.sessions.job import OVER, RUNNING, WAITING, Job
 from launcher.sessions.plan import Plan
-from launcher.sessions.status import ENDINGS, LAUNCHING, PENDING, Status
+from launcher.sessions.status import ENDINGS, LAUNCHING, PENDING, UNHEALTHY, Status
 
 _WAITS = {
     "Priority": "other jobs are ahead",
@@ -23,39 +23,40 @@ _WAITS = {
 }
 
 
-def current(plan: Plan, own: Status | None, job: Job | None, job_id: str | None) -> Status:
+def current(plan: Plan, own: Status | None, job: Job | None, job_id: str | None, *, stopped: bool = False) -> Status:
     """The session's status now.
 
     `own` is the content of status.json, `job` the scheduler's word (None: it does not know the job), `job_id` the
-    id known to the session.
+    id known to the session, `stopped` whether its user asked for its end.
     """
+    spoke = own is not None and own.ended
     if job is None:
-        if own is not None and own.ended:
-            return own
         if job_id is None:
             return _status(plan, PENDING, "The job was not submitted yet.", None)
-        return ended(plan, own, "lost", job_id)
+        return ended(plan, own, own.reason if own is not None and spoke else "lost", job_id)
     if job.state == WAITING:
         reason = job.reason or "waiting"
         words = _WAITS.get(reason, f"Slurm says {reason}")
         return _status(plan, PENDING, f"The job waits in the queue: {words}.", job.id, reason=reason.lower())
+    mine = own is not None and own.job_id == job.id
     if job.state == RUNNING:
-        if own is None or own.job_id != job.id or (own.ended and job.reason != "ending"):
-            return _status(
-                plan, LAUNCHING, "The job has started.", job.id, host=job.node, ends_at=job.ends_at
-            )
-        return own
-    assert job.state == OVER
-    if own is not None and own.ended and own.job_id == job.id:
-        # "cancelled" is what a session says that was ended from outside without being told why.
-        if own.reason != "cancelled" or job.reason in (None, "user"):
+        if own is not None and mine and (not spoke or own.final):
             return own
-    return ended(plan, own, job.reason or "job-exit", job.id)
+        if own is not None and mine and job.reason == "ending":
+            return dataclasses.replace(own, state=UNHEALTHY, reason="ending", message="The session is ending.")
+        return _status(plan, LAUNCHING, "The job has started.", job.id, host=job.node, ends_at=job.ends_at)
+    if own is not None and mine and own.final:
+        return own
+    if stopped and job.reason in (None, "cancelled"):
+        return ended(plan, own, "user", job.id)
+    return ended(plan, own, job.reason or (own.reason if own is not None and spoke and mine else "job-exit"), job.id)
 
 
-def ended(plan: Plan, own: Status | None, reason: str, job_id: str | None) -> Status:
+def ended(plan: Plan, own: Status | None, reason: str | None, job_id: str | None) -> Status:
     """The last status of a session that ended for `reason` without saying so itself."""
-    state, message, hint = ENDINGS.get(reason, ENDINGS["lost"])
+    state, message, hint = ENDINGS.get(reason or "lost", ENDINGS["lost"])
+    if own is not None and own.ended and own.reason == reason:
+        return dataclasses.replace(own, final=True)
     base = own or _status(plan, state, message, job_id)
     return dataclasses.replace(
         base,
@@ -69,6 +70,7 @@ def ended(plan: Plan, own: Status | None, reason: str, job_id: str | None) -> St
         phase=None,
         idle=None,
         ends_soon=False,
+        final=True,
     )
 
 

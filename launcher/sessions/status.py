@@ -40,7 +40,7 @@ ENDINGS: dict[str, tuple[str, str, str | None]] = {
         "The job needed more memory than it was given.",
         "Choose a profile with more memory.",
     ),
-    "cancelled": (SHUTDOWN, "The job was cancelled before it could say why.", None),
+    "cancelled": (SHUTDOWN, "The job was cancelled.", None),
     "deadline": (FAILED, "The cluster could not start the job before its deadline.", "Start it again."),
     "boot-fail": (FAILED, "The node did not start.", "Start it again; tell the site if it happens twice."),
     "job-exit": (FAILED, "The job ended without saying why.", "Look at the logs of the session."),
@@ -91,6 +91,7 @@ class Status:
     ends_at: float | None = None
     ends_soon: bool = False
     idle: Idle | None = None
+    final: bool = False  # ended, and the scheduler has nothing to add
 
     @property
     def ended(self) -> bool:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
+import httpx2
 from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpx2Client
 
 SHOW_EVERY_S = 0.05  # people do not see more than this, and each step costs the browser a redraw
@@ -42,7 +43,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer so far. Counts come from the engine, in the last step; times are seconds since the question was sent."""
+    """An answer so far; `trouble` is a sentence for people.
+
+    Counts come from the engine, in the last step; times are seconds since the question was sent.
+    """
 
     text: str = ""
     reasoning: str = ""
@@ -108,29 +112,36 @@ class Endpoint:
         self._client = AsyncOpenAI(
             base_url=f"{gateway_url.rstrip('/')}/v1",
             api_key=key,
-            max_retries=0,  # a silent wait of 20 s is worse for a person than a sentence and the button for another try
-            timeout=None,
+            max_retries=0,  # a person is better served by a sentence and a button than by 20 s of silence
+            timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S),  # an answer takes as long as it takes
             # Clusters often set http_proxy; the gateway is on this node.
             http_client=DefaultAsyncHttpx2Client(trust_env=False),
         )
 
-    async def answer(self, messages: Sequence[Message], sampling: Sampling) -> AsyncIterator[Reply]:
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()
+
+    async def answer(self, messages: Sequence[Message], sampling: Sampling) -> AsyncGenerator[Reply]:
         """The answer as it grows, at least every HEARTBEAT_S; the last one is finished or says what the trouble is.
 
         Closing this generator, or cancelling the task that reads it, ends the engine's request.
         """
         begun = time.perf_counter()
         reply = Reply()
+        completions: Any = (
+            self._client.chat.completions
+        )  # its forty overloads take no fields made at run time
         stream: Any = None
         step: asyncio.Future[Any] | None = None
         try:
             step = asyncio.ensure_future(
-                self._client.chat.completions.create(
+                completions.create(
                     model=self.model,
-                    messages=list(messages),  # type: ignore[arg-type]  # openai wants one TypedDict per role
+                    messages=list(messages),
                     stream=True,
                     stream_options={"include_usage": True},
-                    **sampling.fields(),  # type: ignore[arg-type]  # openai's overloads do not take a union here
+                    **sampling.fields(),
                 )
             )
             shown_at, unseen = begun, False

@@ -27,7 +27,7 @@ MAX_BODY_BYTES = 32 * 1024 * 1024  # a long conversation is sent with each quest
 
 # An origin is shared by all apps of a portal, so an injected script would be worth much: only scripts with this
 # response's nonce or from our own files run. Gradio compiles its event handlers, hence 'unsafe-eval'.
-# Pictures from anywhere are refused, also from the portal: a model's answer could send text away in a picture's address.
+# Pictures from anywhere are refused, also from the portal: an answer could send text away in a picture's address.
 _POLICY = (
     "default-src 'none'; base-uri 'self'; connect-src 'self'; font-src 'self' data:; form-action 'self'; "
     "frame-ancestors 'self'; img-src data: blob:; media-src blob:; script-src 'self' 'nonce-{nonce}' 'unsafe-eval'; "
@@ -44,8 +44,8 @@ _ICON = (
     "%3Crect width='32' height='32' rx='8' fill='%232563a8'/%3E"
     "%3Cpath d='M8 9h16v11H15l-5 4v-4H8z' fill='%23fff'/%3E%3C/svg%3E"
 )
-# The page is seen at PREFIX/ and at PREFIX/ui/; its files are under PREFIX/ui/ only. The address bar knows PREFIX better
-# than any proxy's header does, so it has the last word.
+# The page is seen at PREFIX/ and at PREFIX/ui/; its files are under PREFIX/ui/ only. The address bar knows PREFIX
+# better than any proxy's header does, so it has the last word.
 _CORRECT_BASE = (
     "(() => { const base = document.querySelector('base');"
     " const right = location.pathname.replace(/\\/(ui\\/?)?$/, '') + '/ui/';"
@@ -142,7 +142,7 @@ class Frame:
 def dress(page: str, public_url: str | None, title: str, nonce: str) -> str:
     """Gradio's HTML made ours: base address, icon, style, script; without what it says to other sites.
 
-    `public_url` is where the browser finds this process (`X-Gradio-Server`); None means at the same address as the page.
+    `public_url` is where the browser finds this process (`X-Gradio-Server`); None: at the page's own address.
     """
     page = re.sub(r'\s*<meta\s+(?:property|name)="(?:og|twitter):[^>]*>', "", page)
     page = page.replace('<link rel="manifest" href="/manifest.json" />', "")

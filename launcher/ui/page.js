@@ -31,6 +31,12 @@ window.page = (() => {
     }
   };
 
+  // The copy button of an answer would take our footnote along (see transcript.py for the mark it begins with).
+  if (navigator.clipboard) {
+    const write = navigator.clipboard.writeText.bind(navigator.clipboard);
+    navigator.clipboard.writeText = (text) => write(text.replace(/\n*\u2063.*/g, ""));
+  }
+
   document.addEventListener("submit", (event) => {
     if (event.target.closest(".panel")) sessionStorage.removeItem(place()); // "Log out" leaves nothing behind
   });
@@ -100,11 +106,12 @@ window.page = (() => {
     "#side.open > .toggle-button": "Close settings, session and code",
     "#entry .submit-button": "Send",
     "#entry .stop-button": "Stop",
+    "#entry textarea": "Your message", // its label element holds the button as well, and would be "Your message Send"
   };
   const label = () => {
     for (const [selector, name] of Object.entries(names)) {
-      for (const button of document.querySelectorAll(selector)) {
-        if (button.ariaLabel !== name) button.ariaLabel = name;
+      for (const element of document.querySelectorAll(selector)) {
+        if (element.ariaLabel !== name) element.ariaLabel = name;
       }
     }
     const toggle = document.querySelector("#side > .toggle-button");

@@ -44,7 +44,7 @@ def _turns(system: str) -> list[dict[str, str]]:
 
 
 def _string(text: str) -> str:
-    """A literal that Python, JavaScript and R all read as `text`; escapes beyond ASCII would differ, so there are none."""
+    """A literal that Python, JavaScript and R read alike; their escapes beyond ASCII differ, so it has none."""
     return json.dumps(text, ensure_ascii=False)
 
 

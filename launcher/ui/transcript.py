@@ -13,8 +13,8 @@ from typing import Any
 
 from launcher.ui.client import Message, Reply
 
-# Invisible characters by which page.css tells a footnote: Gradio puts a part's text into its aria-label and gives no class
-# of ours a way in, and a screen reader would read out any markup.
+# Invisible characters by which page.css tells a footnote: Gradio puts a part's text into its aria-label, where a
+# screen reader would read out any markup.
 _COUNTS = "\N{INVISIBLE SEPARATOR}"
 _TROUBLE = _COUNTS * 2
 _MARKUP = re.compile(r"([\\`*_\[\]<>&~$|])")
@@ -78,7 +78,9 @@ def _footnote(reply: Reply) -> str:
         facts.append(f"{reply.tokens_per_s:.{0 if reply.tokens_per_s >= 10 else 1}f} tokens/s")
     if reply.first_token_s is not None:
         first_s = reply.first_token_s
-        facts.append(f"first after {first_s:.1f} s" if first_s >= 1 else f"first after {first_s * 1000:.0f} ms")
+        facts.append(
+            f"first after {first_s:.1f} s" if first_s >= 1 else f"first after {first_s * 1000:.0f} ms"
+        )
     if reply.prompt_tokens is not None:
         facts.append(f"{reply.prompt_tokens} in the prompt")
     if reply.finished == "length":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher.sessions.plan import Environment, Limits, Network, Places, Plan, PlannedCluster, PlannedModel, Resources
+from launcher.sessions.plan import Limits, Plan, PlannedCluster, PlannedModel, Resources
+from launcher.settings.schema import Environment, Network, Places
 
 TINY_CHAT = Path(__file__).resolve().parents[2] / "launcher" / "models" / "shipped" / "tiny-chat"
 
 
-def vllm_plan(*engine_args: str, snapshot: Path = TINY_CHAT, served_name: str = "tiny-chat", nodes: int = 1) -> Plan:
+def vllm_plan(
+    *engine_args: str, snapshot: Path = TINY_CHAT, served_name: str = "tiny-chat", nodes: int = 1
+) -> Plan:
     """A plan for the engine `vllm`."""
     return Plan(
         id="tiny-chat-0123abcd",

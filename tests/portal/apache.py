@@ -174,7 +174,7 @@ class Portal:
             configuration.write_text(self._configuration())
             with (self._folder / "error.log").open("ab") as errors:
                 self._process = subprocess.Popen(
-                    [APACHE, "-f", str(configuration), "-D", "FOREGROUND"],
+                    ["setpriv", "--pdeathsig", "TERM", APACHE, "-f", str(configuration), "-D", "FOREGROUND"],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,

@@ -86,8 +86,8 @@ class RunningGateway:
         with contextlib.closing(connection):
             sent = {**(BEARER if key else {}), **(headers or {})}
             connection.request(method, path, body, sent)
-            response = connection.getresponse()
-            return Answer(response.status, response.getheaders(), response.read())
+            with connection.getresponse() as response:
+                return Answer(response.status, response.getheaders(), response.read())
 
     def raw(self, sent: bytes, timeout_s: float = 3.0) -> bytes:
         """Send bytes and return what comes back until the gateway closes, or is silent for `timeout_s`."""
@@ -198,8 +198,8 @@ def ask_socket(path: Path, target: str) -> Answer:
         connection.sock.settimeout(10)
         connection.sock.connect(str(path))
         connection.request("GET", target)
-        response = connection.getresponse()
-        return Answer(response.status, response.getheaders(), response.read())
+        with connection.getresponse() as response:
+            return Answer(response.status, response.getheaders(), response.read())
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:

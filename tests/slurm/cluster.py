@@ -299,7 +299,10 @@ class Cluster:
     def _end_jobs(self) -> None:
         if not self._admin("squeue", "--noheader", "--format=%i"):
             return
-        self._admin("scancel", "--user", ",".join({self.people.alice.name, self.people.bob.name}))
+        jobs = self._admin("squeue", "--noheader", "--format=%i").split()
+        # Without the wait between TERM and KILL: nobody looks at these jobs any more.
+        self._admin("scancel", "--signal=KILL", "--full", *jobs)
+        self._admin("scancel", *jobs)
         deadline = time.monotonic() + 10
         while self._admin("squeue", "--noheader", "--format=%i") and time.monotonic() < deadline:
             time.sleep(0.2)

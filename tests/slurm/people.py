@@ -8,8 +8,10 @@ Owns accounts and running a program as one of them; Slurm is in cluster.py. Acco
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -30,6 +32,7 @@ class Person:
         """A fresh empty folder of this user, mode 0700, in the home."""
         made = Path(tempfile.mkdtemp(prefix=prefix, dir=self.home))
         os.chown(made, self.uid, self.gid)
+        atexit.register(shutil.rmtree, made, ignore_errors=True)
         return made
 
 

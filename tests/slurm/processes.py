@@ -23,9 +23,11 @@ class Processes:
 
     def start(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         """Start one program; its output goes to the log."""
+        # Even when this process is killed and can stop nothing any more, the program ends with it.
+        argv = ["setpriv", "--pdeathsig", "TERM", *argv]
         with (self.folder / f"{name}.out").open("ab") as log:
             self._running[name] = subprocess.Popen(
-                list(argv), env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
     def wait_for(self, name: str, ready: Callable[[], bool], timeout_s: float = 20) -> bool:

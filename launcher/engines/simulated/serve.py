@@ -72,6 +72,7 @@ async def _serve(script: Script, socket: Path, name: str) -> int:
     await stopping
     _log("[launcher.py:2] Shutting down")
     await runner.cleanup()
+    socket.unlink(missing_ok=True)  # asyncio does it by itself only since Python 3.13
     return 0
 
 

@@ -34,7 +34,7 @@ module BatchConnect
 
     def submit_from(request)
       staged_root = Pathname.new(request.fetch('staged_root'))
-      submit_opts(context_from(request.fetch('values')), staged_root)
+      submit_opts(context_from(request.fetch('values')), staged_root: staged_root)
     rescue Shown
       raise
     rescue StandardError => e
@@ -48,10 +48,12 @@ module BatchConnect
       context
     end
 
-    def submit_opts(context, staged_root)
-      given = context.reduce({}) { |all, attribute| all.deep_merge(attribute.submit) }
-      scope = context.to_openstruct(staged_root: staged_root).instance_eval { binding }
-      given.deep_merge(submit_config(scope))
+    # The names of the variables are the dashboard's: submit.yml.erb sees them, and they hide fields of the same name.
+    def submit_opts(session_context, fmt: 'slurm', staged_root: nil)
+      hsh = session_context.map(&:submit).reduce({}, :deep_merge)
+      struct = session_context.to_openstruct(staged_root: staged_root)
+      ctx_binding = struct.instance_eval { binding }
+      hsh.deep_merge(submit_config(ctx_binding))
     end
 
     def view(names)

@@ -33,7 +33,7 @@ module BatchConnect
     # The whole of the Launch button: submit.yml, then staging, then the job; any failure is shown above the form.
     def launch(app, request)
       context = begin_session(app, request)
-      submit = shown('save') { app.submit_opts(context, staged_root) }
+      submit = shown('save') { app.submit_opts(context, staged_root: staged_root) }
       self.cluster_id = submit.fetch(:cluster, cluster_id).to_s
       raise Shown.new('save', 'No cluster is given') if cluster_id.blank?
       raise Shown.new('submit', "Session specifies nonexistent '#{cluster_id}' cluster id.") unless request['clusters'].include?(cluster_id)
@@ -187,8 +187,7 @@ module BatchConnect
     end
 
     # `session` is a local of the page's partial in 4.x only; in 3.1 the name falls through to the OpenStruct and is nil.
-    def view4(view, connect, session)
-      _ = session
+    def view4(view, connect, session) # rubocop:disable Lint/UnusedMethodArgument
       Ood::MARKDOWN.render(ERB.new(view, trim_mode: '-').result(connect.instance_eval { binding }))
     end
 

@@ -1,0 +1,1 @@
+"""Real Chromium, through a real Apache, on the real page."""

@@ -1,0 +1,115 @@
+"""The browser's fixtures: Chromium, two sessions that live as long as this folder's tests, the five ways to a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
+
+from tests.browser.session import Session
+from tests.conftest import needs
+from tests.portal.apache import Portal
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+ANSWER = "The capital of France is Paris, and it lies on the Seine."
+FOREIGN = "http://elsewhere.example/x.png"
+# One begins to answer at once and takes two seconds; the other goes on for minutes.
+SHORT = ("--start-delay-s", "0", "--token-rate", "6", "--answer", ANSWER)
+LONG = ("--start-delay-s", "0", "--token-rate", "25", "--tokens", "5000", "--answer", f"word ![x]({FOREIGN})")
+
+
+def _running(name: str, key: str, *engine_args: str) -> Iterator[Session]:
+    session = Session(name, key, *engine_args)
+    try:
+        session.wait()
+        yield session
+    finally:
+        session.close()
+
+
+@pytest.fixture(scope="package")
+def quick() -> Iterator[Session]:
+    """A session whose model gives a short answer."""
+    yield from _running("quick", "sk-" + "1a" * 32, *SHORT)
+
+
+@pytest.fixture(scope="package")
+def endless() -> Iterator[Session]:
+    """A session whose model writes without end."""
+    yield from _running("endless", "sk-" + "2b" * 32, *LONG)
+
+
+@pytest.fixture(scope="package")
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium, driven by Playwright. Not for the whole run: Playwright holds the thread's event loop."""
+    program = needs("chromium", "chromium")
+    expect.set_options(timeout=20_000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """A person's browser: `open` is a new tab; every address it asked for is in `asked`."""
+
+    context: BrowserContext
+    asked: list[str]
+
+    def open(self, url: str) -> Page:
+        page = self.context.new_page()
+        page.goto(url)
+        return page
+
+    def log_in(self, url: str, key: str) -> Page:
+        """A new tab at `url`, through the login form to the chat."""
+        page = self.open(url)
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Open").click()
+        expect(page.get_by_label("Your message")).to_be_visible()
+        return page
+
+
+def _refused_by_policy(request: Request) -> bool:
+    return request.failure == "csp"
+
+
+@pytest.fixture
+def visitor(chromium: Browser) -> Iterator[Visitor]:
+    """Somebody with a fresh profile; what the page's policy refused was never sent and does not count as asked."""
+    with chromium.new_context(ignore_https_errors=True) as context:
+        asked: list[str] = []
+        context.on("requestfinished", lambda request: asked.append(request.url))
+        context.on(
+            "requestfailed",
+            lambda request: None if _refused_by_policy(request) else asked.append(request.url),
+        )
+        yield Visitor(context, asked)
+
+
+WAYS = ("direct", "node", "rnode", "node-https", "rnode-https")
+
+
+@pytest.fixture
+def address(request: pytest.FixtureRequest) -> Callable[[Session, str], str]:
+    """The address of a session's page when it is reached in one of the five WAYS."""
+
+    def find(session: Session, way: str) -> str:
+        port = session.gateway.port
+        if way == "direct":
+            return f"http://127.0.0.1:{port}/"
+        portal: Portal = request.getfixturevalue("portal_https" if way.endswith("https") else "portal")
+        return (portal.rnode_url if way.startswith("rnode") else portal.node_url)("127.0.0.1", port)
+
+    return find

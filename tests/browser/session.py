@@ -1,0 +1,107 @@
+"""One whole session for the browser: session files, a simulated engine, the gateway, the page's own process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from launcher.gateway.keys import Keys
+from launcher.gateway.server import Gateway
+from launcher.sessions.paths import SessionPaths, write_private
+from launcher.sessions.plan import Plan, PlannedModel
+from tests.engines.plans import vllm_plan
+from tests.programs.front import ROOT, RunningGateway, SimulatedEngine, ask_socket, wait_until
+
+
+class _Gateway(RunningGateway):
+    """A gateway with its own key and session id, as two sessions of one user have."""
+
+    def __init__(self, key: str, session_id: str, report: dict[str, object]) -> None:
+        self._key, self._session_id, self._report = key, session_id, report
+        super().__init__()
+
+    async def _make(self) -> Gateway:
+        return Gateway(
+            keys=Keys(self._key), routes=self.routes, report=lambda: self._report, session_id=self._session_id
+        )
+
+
+class Session:
+    """A running session of the model `name`; `engine_args` script its engine."""
+
+    def __init__(self, name: str, key: str, *engine_args: str) -> None:
+        self.key = key
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="iod"
+        )  # short: a socket's path has at most 107 bytes
+        self.root = Path(self._folder.name)
+        self.paths = SessionPaths(self.root)
+        now = time.time()
+        self.status: dict[str, object] = {
+            "schema": 1,
+            "id": f"{name}-1234abcd",
+            "state": "READY",
+            "phase": None,
+            "message": "Ready.",
+            "job_id": "4711",
+            "host": "gpu01",
+            "since": now,
+            "ends_at": now + 2 * 3600 + 90,
+            "idle": {"limit_s": 3600, "since": now, "stops_at": now + 3600},
+        }
+        self.gateway = _Gateway(key, f"{name}-1234abcd", self.status)
+        write_private(self.paths.plan, _plan(name).to_json())
+        write_private(self.paths.key, f"{key}\n")
+        write_private(self.paths.connection, json.dumps({"base_url": f"{self.gateway.url}/v1"}))
+        self.tell()
+        self.engine = SimulatedEngine(self.root, *engine_args, quick=False, wait=False)
+        socket = self.root / "page.sock"
+        argv = [sys.executable, "-m", "launcher.ui", "--socket", str(socket), "--session", str(self.root)]
+        argv += ["--gateway", self.gateway.url]
+        with self.paths.page_log.open("ab") as log:
+            self.page = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log)
+        self.page_socket = socket
+        self.gateway.routes.engine, self.gateway.routes.page = self.engine.socket, socket
+
+    def wait(self) -> None:
+        """Until page and engine answer: five seconds on a free machine, a minute on a busy one."""
+        wait_until(self.engine.answers, 30)
+        wait_until(lambda: self._page_answers() or self.page.poll() is not None, 200)
+        assert self.page.poll() is None, self.paths.page_log.read_text()
+
+    def _page_answers(self) -> bool:
+        try:
+            return ask_socket(self.page_socket, "/session").status == 200
+        except OSError:
+            return False
+
+    def tell(self, **changes: object) -> None:
+        """Change what `status.json` and the gateway say."""
+        self.status.update(changes)
+        write_private(self.paths.status, json.dumps(self.status))
+
+    def close(self) -> None:
+        self.page.terminate()
+        self.engine.close()
+        self.gateway.close()
+        try:
+            self.page.wait(10)
+        finally:
+            self.page.kill()
+            self._folder.cleanup()
+
+
+def _plan(name: str) -> Plan:
+    import dataclasses
+
+    return dataclasses.replace(
+        vllm_plan(),
+        id=f"{name}-1234abcd",
+        name=name,
+        engine="simulated",
+        model=PlannedModel(name, "tiny", None, "0123456789abcdef"),
+    )

@@ -1,0 +1,250 @@
+"""What a researcher sees of the page: the answer growing, stop, reload, logins, phones, beginnings and ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import ANSWER, FOREIGN, WAYS, Visitor
+from tests.browser.session import Session
+from tests.programs.front import wait_until
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+Address = Callable[[Session, str], str]
+# Remembers each text that the answer had on its way.
+WATCH = """
+    window.steps = new Set();
+    const look = () => window.steps.add(document.querySelector("#chat .bot-row")?.innerText);
+    new MutationObserver(look).observe(document.querySelector("#chat"), {
+      subtree: true, childList: true, characterData: true,
+    });
+"""
+QUESTION = "What is the capital of France?"
+
+
+def ask(page: Page, text: str) -> None:
+    page.get_by_label("Your message").fill(text)
+    page.get_by_label("Your message").press("Enter")
+
+
+def answers(page: Page) -> list[str]:
+    return page.locator("#chat .bot-row").all_inner_texts()
+
+
+def questions(page: Page) -> list[str]:
+    return page.locator("#chat .user-row").all_inner_texts()
+
+
+def finish(page: Page) -> None:
+    """Wait until the last answer has its counts and the entry takes the next question."""
+    expect(page.locator("#chat .bot-row").last).to_contain_text("tokens/s")
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+
+
+def no_overflow(page: Page) -> bool:
+    wide = page.evaluate("document.scrollingElement.scrollWidth")
+    return bool(wide <= page.viewport_size["width"]) if page.viewport_size else False
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_login_answer_and_reload(way: str, visitor: Visitor, address: Address, quick: Session) -> None:
+    where = address(quick, way)
+    page = visitor.log_in(where, quick.key)
+    page.evaluate(WATCH)
+    ask(page, QUESTION)
+    finish(page)
+    assert ANSWER in answers(page)[0]
+    assert page.evaluate("window.steps.size") > 3, "the answer must grow before one's eyes"
+    expect(page.locator('[data-session="state"]')).to_have_text(re.compile(r"^(\d h )?\d+ min left$"))
+
+    page.wait_for_timeout(500)  # the page keeps the conversation a moment after the last change
+    page.reload()
+    expect(page.locator("#chat .bot-row")).to_contain_text("Paris")
+    assert questions(page) == [QUESTION]
+    if urlsplit(page.url).path.endswith("/ui/"):
+        page.goto(where)
+        expect(page.get_by_label("Your message")).to_be_visible()
+    origin = urlsplit(where)
+    strangers = {
+        url for url in visitor.asked if urlsplit(url)[:2] != origin[:2] and ":" in url and url[:5] != "data:"
+    }
+    assert not strangers
+
+
+def test_stop_ends_the_engines_work(visitor: Visitor, address: Address, endless: Session) -> None:
+    page = visitor.log_in(address(endless, "node"), endless.key)
+    before = endless.engine.counts()
+    ask(page, "Go on for ever")
+    expect(page.locator("#chat .bot-row")).to_contain_text("word word word")
+    assert endless.engine.counts()["running"] == 1
+    page.get_by_role("button", name="Stop").click()
+    wait_until(lambda: endless.engine.counts()["running"] == 0, 10)
+    assert endless.engine.counts()["cancelled"] == before["cancelled"] + 1
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    stopped = answers(page)
+    page.wait_for_timeout(600)
+    assert answers(page) == stopped
+    assert "word word word" in stopped[0]
+    assert not [url for url in visitor.asked if url.startswith(FOREIGN)], (
+        "a model's picture must not be fetched"
+    )
+
+
+def test_leaving_ends_the_engines_work(visitor: Visitor, address: Address, endless: Session) -> None:
+    page = visitor.log_in(address(endless, "direct"), endless.key)
+    ask(page, "Go on for ever")
+    expect(page.locator("#chat .bot-row")).to_contain_text("word")
+    page.close()
+    wait_until(lambda: endless.engine.counts()["running"] == 0, 30)
+
+
+def test_retry_undo_and_new_chat(visitor: Visitor, address: Address, quick: Session) -> None:
+    page = visitor.log_in(address(quick, "direct"), quick.key)
+    ask(page, "one")
+    finish(page)
+    asked = quick.engine.counts()["started"]
+    page.get_by_role("button", name="Retry").last.click()
+    wait_until(lambda: quick.engine.counts()["started"] == asked + 1, 20)
+    finish(page)
+    assert len(answers(page)) == 1
+    ask(page, "two")
+    expect(page.locator("#chat .bot-row")).to_have_count(2)
+    finish(page)
+    page.get_by_role("button", name="Undo").last.click()
+    expect(page.get_by_label("Your message")).to_have_value("two")
+    assert questions(page) == ["one"]
+    page.get_by_role("button", name="New chat").click()
+    expect(page.locator("#chat .user-row")).to_have_count(0)
+
+
+def test_settings_reach_the_engine(visitor: Visitor, address: Address, quick: Session) -> None:
+    page = visitor.log_in(address(quick, "direct"), quick.key)
+    page.get_by_role("button", name="Settings, session and code").click()
+    page.get_by_role("tab", name="Settings").click()
+    page.get_by_label("System prompt").fill("Answer as a pirate would")  # five words
+    page.get_by_label("Longest answer, in tokens").fill("3")
+    before = quick.engine.counts()["prompt_tokens"]
+    ask(page, "Where is Paris?")  # three
+    finish(page)
+    assert quick.engine.counts()["prompt_tokens"] == before + 8
+    assert "3 tokens" in answers(page)[0]
+    assert "ended at the token limit" in answers(page)[0]
+    page.get_by_role("tab", name="Code").click()
+    code = page.locator("#side .cm-content").nth(1)
+    expect(code).to_contain_text("Answer as a pirate would")
+    expect(code).to_contain_text(f"{quick.gateway.url}/v1")
+    assert quick.key not in page.content()
+
+
+def test_wrong_key_and_log_out(visitor: Visitor, address: Address, quick: Session) -> None:
+    page = visitor.open(address(quick, "node"))
+    page.get_by_label("API key").fill("sk-" + "0" * 64)
+    page.get_by_role("button", name="Open").click()
+    expect(page.get_by_role("alert")).to_contain_text("not this session's")
+    page.get_by_label("API key").fill(quick.key)
+    page.get_by_role("button", name="Open").click()
+    expect(page.get_by_label("Your message")).to_be_visible(timeout=20_000)
+    page.get_by_role("button", name="Settings, session and code").click()
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_label("API key")).to_be_visible()
+    page.goto(address(quick, "node"))
+    expect(page.get_by_label("API key")).to_be_visible()
+
+
+def test_two_sessions_in_two_tabs(
+    visitor: Visitor, address: Address, quick: Session, endless: Session
+) -> None:
+    first = visitor.log_in(address(quick, "node"), quick.key)
+    ask(first, QUESTION)
+    finish(first)
+    second = visitor.open(address(endless, "node"))
+    second.get_by_label("API key").fill(quick.key)
+    second.get_by_role("button", name="Open").click()
+    expect(second.get_by_role("alert")).to_contain_text("not this session's")
+    second.close()
+    second = visitor.log_in(address(endless, "node"), endless.key)
+    assert questions(second) == []
+    third = visitor.open(address(quick, "node"))
+    expect(third.get_by_label("Your message")).to_be_visible(timeout=20_000)
+    third.wait_for_timeout(500)
+    assert questions(third) == [], "a second tab of the same session has its own chat"
+    first.reload()
+    expect(first.locator("#chat .bot-row")).to_contain_text("Paris")
+
+
+def test_phone(visitor: Visitor, address: Address, quick: Session) -> None:
+    page = visitor.open(address(quick, "node"))
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert no_overflow(page)
+    page = visitor.log_in(address(quick, "node"), quick.key)
+    page.set_viewport_size({"width": 360, "height": 740})
+    ask(page, "x" * 300)
+    finish(page)
+    assert no_overflow(page)
+    page.get_by_role("button", name="Settings, session and code").click()
+    for tab in ("Code", "Settings", "Session"):
+        page.get_by_role("tab", name=tab, exact=True).click()
+        assert no_overflow(page)
+
+
+def test_starting_page_becomes_the_chat(visitor: Visitor, address: Address, quick: Session) -> None:
+    page = visitor.log_in(address(quick, "node"), quick.key)
+    quick.gateway.routes.ready = False
+    quick.tell(state="LAUNCHING", phase="weights", message="The model is being loaded.")
+    try:
+        page.reload()
+        expect(page.get_by_role("status")).to_contain_text("The model is being loaded.")
+    finally:
+        quick.gateway.routes.ready = True
+        quick.tell(state="READY", phase=None, message="Ready.")
+    expect(page.get_by_label("Your message")).to_be_visible(timeout=25_000)
+
+
+def test_an_end_is_told(visitor: Visitor, address: Address, quick: Session) -> None:
+    page = visitor.log_in(address(quick, "node"), quick.key)
+    expect(page.locator('[data-session="state"]')).to_contain_text("left")
+    quick.gateway.routes.ready = False
+    try:
+        expect(page.locator('[data-session="state"]')).to_contain_text("cannot be reached")
+    finally:
+        quick.gateway.routes.ready = True
+    expect(page.locator('[data-session="state"]')).to_contain_text("left")
+
+
+def test_trouble_is_told_in_words(visitor: Visitor, address: Address, quick: Session) -> None:
+    page = visitor.log_in(address(quick, "direct"), quick.key)
+    socket, quick.gateway.routes.engine = quick.gateway.routes.engine, quick.root / "nobody.sock"
+    try:
+        ask(page, QUESTION)
+        expect(page.locator("#chat .bot-row")).to_contain_text("The engine does not answer.")
+    finally:
+        quick.gateway.routes.engine = socket
+    page.get_by_role("button", name="Retry").click()
+    finish(page)
+    assert ANSWER in answers(page)[0]
+
+
+def test_names_for_screen_readers(visitor: Visitor, address: Address, quick: Session) -> None:
+    page = visitor.log_in(address(quick, "direct"), quick.key)
+    page.get_by_role("button", name="Settings, session and code").click()
+    assert page.title() == "quick"
+    for role, name in (
+        ("heading", "quick"),
+        ("log", "chatbot conversation"),
+        ("textbox", "Your message"),
+        ("button", "Send"),
+        ("button", "New chat"),
+        ("tab", "Session"),
+        ("region", "Session"),
+    ):
+        expect(page.get_by_role(role, name=name, exact=True)).to_be_visible()  # type: ignore[arg-type]  # a Literal
+    nameless = page.evaluate(
+        "[...document.querySelectorAll('button')].filter(b => b.checkVisibility() && !b.closest('[aria-hidden=true]')"
+        " && !(b.ariaLabel || b.title || b.innerText.trim())).map(b => b.outerHTML)"
+    )
+    assert nameless == []

