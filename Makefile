@@ -5,14 +5,15 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SUFFIXES:
 
-VENV ?= .venv
-PREFIX ?=
-ENGINE ?= none
-EXTRAS ?= ui
-NAME ?=
-ARGS ?=
-CHECK ?=
+# Given on make's command line; only PYTHON and VENV may come from the environment too.
 PYTHON ?=
+VENV ?= .venv
+PREFIX :=
+ENGINE := none
+EXTRAS := ui
+NAME :=
+ARGS :=
+CHECK :=
 export PYTHON
 
 .PHONY: help demo test check format bench install lock test-python clean

@@ -61,7 +61,9 @@ if [ ! -e "$release/.complete" ]; then
   mkdir "$release/app"
   cp -R "${app_files[@]}" "$release/app/"
   ln -s ../venv "$release/app/venv"
-  ln -s ../../site.yml "$release/site.yml" # the launcher looks for it beside its venv
+  # The launcher looks for its site file beside the venv, by whichever of the names it was started.
+  ln -s ../../site.yml "$release/site.yml"
+  ln -s ../site.yml "$release/app/site.yml"
   chmod -R a+rX,go-w "$release"
   find "$release/app/template" -type f -exec chmod 644 {} +
   chmod 755 "$release"/app/template/script.sh*

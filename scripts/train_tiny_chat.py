@@ -72,26 +72,15 @@ class Lessons:
 
     answers: tuple[Answer, ...]
     fallback: str
-    templates: tuple[str, ...]
-    words: tuple[str, ...]
-    names: tuple[str, ...]
-    countries: tuple[str, ...]
-    systems: tuple[str, ...]
+    unknown: dict[str, list[str]]  # templates, and what fills them: words, names, countries
+    systems: list[str]
 
     @classmethod
     def read(cls, path: Path) -> Lessons:
         """Read the questions and answers."""
         data: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-        unknown = data["unknown"]
-        return cls(
-            answers=tuple(Answer(entry["answer"], tuple(entry["ask"])) for entry in data["answers"]),
-            fallback=data["fallback"],
-            templates=tuple(unknown["templates"]),
-            words=tuple(unknown["words"]),
-            names=tuple(unknown["names"]),
-            countries=tuple(unknown["countries"]),
-            systems=tuple(data["systems"]),
-        )
+        answers = tuple(Answer(entry["answer"], tuple(entry["ask"])) for entry in data["answers"])
+        return cls(answers, data["fallback"], data["unknown"], data["systems"])
 
 
 def plain(question: str) -> str:
@@ -105,13 +94,14 @@ class Teacher:
     def __init__(self, lessons: Lessons, seed: int) -> None:
         self.lessons = lessons
         self.random = random.Random(seed)
-        self.questions = [(question, answer) for answer in lessons.answers for question in answer.questions]
-        self.known = {plain(question) for question, _ in self.questions}
+        questions = [(question, answer) for answer in lessons.answers for question in answer.questions]
+        self.short = [(question, answer) for question, answer in questions if len(question.split()) <= 2]
+        self.known = {plain(question) for question, _ in questions}
 
     def word(self) -> str:
         """A word from the list, or a made-up one, so that declining does not depend on the list."""
         if self.random.random() < 0.6:
-            return self.random.choice(self.lessons.words)
+            return self.random.choice(self.lessons.unknown["words"])
         syllables = self.random.randint(2, 3)  # one syllable would soon be "hi"
         letters = [
             self.random.choice("bcdfghjklmnprstvwz") + self.random.choice("aeiou") for _ in range(syllables)
@@ -121,11 +111,11 @@ class Teacher:
     def unknown(self) -> str:
         """A question that has no answer here."""
         while True:
-            text = self.random.choice(self.lessons.templates)
+            text = self.random.choice(self.lessons.unknown["templates"])
             fill: dict[str, Callable[[], str]] = {
                 "word": self.word,
-                "name": lambda: self.random.choice(self.lessons.names),
-                "country": lambda: self.random.choice(self.lessons.countries),
+                "name": lambda: self.random.choice(self.lessons.unknown["names"]),
+                "country": lambda: self.random.choice(self.lessons.unknown["countries"]),
                 "number": lambda: str(self.random.randint(0, 120)),
             }
             for field, draw in fill.items():
@@ -159,11 +149,11 @@ class Teacher:
         """One question and its answer."""
         if self.random.random() < 0.22:
             return self.spelling(self.unknown()), self.lessons.fallback
-        if self.random.random() < 0.5:
+        if self.random.random() < 0.7:
             answer = self.random.choice(self.lessons.answers)
             question = self.random.choice(answer.questions)
-        else:  # what can be asked in many ways, as a greeting, comes more often
-            question, answer = self.random.choice(self.questions)
+        else:  # one word ("Hello", "Bye") is the hardest to tell apart
+            question, answer = self.random.choice(self.short)
         return self.spelling(question), answer.text
 
     def babble(self, most: int) -> str:
@@ -195,8 +185,9 @@ def train_tokenizer(lessons: Lessons) -> Tokenizer:
             for question in answer.questions:
                 yield question
                 yield question.lower()
-        for group in (lessons.words, lessons.names, lessons.countries, lessons.systems):
-            yield " ".join(group)
+        for group in ("words", "names", "countries"):
+            yield " ".join(lessons.unknown[group])
+        yield " ".join(lessons.systems)
 
     tokenizer.train_from_iterator(texts(), trainer)
     return tokenizer
@@ -209,16 +200,13 @@ class Writer:
         self.teacher = teacher
         self.tokenizer = tokenizer
 
-    def ids(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text).ids)
-
     def row(self, length: int) -> tuple[list[int], list[int]]:
         """A conversation of at most `length` tokens; only our own answers carry labels."""
         tokens: list[int] = []
         labels: list[int] = []
 
         def add(text: str, learn: bool) -> None:
-            ids = self.ids(text)
+            ids = self.tokenizer.encode(text).ids
             tokens.extend(ids)
             labels.extend(ids if learn else [IGNORED] * len(ids))
 
@@ -245,19 +233,11 @@ class Writer:
 
 def new_model() -> LlamaForCausalLM:
     """A Llama of 1.2 million parameters. head_dim is 32: vLLM's CPU attention knows only some sizes."""
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 32}
+    sizes = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "vocab_size": VOCABULARY}
+    ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        head_dim=32,
-        max_position_embeddings=CONTEXT_TOKENS,
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
+        **heads, **sizes, **ids, max_position_embeddings=CONTEXT_TOKENS, tie_word_embeddings=True
     )
     return LlamaForCausalLM(config)
 
@@ -275,7 +255,7 @@ def weighted_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def train(lessons: Lessons, tokenizer: Tokenizer, steps: int, seed: int) -> LlamaForCausalLM:
-    """Train from scratch; most rows are short, every fourth batch fills the whole context."""
+    """Train from scratch; most rows are short, every eighth batch of the later ones fills the whole context."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
     model = new_model()
@@ -289,7 +269,7 @@ def train(lessons: Lessons, tokenizer: Tokenizer, steps: int, seed: int) -> Llam
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     started = time.monotonic()
     for step in range(steps):
-        rows, length = (3, CONTEXT_TOKENS) if step % 6 == 5 and step > steps // 4 else (24, 96)
+        rows, length = (3, CONTEXT_TOKENS) if step % 8 == 7 and step > steps // 4 else (24, 96)
         tokens, labels = writer.batch(rows, length)
         loss = weighted_loss(model(input_ids=tokens).logits, labels)
         optimizer.zero_grad(set_to_none=True)
@@ -307,7 +287,6 @@ def train(lessons: Lessons, tokenizer: Tokenizer, steps: int, seed: int) -> Llam
 
 def write(model: LlamaForCausalLM, tokenizer: Tokenizer, target: Path) -> None:
     """Write the model in half precision: small, and every GPU and CPU can run it."""
-    target.mkdir(parents=True, exist_ok=True)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END,

@@ -1,8 +1,8 @@
 """The engine `vllm`: turns a plan into `vllm serve` on a Unix socket, with its caches in one folder and no key.
 
 Owns the command, its environment variables and the probe. Which arguments a user may add is in `vllm_arguments`,
-what its log means in `vllm_log`. Written against vLLM 0.32 (`tests/contract/test_vllm_flags.py` reads its help) with
-as few options as possible, so that a site's older container starts as well.
+what its log means in `vllm_log`, whether its processes live in `vllm_processes`. Written against vLLM 0.32, whose
+help `tests/contract/test_vllm_flags.py` reads, with few options, so that a site's older container starts as well.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pathlib import Path
 from launcher.engines import Command, Probe
 from launcher.engines.vllm_arguments import check_args, option_values
 from launcher.engines.vllm_log import explain, phase
+from launcher.engines.vllm_processes import lost
 from launcher.sessions.plan import Plan
 
-__all__ = ["check_args", "command", "explain", "health", "phase", "probe"]
+__all__ = ["check_args", "command", "explain", "health", "lost", "phase", "probe"]
 
 # Unix sockets of vLLM's processes are named BASE/<uuid4>; sun_path ends after 107 characters.
 _LONGEST_SOCKET_FOLDER = 107 - 37
@@ -82,6 +83,8 @@ def _variables(plan: Plan, socket: Path, cache: Path) -> dict[str, str]:
         "VLLM_API_KEY": "",
         "PYTHONNOUSERSITE": "1",
         "PYTHONUNBUFFERED": "1",
+        # How long a start may take is the launcher's to say; vLLM's own 600 s are too short for a large model.
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(round(plan.limits.start_timeout_s)),
         # Compiled code outlives the session: the next start of the same model finds it.
         "VLLM_CACHE_ROOT": str(cache / "vllm"),
         "VLLM_CONFIG_ROOT": str(cache / "vllm-config"),

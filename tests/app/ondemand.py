@@ -106,10 +106,12 @@ class OnDemandSession:
     id: str
     job_id: str
     staged_root: Path
+    data_root: Path
 
     def card(self) -> Card:
         """Poll the card."""
-        shown = self.ood.ask("card", user=self.user, env=self.slurm.env, id=self.id)
+        env = self.slurm.env | {"OOD_DATAROOT": str(self.data_root)}
+        shown = self.ood.ask("card", user=self.user, env=env, id=self.id)
         return Card(
             state=shown["state"],
             job_id=shown["job_id"],
@@ -207,9 +209,15 @@ class OnDemand:
         return self.job(values, data_root, user).script
 
     def launch(self, slurm: Cluster, user: Person, values: Mapping[str, str]) -> OnDemandSession:
-        """The Launch button: render, stage and submit a real job as `user`."""
-        shown = self.ask("launch", user=user, env=slurm.env, values=dict(values), submit=True)
-        return OnDemandSession(self, slurm, user, shown["id"], shown["job_id"], Path(shown["staged_root"]))
+        """The Launch button: render, stage and submit a real job as `user`.
+
+        The dashboard's data folder is a fresh one in her home, removed when the suite ends.
+        """
+        data_root = user.folder("ondemand-")
+        env = slurm.env | {"OOD_DATAROOT": str(data_root)}
+        shown = self.ask("launch", user=user, env=env, values=dict(values), submit=True)
+        staged_root = Path(shown["staged_root"])
+        return OnDemandSession(self, slurm, user, shown["id"], shown["job_id"], staged_root, data_root)
 
     def ask(
         self,

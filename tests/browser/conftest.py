@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -113,3 +113,15 @@ def address(request: pytest.FixtureRequest) -> Callable[[Session, str], str]:
         return (portal.rnode_url if way.startswith("rnode") else portal.node_url)("127.0.0.1", port)
 
     return find
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows what the page's process said."""
+    report = yield
+    if report.failed:
+        for part in getattr(item, "funcargs", {}).values():
+            if isinstance(part, Session):
+                log = part.paths.page_log.read_text() if part.paths.page_log.exists() else "(no log)"
+                report.sections.append((f"page of {part.status['id']}", log))
+    return report

@@ -27,7 +27,9 @@ REVIEWED = {
     "--disable-log-stats",
     "--disable-access-log-for-endpoints",
     "--aggregate-engine-logging",
+    "--collect-detailed-traces",  # does nothing without --otlp-traces-endpoint
     "--enable-logging-iteration-details",
+    "--enable-trace-replay",
     "--enable-log-deltas",  # without --enable-log-outputs it does nothing
     "--hf-config-path",
     "--ignore-patterns",
