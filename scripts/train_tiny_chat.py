@@ -278,10 +278,8 @@ def train(lessons: Lessons, tokenizer: Tokenizer, steps: int, seed: int) -> Llam
         optimizer.step()
         schedule.step()
         if step % 50 == 49:
-            print(
-                f"step {step + 1}/{steps}: loss {loss.item():.4f} after {time.monotonic() - started:.0f} s",
-                flush=True,
-            )
+            elapsed_s = time.monotonic() - started
+            print(f"step {step + 1}/{steps}: loss {loss.item():.4f} after {elapsed_s:.0f} s", flush=True)
     return model.eval()
 
 
@@ -297,9 +295,10 @@ def write(model: LlamaForCausalLM, tokenizer: Tokenizer, target: Path) -> None:
         clean_up_tokenization_spaces=False,
     )
     fast.chat_template = CHAT_TEMPLATE
-    model.generation_config.do_sample = False
-    model.generation_config.temperature = None
     model.half().save_pretrained(target)
+    # vLLM takes the temperature of requests without one from here; transformers looks at do_sample.
+    greedy = {"do_sample": False, "temperature": 0.0, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    (target / "generation_config.json").write_text(json.dumps(greedy, indent=2) + "\n", encoding="utf-8")
     fast.save_pretrained(target)
 
 

@@ -26,15 +26,13 @@ from tests.slurm.people import Person
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = "/usr/bin/python3"  # Debian's own: the one that every user of the machine can run
 
+_SMALL = {"cluster": "test", "cpus": 1, "memory_gb": 1, "hours_max": 1}
 SETTINGS: dict[str, Any] = {
     "clusters": {"test": {"scheduler": "slurm", "login_host": "login.example.edu"}},
     "profiles": {
-        "cpu": {"cluster": "test", "description": "Two cores", "partition": "cpu", "cpus": 2, "memory_gb": 1, "hours_max": 1},
-        "gpu": {"cluster": "test", "partition": "gpu", "gpus": 1, "gpu_type": "a100", "cpus": 1, "memory_gb": 1, "hours_max": 1},
-        "preempt": {
-            "cluster": "test", "partition": "preempt", "gpus": 4, "cpus": 1, "memory_gb": 1, "hours_max": 1,
-            "sbatch_args": ["--nodelist=g1"],
-        },
+        "cpu": {**_SMALL, "description": "Two cores", "partition": "cpu", "cpus": 2},
+        "gpu": {**_SMALL, "partition": "gpu", "gpus": 1, "gpu_type": "a100"},
+        "preempt": {**_SMALL, "partition": "preempt", "gpus": 4, "sbatch_args": ["--nodelist=g1"]},
     },
     "session": {"hours": 1, "page": False},
     "network": {"bind": "127.0.0.1"},
@@ -106,12 +104,13 @@ class Site:
         self.slurm = slurm
         self.folder = Path(tempfile.mkdtemp(prefix="launcher-settings-"))
         self.folder.chmod(0o755)
+        self.sessions = f"~/{self.folder.name}"
         self.file = self.folder / "site.yml"
         self.settle(**settings)
 
     def settle(self, **settings: Any) -> None:
         """Write the site file; each keyword replaces a block."""
-        self.file.write_text(yaml.safe_dump({**SETTINGS, **settings}))
+        self.file.write_text(yaml.safe_dump({**SETTINGS, "places": {"sessions": self.sessions}, **settings}))
         self.file.chmod(0o644)
 
     @property
@@ -153,3 +152,5 @@ class Site:
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+        for person in (self.slurm.people.alice, self.slurm.people.bob):
+            shutil.rmtree(person.home / self.folder.name, ignore_errors=True)

@@ -44,7 +44,7 @@ def _tell(error: LauncherError, as_json: bool, debug: bool) -> int:
 
         print(json.dumps({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}))
     else:
-        from launcher.cli.tables import red
+        from launcher.cli.tables import one_line, red
 
-        print(f"{red('launcher:')} {error}", file=sys.stderr)
+        print(f"{red('launcher:')} {one_line(str(error))}", file=sys.stderr)
     return error.exit_code

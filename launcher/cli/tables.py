@@ -12,7 +12,7 @@ _PLAIN = "-|+++++++++"
 
 def table(rows: Sequence[Sequence[str]], *, head: Sequence[str]) -> str:
     """`rows` under `head`, in a frame; the columns are as wide as their widest text."""
-    shown = [[_one_line(cell) for cell in row] for row in (head, *rows)]
+    shown = [[one_line(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[i]) for row in shown) for i in range(len(head))]
     across, down, *corners = list(_LINES if _can_draw() else _PLAIN)
 
@@ -32,7 +32,8 @@ def red(text: str) -> str:
     return f"\033[31m{text}\033[0m" if sys.stderr.isatty() and "NO_COLOR" not in os.environ else text
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """`text` without line breaks and without what would steer a terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 

@@ -198,6 +198,7 @@ CAUSES = (
     _cause(
         "model-files",
         r"Cannot find any model weights with",
+        r"Weight files referenced in index but missing",
         r"No such file or directory: ['\"]?[^'\"\n]+\.(safetensors|bin|gguf)",
         says="weights are missing in the model's folder",
         hint="Download the model again.",
@@ -223,7 +224,8 @@ CAUSES = (
         r"Can't load the configuration of",
         r"does not appear to have a file named config\.json",
         r"Invalid repository ID or local directory",
-        says="the model's folder has no usable config.json",
+        r"Repo id must (be in the form|use alphanumeric)",
+        says="the model's folder does not exist there or has no config.json",
         hint="Check the path, or download the model again.",
     ),
     # entrypoints, renderers/hf.py

@@ -69,8 +69,15 @@ class Gateway:
         while self._running and time.monotonic() < until:
             await asyncio.sleep(0.02)
         if self._server is not None:
+            transports = [connection.transport for connection in self._server.connections if self._running]
             await self._server.shutdown(0.1)
+            for (
+                transport
+            ) in transports:  # a client that does not read would keep its last bytes here for ever
+                if transport is not None:
+                    transport.abort()
         await self._upstreams.close()
+        await asyncio.sleep(0)  # closed transports give back their sockets in the loop's next round
 
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, and log it without its query, headers or bodies."""

@@ -88,22 +88,25 @@ def _theme() -> Any:
 
 
 class Conversation:
-    """What the buttons do: asks `endpoint` and shows the answer as it grows."""
+    """What the buttons do: asks `endpoint` and shows the answer as it grows.
+
+    A question can come before the browser has built every part of the page; what is not there yet is None.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
 
     async def ask(
         self,
-        text: str,
+        text: str | None,
         history: list[Shown],
-        system: str,
+        system: str | None,
         temperature: float | None,
         top_p: float | None,
         max_tokens: float | None,
     ) -> AsyncIterator[tuple[Any, Any]]:
         """Send `text`; yields the chat and the entry box."""
-        if not text.strip():
+        if not text or not text.strip():
             yield gr.skip(), gr.skip()
             return
         sampling = _sampling(temperature, top_p, max_tokens)
@@ -113,7 +116,7 @@ class Conversation:
     async def retry(
         self,
         history: list[Shown],
-        system: str,
+        system: str | None,
         temperature: float | None,
         top_p: float | None,
         max_tokens: float | None,
@@ -127,7 +130,7 @@ class Conversation:
     async def edit(
         self,
         history: list[Shown],
-        system: str,
+        system: str | None,
         temperature: float | None,
         top_p: float | None,
         max_tokens: float | None,
@@ -139,10 +142,10 @@ class Conversation:
             yield step
 
     async def _answer(
-        self, asked: list[Shown], system: str, sampling: Sampling, *, clear: bool = False
+        self, asked: list[Shown], system: str | None, sampling: Sampling, *, clear: bool = False
     ) -> AsyncIterator[tuple[Any, Any]]:
         yield asked, gr.Textbox(value="", **_BUSY) if clear else gr.Textbox(**_BUSY)
-        replies = self.endpoint.answer(transcript.messages(asked, system), sampling)
+        replies = self.endpoint.answer(transcript.messages(asked, system or ""), sampling)
         try:
             async for reply in replies:
                 ended = reply.finished is not None or reply.trouble is not None
@@ -161,7 +164,7 @@ def _sampling(temperature: float | None, top_p: float | None, max_tokens: float 
 
 def _undo(history: list[Shown], event: gr.UndoData) -> tuple[list[Shown], str]:
     """Take back the question at `event.index`; its text returns to the entry box."""
-    return history[: event.index], transcript.shown_text(history[event.index])
+    return history[: event.index], transcript.said_in(history[event.index])
 
 
 def page(files: SessionFiles, endpoint: Endpoint, gateway_url: str) -> Any:
@@ -190,6 +193,7 @@ def page(files: SessionFiles, endpoint: Endpoint, gateway_url: str) -> Any:
         )
         entry = gr.Textbox(
             label="Your message",
+            value="",
             show_label=False,
             container=False,
             placeholder="Write a message",
@@ -242,7 +246,9 @@ def page(files: SessionFiles, endpoint: Endpoint, gateway_url: str) -> Any:
 def _settings() -> list[Any]:
     """System prompt, temperature, top-p, length; an empty field leaves the choice to the engine."""
     return [
-        gr.Textbox(label="System prompt", lines=4, max_lines=12, placeholder="none", elem_id="system"),
+        gr.Textbox(
+            label="System prompt", value="", lines=4, max_lines=12, placeholder="none", elem_id="system"
+        ),
         gr.Number(label="Temperature", value=None, minimum=0, maximum=2, step=0.1, placeholder=_UNSET),
         gr.Number(label="Top-p", value=None, minimum=0.01, maximum=1, step=0.05, placeholder=_UNSET),
         gr.Number(

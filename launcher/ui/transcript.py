@@ -27,12 +27,6 @@ def question(text: str) -> Shown:
     return {"role": "user", "content": [_part(text)]}
 
 
-def shown_text(message: Shown) -> str:
-    """What the user or the model wrote in `message`, without our footnote."""
-    content = message["content"]
-    return str(content if isinstance(content, str) else content[0].get("text", ""))
-
-
 def answer(reply: Reply) -> list[Shown]:
     """The messages that show `reply`, finished or not."""
     shown: list[Shown] = []
@@ -53,13 +47,24 @@ def messages(history: Sequence[Shown], system: str) -> list[Message]:
     if system.strip():
         said.append({"role": "system", "content": system.strip()})
     for message in history:
-        text = shown_text(message)
-        reasoning = (message.get("metadata") or {}).get("title")
-        if (
-            text and not reasoning
-        ):  # reasoning models are trained without their earlier reasoning in the prompt
+        if (message.get("metadata") or {}).get("title"):
+            continue  # reasoning models are trained without their earlier reasoning in the prompt
+        text = said_in(message)
+        if not text:
+            continue
+        # Gradio cuts an answer with <think> tags into several messages; to the model it was one.
+        if said and said[-1]["role"] == message["role"] == "assistant":
+            said[-1]["content"] += f"\n\n{text}"
+        else:
             said.append({"role": message["role"], "content": text})
     return said
+
+
+def said_in(message: Shown) -> str:
+    """What was said in `message`, without our footnote, which Gradio may have made a message of its own."""
+    content = message["content"]
+    parts = [content] if isinstance(content, str) else [str(part.get("text") or "") for part in content]
+    return "\n\n".join(part for part in parts if part and not part.startswith(_COUNTS))
 
 
 def _part(text: str) -> dict[str, str]:

@@ -112,9 +112,14 @@ def test_retry_undo_and_new_chat(visitor: Visitor, address: Address, quick: Sess
     wait_until(lambda: quick.engine.counts()["started"] == asked + 1, 20)
     finish(page)
     assert len(answers(page)) == 1
+    before = quick.engine.counts()["prompt_tokens"]
     ask(page, "two")
     expect(page.locator("#chat .bot-row")).to_have_count(2)
     finish(page)
+    said = f"one {ANSWER} two"
+    assert quick.engine.counts()["prompt_tokens"] - before == len(said.split()), (
+        "only what was said goes back"
+    )
     page.get_by_role("button", name="Undo").last.click()
     expect(page.get_by_label("Your message")).to_have_value("two")
     assert questions(page) == ["one"]

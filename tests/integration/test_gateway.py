@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import http.client
 import logging
@@ -13,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from tests.programs.front import (
@@ -134,10 +132,10 @@ def test_a_large_upload_is_streamed(chunked: bool, sockets: Path, start_engine: 
 
 
 def test_more_than_a_hundred_streams_at_once(start_engine: StartEngine, start_gateway: StartGateway) -> None:
-    engine = start_engine("--first-token-ms", "3000")
+    engine = start_engine("--first-token-ms", "30000")
     front = start_gateway(engine=engine.socket)
     connections = [send_chat(front, stream=True, max_tokens=1) for _ in range(150)]
-    wait_until(lambda: engine.counts()["running"] == 150, 10)
+    wait_until(lambda: engine.counts()["running"] == 150, 30)
     for connection in connections:
         connection.close()
 
@@ -302,102 +300,6 @@ def test_an_engine_restart_is_invisible(start_engine: StartEngine, start_gateway
     assert front.ask("POST", CHAT, body=chat()).status == 200
 
 
-def test_until_ready_every_api_request_gets_a_503_to_retry(front: RunningGateway) -> None:
-    front.routes.ready = False
-    front.report.update(state="LAUNCHING", phase="weights", message="Loading weights.")
-    answer = front.ask("POST", CHAT, body=chat())
-    assert answer.status == 503
-    assert 2 <= int(answer.header("Retry-After") or 0) <= 10
-    assert "weights" in answer.json()["error"]["message"]
-    assert front.ask("GET", "/health", key=False).json() == {"status": "down"}
-    probe = {"X-Launcher-Probe": front.routes.probe_nonce}
-    assert front.ask("POST", CHAT, probe, chat()).status == 200
-    assert front.ask("POST", CHAT, {"X-Launcher-Probe": "guess"}, chat()).status == 503
-    assert front.ask("POST", CHAT, probe, chat(), key=False).status == 401
-    assert front.usage.requests == 0, "the probe is nobody's activity"
-
-
-def test_the_starting_page_shows_the_phase_and_the_ended_page_why(front: RunningGateway) -> None:
-    front.routes.ready = False
-    front.report.update(state="LAUNCHING", phase="compile", message="Compiling <b>.", since=time.time() - 5)
-    html = front.ask("GET", "/", {"Accept": "text/html"})
-    assert html.status == 503
-    assert 'http-equiv="refresh"' in html.body.decode()
-    assert "<li aria-current=step>compile</li>" in html.body.decode()
-    assert "Compiling &lt;b&gt;." in html.body.decode()
-    front.report.update(state="FAILED", message="vLLM ran out of memory.", hint="Take a bigger profile.")
-    html = front.ask("GET", "/", {"Accept": "text/html"})
-    assert "refresh" not in html.body.decode()
-    assert "Take a bigger profile." in html.body.decode()
-    answer = front.ask("GET", "/v1/models")
-    assert (answer.status, answer.header("Retry-After")) == (503, None)
-    assert answer.json()["error"]["code"] == "session_ended"
-
-
-def test_the_root_without_a_page_tells_how_to_use_the_endpoint(front: RunningGateway) -> None:
-    html = front.ask("GET", "/", {"Accept": "text/html"})
-    assert html.status == 200
-    assert f"{front.url}/v1" in html.body.decode()
-    assert KEY not in html.body.decode()
-    assert front.ask("GET", "/").status == 404
-
-
-PORTAL = {
-    "X-Forwarded-Proto": "https",
-    "X-Forwarded-Host": "ood.example",
-    "X-Forwarded-For": "10.0.0.1",
-    "X-Forwarded-User": "alice",
-    "X-Gradio-Server": "http://evil.example",
-    "X-Forwarded-Escaped-Uri": "%2fx",
-}
-
-
-@pytest.mark.parametrize(
-    ("path", "headers", "at", "server"),
-    [
-        ("/", {"Host": "n1:5000"}, "/", "http://n1:5000/ui"),
-        ("/ui/gradio_api/call?x=1", {"Host": "n1:5000"}, "/gradio_api/call?x=1", "http://n1:5000/ui"),
-        ("/node/n1/5000/ui/a", PORTAL, "/a", "https://ood.example/node/n1/5000/ui"),
-        ("/node/n1/5000/", PORTAL, "/", "https://ood.example/node/n1/5000/ui"),
-        (
-            "/ui/a",
-            {**PORTAL, "Referer": "https://ood.example/rnode/n1/5000/x"},
-            "/a",
-            "https://ood.example/rnode/n1/5000/ui",
-        ),
-        ("/ui/a", {**PORTAL, "Host": "n1:5000"}, "/a", "https://ood.example/rnode/n1/5000/ui"),
-        ("/ui", {**PORTAL, "Host": "n1:5000", "Referer": "https://evil.example/rnode/x/1"}, "/", None),
-    ],
-)
-def test_the_page_learns_its_public_address(
-    path: str,
-    headers: dict[str, str],
-    at: str,
-    server: str | None,
-    start_upstream: StartUpstream,
-    start_gateway: StartGateway,
-) -> None:
-    page = start_upstream(OK, name="page.sock")
-    front = start_gateway(page=page.socket)
-    assert front.ask("GET", path, headers).status == 200
-    got = page.received[0].decode()
-    assert got.split(" ")[1] == at
-    assert "x-forwarded" not in got.lower()
-    assert "evil" not in got.replace("Referer: https://evil.example", "")
-    assert got.count("X-Gradio-Server:") == 1
-    if server is not None:
-        assert f"X-Gradio-Server: {server}\r\n" in got
-    assert front.usage.requests == 0, "looking at the page is no use of the engine"
-
-
-def test_a_page_that_is_gone_says_so(front: RunningGateway, sockets: Path) -> None:
-    front.routes.page = sockets / "nobody.sock"
-    html = front.ask("GET", "/", {"Accept": "text/html"})
-    assert html.status == 502
-    assert b"The page does not answer" in html.body
-    assert front.ask("GET", "/v1/models").status == 200
-
-
 def test_usage_counts_requests_tokens_and_errors(front: RunningGateway) -> None:
     front.ask("POST", CHAT, body=chat())
     front.ask("POST", CHAT, body=chat(stream=True, stream_options={"include_usage": True}))
@@ -436,12 +338,13 @@ def test_the_log_has_one_line_per_request_and_no_secret(
 def test_stopping_lets_a_stream_end_and_takes_no_new_request(
     start_engine: StartEngine, start_gateway: StartGateway
 ) -> None:
-    front = start_gateway(engine=start_engine("--token-rate", "8").socket)
+    front = start_gateway(engine=start_engine("--token-rate", "5").socket)
     with send_chat(front, stream=True) as connection:
         received = connection.recv(65536)
         stopping = threading.Thread(target=front.stop, args=(5.0,))
         stopping.start()
-        wait_until(lambda: not _accepts(front))
+        time.sleep(0.3)  # a connection in the very moment of the close meets CPython 3.11's gh-109564
+        assert not _accepts(front)
         while data := connection.recv(65536):
             received += data
         stopping.join(10)
@@ -465,78 +368,3 @@ def test_stopping_does_not_wait_for_ever(start_engine: StartEngine, start_gatewa
         front.stop(0.3)
         assert time.monotonic() - begun < 2.0
         wait_until(lambda: engine.counts()["running"] == 0)
-
-
-def websocket(
-    front: RunningGateway, headers: dict[str, str], *protocols: str, path: str = "/v1/realtime"
-) -> Any:
-    async def talk() -> tuple[str | None, list[Any]]:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.ws_connect(front.url + path, headers=headers, protocols=protocols) as connection,
-        ):
-            got: list[Any] = [(await connection.receive_json())["type"]]
-            await connection.send_str("hello")
-            got.append(await connection.receive_str())
-            await connection.send_bytes(b"\x00" * 3_000_000)
-            got.append(len(await connection.receive_bytes()))
-            await connection.ping()
-        return connection.protocol, got
-
-    return asyncio.run(talk())
-
-
-@pytest.mark.parametrize("path", ["/v1/realtime", "/node/n1/5000/v1/realtime"])
-def test_a_websocket_is_relayed(path: str, front: RunningGateway) -> None:
-    protocol, got = websocket(front, BEARER, "other", "realtime", path=path)
-    assert protocol == "realtime"
-    assert got == ["session.created", "hello", 3_000_000]
-    wait_until(lambda: front.usage.websockets == 0)
-
-
-def test_a_browsers_openai_client_sends_the_key_as_a_websocket_protocol(front: RunningGateway) -> None:
-    protocol, _ = websocket(front, {}, "realtime", f"openai-insecure-api-key.{KEY}")
-    assert protocol == "realtime"
-    for name in ("realtime", "openai-insecure-api-key.wrong"):
-        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-            websocket(front, {}, name)
-        assert refused.value.status == 401
-
-
-def test_a_websocket_that_the_engine_refuses(front: RunningGateway) -> None:
-    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-        websocket(front, BEARER, path="/v1/nothing")
-    assert refused.value.status == 404
-
-
-def test_a_websocket_whose_client_vanishes_is_closed_at_the_engine(
-    start_engine: StartEngine, start_gateway: StartGateway
-) -> None:
-    engine = start_engine()
-    front = start_gateway(engine=engine.socket)
-    with front.connect() as connection:
-        connection.sendall(
-            f"GET /v1/realtime HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
-        )
-        assert b"101" in connection.recv(65536)
-        wait_until(lambda: engine.counts()["running"] == 1)
-    wait_until(lambda: engine.counts()["running"] == 0, 2.0)
-
-
-def test_a_websocket_whose_engine_dies_is_closed(
-    start_engine: StartEngine, start_gateway: StartGateway
-) -> None:
-    engine = start_engine()
-    front = start_gateway(engine=engine.socket)
-
-    async def talk() -> aiohttp.WSMessage:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.ws_connect(f"{front.url}/v1/realtime", headers=BEARER) as connection,
-        ):
-            await connection.receive_json()
-            engine.kill()
-            return await connection.receive(5)
-
-    assert asyncio.run(talk()).type is aiohttp.WSMsgType.CLOSE

@@ -68,6 +68,7 @@ class RunningGateway:
 
     def close(self) -> None:
         self.stop(0.1)
+        self.run(lambda: asyncio.sleep(0.02))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.site import Site
+from tests.site import Install, Site
 from tests.slurm.cluster import Cluster
-from tests.site import Install
 
 
 @pytest.fixture

@@ -85,8 +85,11 @@ def test_each_end_keeps_its_own_reason_when_slurm_has_forgotten_it(
     slurm.scancel(jobs[by_scancel]["job_id"])
     os.kill(jobs[killed]["pid"], signal.SIGKILL)
     expected = {
-        by_scancel: ("SHUTDOWN", "cancelled"), by_limit: ("SHUTDOWN", "time-limit"), by_crash: ("FAILED", "engine-exit"),
-        at_start: ("FAILED", "engine-exit"), killed: ("FAILED", "job-exit"),
+        by_scancel: ("SHUTDOWN", "cancelled"),
+        by_limit: ("SHUTDOWN", "time-limit"),
+        by_crash: ("FAILED", "engine-exit"),
+        at_start: ("FAILED", "engine-exit"),
+        killed: ("FAILED", "job-exit"),
     }  # fmt: skip
     for session, (state, reason) in expected.items():
         status = site.until(alice, session, "SHUTDOWN", "FAILED", timeout_s=90)

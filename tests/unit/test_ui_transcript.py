@@ -53,6 +53,12 @@ def test_a_footnote_never_goes_to_the_model() -> None:
     ]
 
 
+def test_messages_that_gradio_cut_apart() -> None:
+    parts = [part for message in transcript.answer(DONE) for part in message["content"]]
+    apart = [{"role": "assistant", "content": [part]} for part in [{"type": "text", "text": "So:"}, *parts]]
+    assert transcript.messages(apart, "") == [{"role": "assistant", "content": "So:\n\nParis."}]
+
+
 def test_reasoning_is_folded_and_not_sent_back() -> None:
     thinking = transcript.answer(Reply(reasoning="Hm."))
     assert thinking[0]["metadata"] == {"title": "Reasoning", "status": "pending"}
@@ -63,7 +69,7 @@ def test_reasoning_is_folded_and_not_sent_back() -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_any_question_arrives_unchanged(text: str) -> None:
-    assert transcript.shown_text(transcript.question(text)) == text
+    assert transcript.said_in(transcript.question(text)) == text
 
 
 def test_an_engines_message_is_no_markup() -> None:
