@@ -7,10 +7,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from launcher.engines import Command
+from launcher.engines import Command, Diagnosis
+from launcher.errors import EngineError
 from launcher.sessions.plan import Plan
 from launcher.settings.schema import Environment
 
+_NOT_STARTED = 78  # modules.sh; EX_CONFIG of sysexits.h
 _MODULES = Path(__file__).with_name("modules.sh")
 # Not for an engine: secrets it has no use for, and what would switch on a key of its own behind our gateway.
 _WITHHELD = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY", "OPENAI_API_KEY")
@@ -44,6 +46,17 @@ def inside(command: Command, plan: Plan, runtime: Path, variables: Mapping[str, 
     return Command((argv0, *command.argv[1:]), {**kept, "VIRTUAL_ENV": str(folder), "PATH": path, **added})
 
 
+def trouble(log_tail: str, exit_code: int) -> Diagnosis | None:
+    """Why the program never started, where modules.sh said so."""
+    if exit_code != _NOT_STARTED:
+        return None
+    said = [line.removeprefix("launcher: ") for line in log_tail.splitlines() if line.startswith("launcher: ")]
+    if not said:
+        return None
+    sentence = f"{said[-1][0].upper()}{said[-1][1:]}."
+    return Diagnosis("environment", sentence, "Ask the site to check the environment's modules.")
+
+
 def venv_folder(environment: Environment) -> Path:
     """The folder of a venv environment; the launcher's own where none is named."""
     return Path(os.path.expanduser(environment.path)) if environment.path else Path(sys.prefix)
@@ -59,6 +72,11 @@ def _container(
     binds = [f"{runtime}", f"{plan.places.cache}", *environment.binds]
     if plan.model.snapshot:
         binds.append(f"{_model_root(Path(plan.model.snapshot))}:{_model_root(Path(plan.model.snapshot))}:ro")
+    for folder in (str(runtime), plan.places.cache, plan.model.snapshot or ""):
+        if set(folder) & set(",:"):  # they separate binds, and cannot be quoted
+            raise EngineError(
+                f"A container cannot be given the folder {folder}.", "Rename it: no comma, no colon."
+            )
     for bind in binds:
         argv += ["--bind", bind]
     passed = {name: kept[name] for name in _PASSED_INTO_CONTAINER if name in kept}

@@ -11,12 +11,12 @@ for file in "$setup" /etc/profile.d/modules.sh /etc/profile.d/lmod.sh /etc/profi
 done
 if ! type module >/dev/null 2>&1; then
   echo "launcher: the command 'module' does not exist on $(hostname)" >&2
-  exit 127
+  exit 78
 fi
 for ((; count > 0; count--)); do
   if ! module load "$1"; then
     echo "launcher: the module $1 could not be loaded" >&2
-    exit 126
+    exit 78
   fi
   shift
 done

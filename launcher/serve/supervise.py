@@ -29,7 +29,7 @@ from launcher.gateway.routes import Routes
 from launcher.gateway.server import Gateway
 from launcher.schedulers import scheduler
 from launcher.serve import record
-from launcher.serve.environment import inside
+from launcher.serve.environment import inside, trouble
 from launcher.serve.process import Child, adopt_orphans, end_orphans
 from launcher.serve.readiness import ask, until_listening
 from launcher.serve.report import Report
@@ -209,7 +209,9 @@ class _Session:
         await asyncio.sleep(_TERM_SETTLES_S)
         elapsed_s = time.time() - self._started_at
         tail = _tail(self._paths.engine_log)
-        self._over(self._engine_module.explain(tail, code, self._ready_at > 0, elapsed_s))
+        self._over(
+            trouble(tail, code) or self._engine_module.explain(tail, code, self._ready_at > 0, elapsed_s)
+        )
 
     async def _become_ready(self) -> None:
         page = asyncio.create_task(self._guard(self._start_page()))
