@@ -132,4 +132,5 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> None:
         import launcher
 
-        parser.exit(0, f"launcher {launcher.__version__}\n")
+        print(f"launcher {launcher.__version__}")
+        parser.exit()

@@ -18,7 +18,9 @@ from launcher.models.snapshot import check_snapshot, near_complete
 from launcher.settings.schema import CatalogModel, Settings
 
 SHIPPED = Path(launcher.__file__).parent / "models" / "shipped"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")  # the hub's limit: 96
+_NAME = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?"
+)  # the hub's limit: 96
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 
 

@@ -16,7 +16,7 @@ SCHEDULERS = {"slurm": "launcher.schedulers.slurm", "local": "launcher.scheduler
 
 
 class Scheduler(Protocol):
-    """What `launcher.api` and `launcher.serve` need from a scheduler module; `POLL_S` is the least time between asks."""
+    """What `launcher.api` and `launcher.serve` need from one; `POLL_S` is the least time between asks."""
 
     POLL_S: float
 

@@ -1,4 +1,4 @@
-"""Where the engine's program comes from: a command becomes the same command in a venv, under modules or in a container."""
+"""Where the engine's program comes from: its command, in a venv, under modules or in a container."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def trouble(log_tail: str, exit_code: int) -> Diagnosis | None:
     """Why the program never started, where modules.sh said so."""
     if exit_code != _NOT_STARTED:
         return None
-    said = [line.removeprefix("launcher: ") for line in log_tail.splitlines() if line.startswith("launcher: ")]
+    said = [
+        line.removeprefix("launcher: ") for line in log_tail.splitlines() if line.startswith("launcher: ")
+    ]
     if not said:
         return None
     sentence = f"{said[-1][0].upper()}{said[-1][1:]}."

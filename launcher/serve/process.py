@@ -77,10 +77,8 @@ class Child:
     async def stop(self, grace_s: float) -> None:
         """TERM to the whole group, then KILL after `grace_s`."""
         self._signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._process.wait(), grace_s)
-        except TimeoutError:
-            pass
         self._signal(signal.SIGKILL)
         await self._process.wait()
 

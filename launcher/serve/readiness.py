@@ -6,6 +6,7 @@ Owns asking; what follows from the answer is `launcher.serve.supervise`'s busine
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 
@@ -49,3 +50,16 @@ async def ask(url: str, probe: Probe, key: str, nonce: str, timeout_s: float) ->
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return type(error).__name__
     return None if isinstance(data, dict) and data.get(probe.field) else "the answer is empty"
+
+
+async def version(socket: Path) -> str | None:
+    """The engine's own version, where it tells one."""
+    with contextlib.suppress(aiohttp.ClientError, OSError, ValueError, KeyError, TimeoutError):
+        async with (
+            aiohttp.ClientSession(
+                connector=aiohttp.UnixConnector(str(socket)), timeout=aiohttp.ClientTimeout(total=5)
+            ) as client,
+            client.get("http://engine/version") as answer,
+        ):
+            return str((await answer.json())["version"])
+    return None

@@ -97,6 +97,10 @@ class Report:
         if not self.status.ends_soon:
             self._set(ends_soon=True)
 
+    def ends_at(self, when: float) -> None:
+        """The end of the job was moved."""
+        self._set(ends_at=when, ends_soon=False)
+
     def idle(self, idle: Idle | None) -> None:
         """The idle countdown; written with the next beat, since it moves all the time."""
         self.status = dataclasses.replace(self.status, idle=idle)

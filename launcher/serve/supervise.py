@@ -14,13 +14,10 @@ import secrets
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
-
-import aiohttp
 
 from launcher.engines import Diagnosis, engine
 from launcher.errors import LauncherError, StorageError
@@ -30,8 +27,9 @@ from launcher.gateway.server import Gateway
 from launcher.schedulers import scheduler
 from launcher.serve import record
 from launcher.serve.environment import inside, trouble
+from launcher.serve.node import log_to, runtime_directory, tail
 from launcher.serve.process import Child, adopt_orphans, end_orphans
-from launcher.serve.readiness import ask, until_listening
+from launcher.serve.readiness import ask, until_listening, version
 from launcher.serve.report import Report
 from launcher.sessions.connection import Connection
 from launcher.sessions.job import write_job_id
@@ -41,13 +39,13 @@ from launcher.sessions.status import ENDINGS, FAILED, Idle, Status
 
 _TICK_S = 0.5
 _PROBE_EVERY_S = 60.0
+_END_EVERY_S = 300.0
 _PROBE_TIMEOUT_S = 60.0
 _ENGINE_GRACE_S = 10.0  # Slurm's KillWait is 30 s by default; the rest of the ending needs its share
 _LAST_MINUTES_S = 300.0
 _TERM_SETTLES_S = (
     1.0  # scancel ends engine and supervisor at once: the signal may arrive after the engine's exit
 )
-_SOCKET_PATH_MAX = 100  # a Unix socket's path ends at 107 bytes (unix(7))
 
 
 async def serve(root: Path, tell: Callable[[Status], None] | None = None) -> int:
@@ -63,7 +61,7 @@ async def serve(root: Path, tell: Callable[[Status], None] | None = None) -> int
         stale.unlink(missing_ok=True)
     adopt_orphans()
     try:
-        runtime = _runtime_directory(plan)
+        runtime = runtime_directory(plan)
         try:
             return await _Session(plan, paths, runtime, tell).run()
         finally:
@@ -120,6 +118,7 @@ class _Session:
                     self._watch_engine(),
                     self._become_ready(),
                     self._watch_clock(),
+                    self._watch_end(),
                     self._follow_log(),
                     self._remember(),
                 )
@@ -135,7 +134,7 @@ class _Session:
 
     async def _start(self) -> None:
         write_private(self._paths.key, self._key + "\n")
-        _log_to(self._paths.gateway_log)
+        log_to(self._paths.gateway_log)
         bind = self._plan.network.bind
         try:
             port = await self._gateway.start(bind, 0)
@@ -208,9 +207,10 @@ class _Session:
         code = await self._engine.wait()
         await asyncio.sleep(_TERM_SETTLES_S)
         elapsed_s = time.time() - self._started_at
-        tail = _tail(self._paths.engine_log)
+        log_tail = tail(self._paths.engine_log)
         self._over(
-            trouble(tail, code) or self._engine_module.explain(tail, code, self._ready_at > 0, elapsed_s)
+            trouble(log_tail, code)
+            or self._engine_module.explain(log_tail, code, self._ready_at > 0, elapsed_s)
         )
 
     async def _become_ready(self) -> None:
@@ -234,7 +234,7 @@ class _Session:
             )
             return
         self._announce()
-        self._engine_version = await _version(self._routes.engine)
+        self._engine_version = await version(self._routes.engine)
         await page
         await self._watch_health()
 
@@ -291,6 +291,16 @@ class _Session:
                 if now - since >= limit_s:
                     self._over(_ending("idle"))
             self._report.beat()
+
+    async def _watch_end(self) -> None:
+        while True:  # an admin may move a job's end
+            await asyncio.sleep(_END_EVERY_S)
+            ends_at = await asyncio.to_thread(
+                self._scheduler.ends_at, self._plan, self._job_id, self._started_at
+            )
+            if abs(ends_at - self._ends_at) > 1:
+                self._ends_at = ends_at
+                self._report.ends_at(ends_at)
 
     async def _follow_log(self) -> None:
         offset = 0
@@ -358,49 +368,3 @@ def _job_id(plan: Plan) -> str:
     from launcher.schedulers import local, slurm
 
     return (slurm.own_job_id() if plan.cluster.scheduler == "slurm" else None) or local.own_job_id()
-
-
-def _runtime_directory(plan: Plan) -> Path:
-    candidates = [plan.places.runtime, os.environ.get("SLURM_TMPDIR"), os.environ.get("TMPDIR"), "/tmp"]  # noqa: S108
-    for folder in candidates:
-        if (
-            folder
-            and os.path.isdir(folder)
-            and os.access(folder, os.W_OK)
-            and len(folder) < _SOCKET_PATH_MAX - 30
-        ):
-            return Path(tempfile.mkdtemp(prefix="launcher-", dir=folder))  # mkdtemp makes it 0700
-    raise StorageError(
-        "No folder on this node can hold the session's sockets.", "Set places.runtime in the settings."
-    )
-
-
-def _tail(path: Path, size: int = 64 * 1024) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - size))
-            return file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
-def _log_to(path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    handler = logging.StreamHandler(os.fdopen(descriptor, "w", encoding="utf-8", buffering=1))
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
-    logger = logging.getLogger("launcher")
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-
-
-async def _version(socket: Path) -> str | None:
-    with contextlib.suppress(aiohttp.ClientError, OSError, ValueError, KeyError, TimeoutError):
-        async with (
-            aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(str(socket)), timeout=aiohttp.ClientTimeout(total=5)
-            ) as client,
-            client.get("http://engine/version") as answer,
-        ):
-            return str((await answer.json())["version"])
-    return None

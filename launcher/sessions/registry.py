@@ -1,4 +1,4 @@
-"""All sessions of this user: one folder, an entry for each. An OOD session's entry is a link to its staged directory."""
+"""All sessions of this user: one folder, an entry for each; an OOD session's is a link to its own directory."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from launcher.sessions.job import OVER, RUNNING, WAITING, Job
+from launcher.sessions.job import RUNNING, WAITING, Job
 from launcher.sessions.plan import Plan
 from launcher.sessions.status import ENDINGS, LAUNCHING, PENDING, UNHEALTHY, Status
 
@@ -23,7 +23,9 @@ _WAITS = {
 }
 
 
-def current(plan: Plan, own: Status | None, job: Job | None, job_id: str | None, *, stopped: bool = False) -> Status:
+def current(
+    plan: Plan, own: Status | None, job: Job | None, job_id: str | None, *, stopped: bool = False
+) -> Status:
     """The session's status now.
 
     `own` is the content of status.json, `job` the scheduler's word (None: it does not know the job), `job_id` the
@@ -43,13 +45,17 @@ def current(plan: Plan, own: Status | None, job: Job | None, job_id: str | None,
         if own is not None and mine and (not spoke or own.final):
             return own
         if own is not None and mine and job.reason == "ending":
-            return dataclasses.replace(own, state=UNHEALTHY, reason="ending", message="The session is ending.")
+            return dataclasses.replace(
+                own, state=UNHEALTHY, reason="ending", message="The session is ending."
+            )
         return _status(plan, LAUNCHING, "The job has started.", job.id, host=job.node, ends_at=job.ends_at)
     if own is not None and mine and own.final:
         return own
     if stopped and job.reason in (None, "cancelled"):
         return ended(plan, own, "user", job.id)
-    return ended(plan, own, job.reason or (own.reason if own is not None and spoke and mine else "job-exit"), job.id)
+    return ended(
+        plan, own, job.reason or (own.reason if own is not None and spoke and mine else "job-exit"), job.id
+    )
 
 
 def ended(plan: Plan, own: Status | None, reason: str | None, job_id: str | None) -> Status:

@@ -1,6 +1,7 @@
-"""Where settings come from: defaults, the site's file, the user's file, LAUNCHER_… variables; each key knows its origin.
+"""Where settings come from: defaults, the site's file, the user's file, LAUNCHER_… variables.
 
-Owns finding, reading and joining the layers. Blocks are joined key by key, lists and plain values are replaced.
+Owns finding, reading and joining the layers, and the origin of every key. Blocks are joined key by key; lists and
+plain values are replaced.
 """
 
 from __future__ import annotations

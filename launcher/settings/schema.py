@@ -141,7 +141,10 @@ class Allow:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything known before a request; `origins` maps a dotted key to the file or variable it came from, `locks` are the site's."""
+    """Everything known before a request.
+
+    `origins` maps a dotted key to the file or variable it came from; `locks` are the keys that are the site's.
+    """
 
     session: SessionDefaults
     network: Network

@@ -18,6 +18,7 @@ import pytest
 
 from launcher import Launcher, Session
 from launcher.settings.layers import load
+from tests.conftest import needs
 from tests.markdown import ROOT, Block, blocks
 
 PAGES = ("README.md", "docs/user.md")
@@ -96,6 +97,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    needs("curl", "curl")
     opened = Terminal(tmp_path)
     yield opened
     opened.close()

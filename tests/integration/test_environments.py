@@ -77,7 +77,7 @@ def test_in_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     inside = tmp_path / "inside"
     inside.mkdir()
     shutil.copy(STAND_IN / "vllm", inside / "vllm")
-    contains = [inside, sys.prefix, sys.base_prefix, REPOSITORY / "launcher"]
+    contains: list[Path | str] = [inside, sys.prefix, sys.base_prefix, REPOSITORY / "launcher"]
     image = make_image(tmp_path / "vllm.sif", contains, env={"PATH": f"{inside}:/usr/bin:/bin"})
     monkeypatch.setenv("PATH", f"{PROGRAMS}:{os.environ['PATH']}")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")

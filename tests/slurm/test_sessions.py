@@ -31,7 +31,8 @@ def ask(site: Site, status: dict[str, Any]) -> str:
 def test_from_pending_to_ready_to_shutdown(site: Site, slurm: Cluster, users: People) -> None:
     alice = users.alice
     session = site.launch(alice, "simulated", "--profile", "gpu", "--", "--start-delay-s", "3")
-    seen = []
+    seen: list[str] = []
+    status = site.status(alice, session)
     while not seen or seen[-1] != "READY":
         status = site.status(alice, session)
         if not seen or seen[-1] != status["state"]:

@@ -111,7 +111,9 @@ def test_a_short_file_is_noticed(settings: Settings, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 64, struct.pack("<Q", 4) + b"[1]\n"])
-def test_a_file_that_is_not_safetensors_is_refused(settings: Settings, tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_safetensors_is_refused(
+    settings: Settings, tmp_path: Path, content: bytes
+) -> None:
     broken = snapshot(tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(content)
     with pytest.raises(ModelError, match="is not a safetensors file"):
@@ -143,7 +145,8 @@ def test_hostile_names_are_refused_in_one_sentence(settings: Settings, text: str
 
 def test_a_site_may_offer_its_catalog_only(settings: Settings, tmp_path: Path, folder: Path) -> None:
     site = tmp_path / "strict.yml"
-    site.write_text(f"models: {{folders: [{folder}]}}\nallow: {{models: catalog}}\ncatalog: {{nice: {{id: org/name}}}}\n")
+    catalog = "allow: {models: catalog}\ncatalog: {nice: {id: org/name}}\n"
+    site.write_text(f"models: {{folders: [{folder}]}}\n{catalog}")
     strict = load({"LAUNCHER_SITE": str(site), "XDG_CONFIG_HOME": str(tmp_path)})
     assert resolve("nice", strict).id == "org/name"
     for model in ("Llama-3.1-8B-Instruct", str(folder / "Llama-3.1-8B-Instruct")):
