@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -19,7 +18,7 @@ from launcher.sessions.job import WAITING, Job, read_job_id, write_job_id
 from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
 from launcher.sessions.state import current, ended
-from launcher.sessions.status import PENDING, READY, Status
+from launcher.sessions.status import FAILED, PENDING, READY, Status
 
 if TYPE_CHECKING:
     import openai
@@ -98,8 +97,7 @@ class Launcher:
         return [session.status_from(known.get(session.plan.cluster.scheduler)) for session in sessions]
 
     def _folder(self) -> Path:
-        # `launcher status` must be quick: the YAML of the settings is read only where it may say something else.
-        return Path(os.path.expanduser(self.settings.places.sessions))
+        return Path(self.settings.places.sessions)
 
 
 class Session:
@@ -133,6 +131,11 @@ class Session:
             or own.reason in ("preempted", "cancelled")
         )
 
+    def ended_before(self, when: float) -> bool:
+        """Whether the session was over before the Unix time `when`, as far as its files tell."""
+        own = Status.read(self.paths.status)
+        return own is not None and own.final and own.since < when
+
     def status(self) -> Status:
         """The state now: the session's own files and one question to the scheduler."""
         if not self.needs_scheduler():
@@ -162,8 +165,8 @@ class Session:
     ) -> Connection:
         """Wait until the session is ready; the time in the queue does not count towards `timeout_s`.
 
-        `progress` is called with each changed status. Raises EngineError with the reason when the session ends
-        instead, and SessionError when `timeout_s` has passed.
+        `progress` is called with each changed status. Raises EngineError with the reason when the session fails
+        instead, and SessionError when it was stopped or `timeout_s` has passed.
         """
         seen: tuple[object, ...] = ()
         running_since: float | None = None
@@ -172,8 +175,10 @@ class Session:
             if progress is not None and now != seen:
                 progress(status)
                 seen = now
-            if status.ended:
+            if status.state == FAILED:
                 raise EngineError(status.message, status.hint, status.reason)
+            if status.ended:
+                raise SessionError(f"Session {self.id} is over. {status.message}", status.hint)
             if status.state == READY and (connection := self.connection) is not None:
                 return connection
             if status.state != PENDING and running_since is None:

@@ -89,11 +89,7 @@ def make_plan(request: Request, settings: Settings, *, door: str) -> Plan:
         environment=environment,
         limits=Limits(hours, idle_minutes, settings.session.start_timeout_minutes * 60),
         network=settings.network,
-        places=dataclasses.replace(
-            settings.places,
-            sessions=os.path.expanduser(settings.places.sessions),
-            cache=os.path.expanduser(settings.places.cache),
-        ),
+        places=settings.places,
         launcher=launcher_program(),
         engine_args=arguments,
         page=settings.session.page if request.page is None else request.page,
@@ -154,7 +150,8 @@ def _environment(
             settings.origin(f"profiles.{profile.name}.environment"),
         )
     elif settings.environments:
-        name, origins["environment"] = next(iter(settings.environments)), "the first environment"
+        own = [n for n in settings.environments if settings.origin(f"environments.{n}") != "defaults"]
+        name, origins["environment"] = (own or list(settings.environments))[0], "the first environment"
     else:
         raise SettingsError(
             f"{settings.origin('environments')}: environments is empty.", "Describe at least one."

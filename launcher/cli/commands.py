@@ -19,6 +19,8 @@ _ASKED = (
     "account", "qos", "constraint", "reservation", "gpu_type", "nodes", "gpus", "cpus", "memory_gb",
 )  # fmt: skip
 
+_DAY_S = 86400.0
+
 
 def run(arguments: Namespace) -> int:
     """Run the command that was asked for; its exit code."""
@@ -69,17 +71,25 @@ def _status(arguments: Namespace) -> int:
         print(_status_table(session, status))
         return 0
     sessions = launcher.sessions()
+    shown = sessions if arguments.all else [s for s in sessions if not s.ended_before(time.time() - _DAY_S)]
+    older, sessions = len(sessions) - len(shown), shown
     statuses = launcher.statuses(sessions)
     if arguments.json:
         return _print_json({"sessions": [_described(s, t) for s, t in zip(sessions, statuses, strict=True)]})
     if not sessions:
         print("You have no sessions. Start one with: launcher launch MODEL")
-        return 0
+        return _older(older)
     rows = [
         [s.id, s.plan.model.id, t.state, t.job_id or "", s.plan.resources.profile, _left(t), t.message]
         for s, t in zip(sessions, statuses, strict=True)
     ]
     print(table(rows, head=["ID", "Model", "State", "Job", "Profile", "Time left", ""]))
+    return _older(older)
+
+
+def _older(count: int) -> int:
+    if count:
+        print(f"{count} that ended more than a day ago: launcher status --all")
     return 0
 
 
@@ -170,7 +180,7 @@ def _plan_table(session: Session) -> str:
         ("Inference Engine", plan.engine), ("Environment", f"{plan.environment.name} ({plan.environment.kind})"),
         ("Cluster", plan.cluster.name), ("Profile", wanted.profile), ("Partition", wanted.partition or ""),
         ("Account", wanted.account or ""), ("QoS", wanted.qos or ""),
-        ("Time Limit", f"{int(plan.limits.hours):02d}:{round(plan.limits.hours % 1 * 60):02d}:00"),
+        ("Time Limit", _hours(plan.limits.hours)),
         ("Num Nodes", str(wanted.nodes)),
         ("GPUs/Node", f"{wanted.gpus} {wanted.gpu_type or ''}".strip()),
         ("CPUs/Task", str(wanted.cpus or "")),
@@ -193,6 +203,11 @@ def _status_table(session: Session, status: Status) -> str:
         ("Log", status.log or "" if status.state == "FAILED" else ""),
     ]  # fmt: skip
     return table([row for row in rows if row[1]], head=["Job Status", "Value"])
+
+
+def _hours(hours: float) -> str:
+    minutes = round(hours * 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:00"
 
 
 def _left(status: Status) -> str:

@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
         "status", "show one session, or all", "example:\n  launcher status tiny-chat-3f9a --json"
     )
     status.add_argument("session", nargs="?", metavar="ID", help=_SESSION)
+    status.add_argument("--all", action="store_true", help="also those that ended more than a day ago")
 
     wait = command(
         "wait", "wait until a session is ready", "example:\n  launcher wait tiny-chat-3f9a --timeout 600"
@@ -91,8 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
     serve = command("serve", "run a session; this is what its job calls")
     serve.add_argument("directory", metavar="DIRECTORY", help="the session's directory")
-    offer = command("offer", "print Open OnDemand's form; form.yml.erb calls this")
-    offer.add_argument("--app", metavar="DIRECTORY", help="the app's directory")
+    command("offer", "print Open OnDemand's form; form.yml.erb calls this")
     plan = command(
         "plan", "plan Open OnDemand's session; submit.yml.erb calls this with the form on standard input"
     )
@@ -119,11 +119,19 @@ def _launch(launch: argparse.ArgumentParser) -> None:
         "--trust-remote-code", action="store_true", help="run Python code that comes with the model"
     )
     hardware = launch.add_argument_group("instead of what the profile says")
-    for name in ("partition", "account", "qos", "constraint", "reservation", "gpu-type"):
-        hardware.add_argument(f"--{name}", metavar="NAME")
-    for name in ("nodes", "gpus", "cpus"):
-        hardware.add_argument(f"--{name}", type=int, metavar="N")
-    hardware.add_argument("--memory-gb", type=float, metavar="GB")
+    for name, text in (
+        ("partition", "Slurm's partition"),
+        ("account", "the account to charge"),
+        ("qos", "Slurm's quality of service"),
+        ("constraint", "features that the nodes must have"),
+        ("reservation", "a reservation to run in"),
+        ("gpu-type", "the kind of GPU, by Slurm's name for it"),
+    ):
+        hardware.add_argument(f"--{name}", metavar="NAME", help=text)
+    hardware.add_argument("--nodes", type=int, metavar="N", help="how many nodes")
+    hardware.add_argument("--gpus", type=int, metavar="N", help="GPUs on each node")
+    hardware.add_argument("--cpus", type=int, metavar="N", help="cores on each node")
+    hardware.add_argument("--memory-gb", type=float, metavar="GB", help="memory on each node")
     launch.add_argument("--wait", action="store_true", help="wait until it is ready")
     launch.add_argument("--dry-run", action="store_true", help="print the exact script and submit nothing")
 

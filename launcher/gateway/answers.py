@@ -35,7 +35,7 @@ def refused(status: int, message: str, code: str, headers: Mapping[str, str] | N
 def unauthorized(presented: bool) -> web.Response:
     """No key, or a wrong one."""
     message = "This API key is not the session's." if presented else "This session needs its API key."
-    hint = "Send it as 'Authorization: Bearer KEY'; the session's card and `launcher connect` show it."
+    hint = "Send it as 'Authorization: Bearer KEY'; the card shows it, `launcher status ID` says where it is."
     return refused(401, f"{message} {hint}", "invalid_api_key", {"WWW-Authenticate": "Bearer"})
 
 

@@ -17,6 +17,7 @@ from launcher.sessions.connection import Connection
 from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
 from launcher.sessions.status import LAUNCHING, PENDING, READY, UNHEALTHY, Status
+from launcher.ui.snippets import Snippet, snippets
 
 INFO, ENDED = "card.html", "ended.html"
 # Host, port, key and CONNECTION_WORDS for after.sh, on one line; "-" stands for what is not one plain word.
@@ -35,7 +36,8 @@ def keeper(root: Path, plan: Plan) -> Callable[[Status], None]:
     """What the session calls with each new status, to keep the card fresh."""
 
     def keep(status: Status) -> None:
-        write_private(root / INFO, info(plan, status))
+        connection = Connection.read(root / "connection.json")
+        write_private(root / INFO, info(plan, status, connection.base_url if connection else None))
         if status.state == READY and not (root / WORDS).exists():
             write_private(root / WORDS, _connection_words(plan, SessionPaths(root)))
         if status.final:
@@ -46,20 +48,20 @@ def keeper(root: Path, plan: Plan) -> Callable[[Status], None]:
     return keep
 
 
-def info(plan: Plan, status: Status) -> str:
-    """What the card shows in every state: the model, and while it starts, each phase with its time."""
+def info(plan: Plan, status: Status, base_url: str | None = None) -> str:
+    """What the card shows in every state: the model; while it starts, each phase; when it answers, code to paste."""
     rows = [
         f"<p><strong>Model:</strong> {_text(plan.model.id)} <strong>on</strong> {_text(plan.resources.profile)}</p>"
     ]
     if status.state == LAUNCHING:
-        steps = "".join(
-            f"<li>{_text(phase.name)}: {clock(phase.elapsed_s)}</li>" for phase in status.phases
-        )  # fmt: skip
+        steps = "".join(f"<li>{_text(p.name)}: {clock(p.elapsed_s)}</li>" for p in status.phases)
         rows.append(f"<p>{_text(status.message)}</p>" + (f"<ul>{steps}</ul>" if steps else ""))
     elif status.state == UNHEALTHY:
         rows.append(f'<p class="alert alert-warning">{_text(status.message)}</p>')
     elif status.state == READY and status.ends_soon:
         rows.append('<p class="alert alert-warning">This session reaches its time limit soon.</p>')
+    if status.state == READY and base_url is not None:
+        rows += [_code(snippet) for snippet in snippets(base_url, plan.model.served_name)]
     return _line("".join(rows))
 
 
@@ -98,6 +100,12 @@ def _connection_words(plan: Plan, paths: SessionPaths) -> str:
 
 def _text(value: str) -> str:
     return html.escape(value)
+
+
+def _code(snippet: Snippet) -> str:
+    # As entities the line breaks survive Markdown, which would otherwise see blocks of its own.
+    code = _text(snippet.code.rstrip()).replace("\n", "&#10;").replace(" ", "&#32;")
+    return f"<details><summary>{_text(snippet.label)}</summary><pre><code>{code}</code></pre></details>"
 
 
 def _line(text: str) -> str:

@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -36,7 +37,9 @@ from launcher.sessions.job import write_job_id
 from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
 from launcher.sessions.status import ENDINGS, FAILED, Idle, Status
+from launcher.settings.schema import Network
 
+_ANY = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound
 _TICK_S = 0.5
 _PROBE_EVERY_S = 60.0
 _END_EVERY_S = 300.0
@@ -142,7 +145,7 @@ class _Session:
             raise LauncherError(
                 f"The gateway cannot bind {bind}: {error.strerror}.", "Correct network.bind in the settings."
             ) from error
-        near = "127.0.0.1" if bind in ("0.0.0.0", "::", "") else bind  # noqa: S104 - a comparison
+        near = "127.0.0.1" if bind in _ANY else bind
         self._url = f"http://{near}:{port}"
         self._port = port
         self._report.phase("container" if self._plan.environment.kind == "container" else "weights")
@@ -247,9 +250,7 @@ class _Session:
         plan = self._plan
         self._ready_at = time.time()
         self._routes.ready = True
-        host = plan.network.host or (self._report.status.host or "localhost")
-        if plan.network.host is None and plan.network.bind not in ("0.0.0.0", "::", ""):  # noqa: S104 - a comparison
-            host = plan.network.bind
+        host = _public_host(plan.network)
         origin = f"http://{host}:{self._port}"
         Connection(
             plan.id,
@@ -357,6 +358,13 @@ class _Session:
         if (reason := self._scheduler.why_ending(self._job_id)) is not None:
             return _ending(reason)
         return _ending("time-limit" if time.time() >= self._ends_at - 5 else "cancelled")
+
+
+def _public_host(network: Network) -> str:
+    node = socket.gethostname()
+    if network.host is not None:
+        return network.host.replace("{node}", node.partition(".")[0])
+    return node if network.bind in _ANY else network.bind
 
 
 def _ending(reason: str) -> Diagnosis:

@@ -40,7 +40,7 @@ class PlannedCluster:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """The hardware request, after profile and request were joined; `nodes` and `cpus` are per job, `gpus` per node."""
+    """The hardware request, after profile and request were joined; all but `nodes` are per node."""
 
     profile: str
     nodes: int = 1

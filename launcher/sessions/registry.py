@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 
 from launcher.errors import SessionError, StorageError
+from launcher.sessions.job import read_job_id
 from launcher.sessions.paths import SessionPaths
-from launcher.sessions.plan import Plan
+from launcher.sessions.status import Status
 
 
 def make(folder: Path, session_id: str) -> SessionPaths:
@@ -46,24 +47,23 @@ def entries(folder: Path) -> list[SessionPaths]:
 
 
 def find(folder: Path, wanted: str) -> SessionPaths:
-    """The session called `wanted`: an id or the beginning of one, a session's name, a job's id, or a directory.
+    """The session called `wanted`: an id or the beginning of one, a job's id, or a directory.
 
-    Raises SessionError where none or several fit.
+    One that still lives is preferred to any number that have ended. Raises SessionError where none or several fit.
     """
     if "/" in wanted:
         paths = SessionPaths(Path(os.path.abspath(os.path.expanduser(wanted))))
         if paths.plan.is_file():
             return paths
-    from launcher.sessions.job import read_job_id
-
     known = entries(folder)
     for fits in (
         [p for p in known if p.root.name == wanted],
         [p for p in known if read_job_id(p.job) == wanted],
         [p for p in known if wanted and p.root.name.startswith(wanted)],
     ):
-        if len(fits) == 1:
-            return fits[0]
+        living = [p for p in fits if (status := Status.read(p.status)) is None or not status.final]
+        if len(fits) == 1 or len(living) == 1:
+            return (living or fits)[0]
         if fits:
             names = ", ".join(p.root.name for p in fits)
             raise SessionError(f'"{wanted}" may be any of {names}.', "Give more of the id.")
@@ -72,11 +72,6 @@ def find(folder: Path, wanted: str) -> SessionPaths:
         f'There is no session "{wanted[:80]}".',
         f"Your latest: {recent}." if recent else "You have none; start one with: launcher launch MODEL",
     )
-
-
-def read_plan(paths: SessionPaths) -> Plan:
-    """The plan of a session."""
-    return Plan.read(paths.plan)
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:

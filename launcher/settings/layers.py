@@ -44,6 +44,8 @@ _NAMED = {"clusters": Cluster, "profiles": Profile, "environments": Environment,
 _OWN_VARIABLES = {"LAUNCHER_SITE", "LAUNCHER_CONFIG"}
 # A site that names its own clusters does not want this machine (its login node) offered beside them.
 _REPLACED_BY_SITE = ("clusters", "profiles")
+# What a site allows would mean nothing if its users could allow themselves more.
+_SITES_OWN = ("allow",)
 _YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -68,11 +70,13 @@ def load(variables: Mapping[str, str] | None = None) -> Settings:
             for key in _REPLACED_BY_SITE:
                 tree[key] = {}
         _join(tree, layer, str(site), origins)
-        locks = _locks(tree.pop("locks"), str(site))
+        locks = (*_locks(tree.pop("locks"), str(site)), *_SITES_OWN)
     else:
         tree.pop("locks")
     if (user := _user_file(variables)) is not None:
         layer = _parse(_read(user), str(user))
+        if "locks" in layer:
+            raise SettingsError(f"{user}: only a site's file has locks.", f"Take locks out of {user}.")
         _refuse_locked(layer, locks, str(user), str(site))
         _join(tree, layer, str(user), origins)
     for name, value in sorted(variables.items()):
@@ -80,7 +84,10 @@ def load(variables: Mapping[str, str] | None = None) -> Settings:
             layer = _variable(name, value)
             _refuse_locked(layer, locks, name, str(site))
             _join(tree, layer, name, origins)
-    return _settings(tree, origins, locks)
+    for name, below in (("HF_HUB_CACHE", ""), ("HF_HOME", "/hub")):
+        if origins["models.cache"] == "defaults" and variables.get(name):
+            _join(tree, {"models": {"cache": variables[name] + below}}, name, origins)
+    return _settings(_expanded(tree), origins, locks)
 
 
 def site_file(variables: Mapping[str, str]) -> Path | None:
@@ -161,6 +168,23 @@ def _join(tree: Tree, layer: Tree, origin: str, origins: dict[str, str], prefix:
             tree[key] = value
 
 
+def _expanded(tree: Tree) -> Tree:
+    # ~ and $USER in whatever names a folder or a file; a site's file serves many users.
+    def expanded(value: Any) -> Any:
+        if isinstance(value, list):
+            return [expanded(item) for item in value]
+        return os.path.expanduser(os.path.expandvars(value)) if isinstance(value, str) else value
+
+    for key in ("places", "models"):
+        if isinstance(tree[key], dict):
+            tree[key] = {name: expanded(value) for name, value in tree[key].items()}
+    for key, names in (("environments", ("path", "image", "binds", "setup")), ("catalog", ("path",))):
+        for entry in tree[key].values() if isinstance(tree[key], dict) else ():
+            if isinstance(entry, dict):
+                entry.update({name: expanded(entry[name]) for name in names if name in entry})
+    return tree
+
+
 def _locks(value: object, origin: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise wrong(origin, "locks", "must be a list of keys such as session.idle_minutes", value)
@@ -216,6 +240,10 @@ def _check_references(settings: Settings) -> None:
         at = f"catalog.{model.name}"
         if model.environment is not None:
             _known(settings, f"{at}.environment", model.environment, settings.environments)
+        if model.engine != "simulated" and model.id is None and model.path is None:
+            raise SettingsError(
+                f"{settings.origin(at)}: {at} has neither id nor path.", f"Say in {at} which model."
+            )
         for profile_name in model.profiles:
             _known(settings, f"{at}.profiles", profile_name, settings.profiles)
     if settings.session.profile is not None:

@@ -85,7 +85,7 @@ class CatalogModel:
     path: str | None = None
     revision: str | None = None
     aliases: tuple[str, ...] = ()
-    engine: str = "vllm"
+    engine: str = _one_of("vllm", "simulated", default="vllm")
     engine_args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     profiles: tuple[str, ...] = ()
@@ -106,7 +106,10 @@ class SessionDefaults:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The address the gateway binds and the host name that clients are told (None: the node's own name)."""
+    """The address the gateway binds and the host name that clients are told.
+
+    `host` None means the node's own name; `{node}` in it stands for that name up to the first dot.
+    """
 
     bind: str = "0.0.0.0"  # noqa: S104 - the gateway is the one open port, and it denies by default
     host: str | None = None

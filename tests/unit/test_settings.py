@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -134,14 +135,36 @@ def test_hostile_texts_are_refused_or_plain(tmp_path: Path, text: str) -> None:
     import json
 
     site = {"clusters": {"b": {}}, "profiles": {"a": {"cluster": "b", "partition": text}}}
-    refused = None
     try:
-        found = settings(tmp_path, json.dumps(site))
+        partition = settings(tmp_path, json.dumps(site)).profiles["a"].partition
     except LauncherError as error:
-        refused = str(error)
-    if refused is None:
-        assert found.profiles["a"].partition == text
-        assert text
-        assert not set(text) & set(" \n\"'`$<>\\;")
+        partition, refused = None, str(error)
     else:
+        refused = ""
+    if partition is None:
         assert "profiles.a.partition" in refused or "line" in refused
+    else:
+        assert partition == text
+        assert not set(text) & set(" \n\"'`$<>\\;")
+
+
+def test_folders_may_name_the_user(tmp_path: Path) -> None:
+    site = SITE + "places: {cache: /scratch/$USER/cache}\nmodels: {folders: [/data/$GROUP_NAME_OF_NOBODY]}\n"
+    found = settings(tmp_path, site)
+    assert found.places.cache == f"/scratch/{os.environ.get('USER', '$USER')}/cache"
+    assert found.models.folders == ("/data/$GROUP_NAME_OF_NOBODY",)
+    assert "~" not in found.places.sessions
+
+
+def test_what_a_site_allows_its_users_do_not_widen(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="allow is locked by"):
+        settings(tmp_path, SITE, "allow: {trust_remote_code: true}")
+    assert settings(tmp_path, None, "allow: {trust_remote_code: true}").allow.trust_remote_code
+    with pytest.raises(SettingsError, match="only a site's file has locks"):
+        settings(tmp_path, SITE, "locks: []")
+
+
+def test_the_hubs_own_variables_say_where_its_cache_is(tmp_path: Path) -> None:
+    assert settings(tmp_path, HF_HOME="/data/hf").models.cache == "/data/hf/hub"
+    assert settings(tmp_path, HF_HUB_CACHE="/data/hub").models.cache == "/data/hub"
+    assert settings(tmp_path, "models: {cache: /site}", HF_HOME="/data/hf").models.cache == "/site"
