@@ -1,0 +1,114 @@
+"""The main job with nothing stood in for: real Slurm, an ordinary user, real vLLM, the shipped model, the page."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.site import Site
+from tests.slurm.cluster import Cluster
+from tests.slurm.people import People
+
+pytestmark = [pytest.mark.slurm, pytest.mark.vllm, pytest.mark.timeout(900)]
+
+# The application that vLLM serves, asked for its routes in its own Python: none may be forgotten by hand.
+_ROUTES = """
+import json
+from vllm.entrypoints.launchers.app import build_app
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(["--model", "x"])
+tasks = ("generate", "embed", "classify", "score", "token_embed", "transcription", "render", "realtime")
+app = build_app(arguments, tasks)
+print(json.dumps([[route.path, sorted(getattr(route, "methods", None) or ["WEBSOCKET"])] for route in app.routes]))
+"""
+
+
+@pytest.fixture(scope="module")
+def site(installed: Any, slurm: Cluster) -> Iterator[Site]:
+    vllm = {"vllm": {"kind": "venv", "path": str(installed.vllm())}}
+    made = Site(installed, slurm, environments=vllm)
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def ready(site: Site, users: People) -> Iterator[dict[str, Any]]:
+    session = site.launch(users.alice, "tiny-chat", "--profile", "cpu")
+    yield site.until(users.alice, session, "READY", "FAILED", timeout_s=600)
+    stopped = site.run(users.alice, "stop", session, "--json", timeout_s=120).data
+    assert (stopped["state"], stopped["reason"]) == ("SHUTDOWN", "user")
+
+
+def test_the_model_answers(site: Site, ready: dict[str, Any]) -> None:
+    assert ready["state"] == "READY", ready
+    assert [phase["name"] for phase in ready["phases"]][-1] == "probe"
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    with openai.OpenAI(base_url=ready["base_url"], api_key=site.key(ready)) as client:
+        assert [model.id for model in client.models.list()] == ["tiny-chat"]
+        answer = client.chat.completions.create(model="tiny-chat", messages=question)  # type: ignore[call-overload] # a plain dict
+        assert "Paris" in answer.choices[0].message.content
+        chunks = client.chat.completions.create(model="tiny-chat", messages=question, stream=True)  # type: ignore[call-overload] # a plain dict
+        pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+        assert "Paris" in "".join(pieces)
+        assert len(pieces) > 3
+        assert client.completions.create(model="tiny-chat", prompt="Hello", max_tokens=3).choices[0].text
+
+
+def test_every_route_of_vllm_is_closed_without_the_key(site: Site, ready: dict[str, Any]) -> None:
+    python = site.install.vllm() / "bin" / "python"
+    development = {**os.environ, "VLLM_SERVER_DEV_MODE": "1"}  # its further routes as well
+    listed = subprocess.run(
+        [str(python), "-c", _ROUTES],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env=development,
+    )
+    assert listed.returncode == 0, listed.stderr[-2000:]
+    routes: list[tuple[str, list[str]]] = json.loads(listed.stdout.splitlines()[-1])
+    assert len(routes) > 30
+    assert {"/invocations", "/tokenize", "/metrics", "/v1/chat/completions"} <= {path for path, _ in routes}
+    host, port = ready["base_url"].split("/")[2].split(":")
+    for path, methods in routes:
+        concrete = re.sub(r"\{[^}]*\}", "x", path)
+        for method in methods:
+            connection = http.client.HTTPConnection(host, int(port), timeout=30)
+            upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"} if method == "WEBSOCKET" else {}
+            connection.request("GET" if upgrade else method, concrete, headers=upgrade)
+            code = connection.getresponse().status
+            connection.close()
+            if concrete == "/health":
+                assert code in (200, 401, 405), (method, path, code)
+            else:
+                assert code == 401, (method, path, code)
+
+
+def test_no_prompt_and_no_key_is_in_a_file(site: Site, users: People, ready: dict[str, Any]) -> None:
+    prompt = "a very private question 4711"
+    key = site.key(ready)
+    with openai.OpenAI(base_url=ready["base_url"], api_key=key, max_retries=0) as client:
+        client.chat.completions.create(
+            model="tiny-chat", messages=[{"role": "user", "content": prompt}], max_tokens=2
+        )
+        with pytest.raises(openai.APIStatusError):
+            client.chat.completions.create(
+                model="tiny-chat",
+                messages=[{"role": "user", "content": prompt}],
+                extra_body={"max_tokens": -1},
+            )
+    for path in Path(ready["directory"]).iterdir():
+        if path.name not in ("api_key", "connection.json"):
+            text = path.read_text(errors="replace")
+            assert key not in text, path
+            assert "private question" not in text, path
