@@ -18,6 +18,7 @@ from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI, De
 SHOW_EVERY_S = 0.05  # people do not see more than this, and each step costs the browser a redraw
 HEARTBEAT_S = 3.0  # Gradio notices a closed browser only when we yield; the engine may be silent for long
 CONNECT_TIMEOUT_S = 10.0
+MEASURABLE_S = 0.2  # tokens of a short answer arrive in one or two pieces: their rate would be the network's
 
 
 class Message(TypedDict):
@@ -59,12 +60,14 @@ class Reply:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """How fast the answer was written: the tokens after the first over the time after the first."""
+        """The tokens after the first over the time after the first; None where that is too short to measure."""
         if self.completion_tokens is None or self.first_token_s is None:
             return None
         writing_s = self.elapsed_s - self.first_token_s
         return (
-            (self.completion_tokens - 1) / writing_s if self.completion_tokens > 1 and writing_s > 0 else None
+            (self.completion_tokens - 1) / writing_s
+            if self.completion_tokens > 1 and writing_s >= MEASURABLE_S
+            else None
         )
 
 

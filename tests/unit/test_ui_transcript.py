@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from launcher.ui import transcript
@@ -25,6 +27,11 @@ def test_counts_stand_under_a_finished_answer() -> None:
     assert texts(DONE) == [
         ["Paris.", "\N{INVISIBLE SEPARATOR}21 tokens · 20 tokens/s · first after 250 ms · 9 in the prompt"]
     ]
+
+
+def test_no_rate_where_it_cannot_be_measured() -> None:
+    burst = dataclasses.replace(DONE, completion_tokens=8, elapsed_s=0.252)
+    assert texts(burst)[0][1].endswith("8 tokens · first after 250 ms · 9 in the prompt")
 
 
 def test_slow_answers_and_limits() -> None:

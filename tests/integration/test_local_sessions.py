@@ -1,0 +1,208 @@
+"""Sessions on this machine without a queue: the Python API, and every way to end, with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launcher import Launcher, LauncherError, Session
+from launcher.errors import EngineError, SessionError
+from launcher.settings.layers import load
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launcher:
+    monkeypatch.setenv("LAUNCHER_SITE", os.devnull)
+    monkeypatch.setenv("LAUNCHER_CONFIG", os.devnull)
+    monkeypatch.setenv("LAUNCHER_PLACES__SESSIONS", str(tmp_path / "sessions"))
+    monkeypatch.setenv("LAUNCHER_PLACES__CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LAUNCHER_NETWORK__BIND", "127.0.0.1")
+    monkeypatch.setenv("LAUNCHER_SESSION__PAGE", "false")
+    return Launcher(load())
+
+
+def gone(pid: int, timeout_s: float = 15) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def until(session: Session, state: str, timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while session.status().state != state:
+        assert time.monotonic() < deadline, session.status()
+        time.sleep(0.1)
+
+
+def test_a_session_lives_as_long_as_its_block(launcher: Launcher) -> None:
+    seen = []
+    with launcher.launch("simulated") as session:
+        connection = session.wait(progress=lambda status: seen.append(status.state))
+        with session.openai() as client:
+            answer = client.chat.completions.create(
+                model=connection.model, messages=[{"role": "user", "content": "Hello"}]
+            )
+        assert answer.choices[0].message.content
+        pid = session.status().pid
+        assert pid is not None
+        engine = children(pid)
+    assert seen[-1] == "READY"
+    assert (session.status().state, session.status().reason) == ("SHUTDOWN", "user")
+    assert all(gone(process) for process in [pid, *engine])
+    assert connection.key not in repr(connection)
+
+
+def test_an_exception_in_the_block_stops_the_session(launcher: Launcher) -> None:
+    def mishap(session: Session) -> None:
+        with session:
+            session.wait()
+            raise ZeroDivisionError
+
+    session = launcher.launch("simulated")
+    with pytest.raises(ZeroDivisionError):
+        mishap(session)
+    assert session.status().reason == "user"
+
+
+def test_a_session_can_be_stopped_while_it_starts(launcher: Launcher) -> None:
+    with launcher.launch("simulated", engine_args=("--start-delay-s", "60")) as session:
+        pass
+    assert session.status().reason == "user"
+    with pytest.raises(SessionError, match="You stopped the session"):
+        session.wait()
+
+
+def test_waiting_for_a_failed_session_raises_its_reason(launcher: Launcher) -> None:
+    session = launcher.launch(
+        "simulated", engine_args=("--fail-at", "start", "--fail-with", "CUDA out of memory")
+    )
+    with pytest.raises(EngineError) as caught:
+        session.wait()
+    assert caught.value.reason
+    assert "stopped" in caught.value.message
+    assert session.paths.record.exists()
+    assert session.connection is None
+
+
+def test_an_engine_that_never_answers_is_given_up(
+    launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAUNCHER_SESSION__START_TIMEOUT_MINUTES", "0.05")
+    session = Launcher(load()).launch("simulated", engine_args=("--hang-at", "start"))
+    with pytest.raises(EngineError, match=r"did not answer within 0\.05 minutes"):
+        session.wait()
+    assert session.status().reason == "start-timeout"
+
+
+def test_an_engine_that_crashes_later_fails_within_seconds(launcher: Launcher) -> None:
+    with launcher.launch("simulated", engine_args=("--fail-at", "1", "--fail-code", "9")) as session:
+        session.wait()
+        until(session, "FAILED", 15)
+        assert "exit code 9" in session.status().message
+        assert not session.paths.connection.exists()
+
+
+def test_the_time_limit_ends_it(launcher: Launcher) -> None:
+    session = launcher.launch("simulated", hours=6 / 3600)
+    session.wait()
+    assert session.status().ends_soon
+    until(session, "SHUTDOWN")
+    assert session.status().reason == "time-limit"
+
+
+def test_a_killed_supervisor_takes_its_engine_along(launcher: Launcher) -> None:
+    session = launcher.launch("simulated")
+    session.wait()
+    pid = session.status().pid
+    assert pid is not None
+    engine = children(pid)
+    assert engine
+    os.kill(pid, signal.SIGKILL)
+    assert all(gone(process) for process in engine)
+    assert (session.status().state, session.status().reason) == ("FAILED", "job-exit")
+
+
+def test_the_script_alone_starts_the_same_session_again_with_a_new_key(launcher: Launcher) -> None:
+    session = launcher.launch("simulated")
+    first = session.wait()
+    session.stop()
+    process = subprocess.Popen([session.paths.job_script], start_new_session=True)
+    try:
+        until(session, "READY")
+        second = session.connection
+        assert second is not None
+        assert second.key != first.key
+        assert second.model == first.model
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert session.status().state == "SHUTDOWN"
+
+
+def test_usage_and_files_are_in_the_record(launcher: Launcher) -> None:
+    with launcher.launch("simulated") as session:
+        connection = session.wait()
+        with session.openai() as client:
+            client.chat.completions.create(
+                model=connection.model, messages=[{"role": "user", "content": "Hello"}]
+            )
+    record = json.loads(session.paths.record.read_text())
+    assert record["usage"]["requests"] >= 1
+    assert record["usage"]["completion_tokens"] > 0
+    assert record["end"]["reason"] == "user"
+    assert record["plan"]["id"] == session.id
+    assert connection.key not in session.paths.record.read_text()
+
+
+def test_status_of_many_is_one_answer(launcher: Launcher) -> None:
+    with launcher.launch("simulated") as first, launcher.launch("simulated") as second:
+        first.wait()
+        second.wait()
+        assert [status.state for status in launcher.statuses(launcher.sessions())] == ["READY", "READY"]
+        one, other = first.connection, second.connection
+        assert one is not None
+        assert other is not None
+        assert one.port != other.port
+        with pytest.raises(LauncherError, match="may be any of"):
+            launcher.session("simulated-")
+        first.stop()
+        assert launcher.session("simulated-").id == second.id  # the living one
+        assert second.status().state == "READY"
+
+
+def test_ctrl_c_while_waiting_says_how_to_stop_it(launcher: Launcher) -> None:
+    program = str(Path(sys.executable).parent / "launcher")
+    process = subprocess.Popen(
+        [program, "launch", "simulated", "--wait", "--", "--start-delay-s", "30"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "LAUNCHING" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "launcher stop simulated-" in error
+    assert "Traceback" not in error
+    (session,) = launcher.sessions()
+    assert session.stop().reason == "user"
