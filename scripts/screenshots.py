@@ -14,7 +14,7 @@ from typing import Literal
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-QUESTIONS = ("What is the capital of France?", "What is the capital of Italy?")
+QUESTIONS = {"What is the capital of France?": "Paris", "What is the capital of Italy?": "Rome"}
 WIDE, PHONE = (1200, 760), (390, 800)
 SIDE = "Settings, session and code"
 
@@ -37,11 +37,12 @@ def chat(page: Page, key: str) -> None:
     page.get_by_label("API key").fill(key)
     page.get_by_role("button", name="Open").click()
     entry = page.get_by_role("textbox", name="Your message")
-    for number, question in enumerate(QUESTIONS, start=1):
+    for number, (question, answer) in enumerate(QUESTIONS.items(), start=1):
         entry.fill(question)
         entry.press("Enter")
         expect(page.locator("#chat .bot-row")).to_have_count(number)
         expect(page.locator("#chat .bot-row").last).to_contain_text("tokens")
+        expect(page.locator("#chat .bot-row").last).to_contain_text(answer)  # no picture of nonsense
         expect(page.get_by_role("button", name="Send")).to_be_visible()
     page.evaluate("document.activeElement.blur()")
     page.mouse.move(5, 400)

@@ -61,6 +61,9 @@ class Engine(Protocol):
     def phase(self, line: str) -> str | None:
         """The phase that a line of the engine's log announces; a hint for people, never the state."""
 
+    def lost(self, pid: int) -> bool:
+        """Whether the engine started as `pid` has lost a process that it needs, and only waits for it in vain."""
+
     def explain(self, log_tail: str, exit_code: int | None, ready: bool, elapsed_s: float) -> Diagnosis:
         """Why the engine ended, from the end of its log and its exit code (negative: a signal)."""
 

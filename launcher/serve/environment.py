@@ -31,7 +31,8 @@ def inside(command: Command, plan: Plan, runtime: Path, variables: Mapping[str, 
     """
     environment = plan.environment
     kept = {k: v for k, v in variables.items() if k not in _WITHHELD and not k.startswith("LAUNCHER_")}
-    added = {"PYTHONNOUSERSITE": "1", **command.env, **environment.env}
+    # The engine's own come last: a site must not switch prompts into the log by accident.
+    added = {"PYTHONNOUSERSITE": "1", **environment.env, **command.env}
     if plan.engine == "simulated":  # part of the launcher itself: it needs nobody's environment
         return Command(command.argv, {**kept, **added})
     if environment.kind == "container":

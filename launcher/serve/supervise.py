@@ -43,6 +43,7 @@ _ANY = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound
 _TICK_S = 0.5
 _PROBE_EVERY_S = 60.0
 _END_EVERY_S = 300.0
+_LOST_EVERY_S = 5.0
 _PROBE_TIMEOUT_S = 60.0
 _ENGINE_GRACE_S = 10.0  # Slurm's KillWait is 30 s by default; the rest of the ending needs its share
 _LAST_MINUTES_S = 300.0
@@ -119,6 +120,7 @@ class _Session:
                 asyncio.create_task(self._guard(work))
                 for work in (
                     self._watch_engine(),
+                    self._watch_lost(),
                     self._become_ready(),
                     self._watch_clock(),
                     self._watch_end(),
@@ -215,6 +217,18 @@ class _Session:
             trouble(log_tail, code)
             or self._engine_module.explain(log_tail, code, self._ready_at > 0, elapsed_s)
         )
+
+    async def _watch_lost(self) -> None:
+        # vLLM can wait for a process of its own that has died, without a word and without an end.
+        assert self._engine is not None
+        seen = 0
+        while seen < 2:  # twice: the first may be a process that is just being replaced
+            await asyncio.sleep(_LOST_EVERY_S)
+            seen = seen + 1 if await asyncio.to_thread(self._engine_module.lost, self._engine.pid) else 0
+        if self._engine.exit_code is None:
+            elapsed_s = time.time() - self._started_at
+            log_tail = tail(self._paths.engine_log)
+            self._over(self._engine_module.explain(log_tail, None, self._ready_at > 0, elapsed_s))
 
     async def _become_ready(self) -> None:
         page = asyncio.create_task(self._guard(self._start_page()))

@@ -60,6 +60,11 @@ def phase(line: str) -> str | None:
     return next((name for mark, name in _PHASES if mark in line), None)
 
 
+def lost(pid: int) -> bool:
+    """It is one process; its end is seen by itself."""
+    return False
+
+
 def explain(log_tail: str, exit_code: int | None, ready: bool, elapsed_s: float) -> Diagnosis:
     """The last exception in the log, else how the process ended."""
     when = "while it was in use" if ready else "before it was ready"
