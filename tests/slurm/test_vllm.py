@@ -13,6 +13,7 @@ from typing import Any
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 
 from tests.site import Site
 from tests.slurm.cluster import Cluster
@@ -52,12 +53,14 @@ def ready(site: Site, users: People) -> Iterator[dict[str, Any]]:
 def test_the_model_answers(site: Site, ready: dict[str, Any]) -> None:
     assert ready["state"] == "READY", ready
     assert [phase["name"] for phase in ready["phases"]][-1] == "probe"
-    question = [{"role": "user", "content": "What is the capital of France?"}]
+    question: list[ChatCompletionMessageParam] = [
+        {"role": "user", "content": "What is the capital of France?"}
+    ]
     with openai.OpenAI(base_url=ready["base_url"], api_key=site.key(ready)) as client:
         assert [model.id for model in client.models.list()] == ["tiny-chat"]
-        answer = client.chat.completions.create(model="tiny-chat", messages=question)  # type: ignore[call-overload] # a plain dict
-        assert "Paris" in answer.choices[0].message.content
-        chunks = client.chat.completions.create(model="tiny-chat", messages=question, stream=True)  # type: ignore[call-overload] # a plain dict
+        answer = client.chat.completions.create(model="tiny-chat", messages=question)
+        assert "Paris" in (answer.choices[0].message.content or "")
+        chunks = client.chat.completions.create(model="tiny-chat", messages=question, stream=True)
         pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
         assert "Paris" in "".join(pieces)
         assert len(pieces) > 3
