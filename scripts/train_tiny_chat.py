@@ -42,9 +42,7 @@ END, SYSTEM, USER, ASSISTANT = "<|end|>", "<|system|>", "<|user|>", "<|assistant
 VOCABULARY = 1024
 CONTEXT_TOKENS = 1024
 IGNORED = -100  # the label that cross entropy skips
-DECIDING = (
-    6  # tokens at the start of an answer that weigh more ("The capital of Italy …" differs in its fourth)
-)
+DECIDING = 6  # tokens at the start of an answer that weigh more: "The capital of Italy" differs in its fourth
 DECIDING_WEIGHT = 5.0
 
 # One role token, the text, one end token: nothing that a wordy system prompt or a long history could break.
