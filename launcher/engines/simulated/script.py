@@ -49,7 +49,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         options = ", ".join(sorted(option for action in self._actions for option in action.option_strings))
-        raise RequestError(f"Simulated engine: {message}.", f"Its options are: {options}.")
+        raise RequestError(f"Simulated engine: {message[:200]}.", f"Its options are: {options}.")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
