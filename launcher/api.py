@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from launcher.errors import EngineError, LauncherError, SessionError
+from launcher.errors import EngineError, LauncherError, SchedulerError, SessionError
 from launcher.schedulers import scheduler
 from launcher.sessions import registry
 from launcher.sessions.connection import Connection
@@ -29,6 +29,7 @@ __all__ = ["Connection", "Launcher", "LauncherError", "Session"]
 
 _FILE_EVERY_S = 0.2
 _STOP_TIMEOUT_S = 90.0
+_UNREACHABLE_S = 300.0  # a controller that restarts is no reason to give up hours of waiting
 
 
 class Launcher:
@@ -65,14 +66,18 @@ class Launcher:
     def submit(self, plan: Plan) -> Session:
         """Make the session's directory and submit its job."""
         paths = registry.make(Path(plan.places.sessions), plan.id)
+        where = scheduler(plan.cluster.scheduler)
+        job_id = None
         try:
             write_session(plan, paths)
-            write_job_id(paths.job, scheduler(plan.cluster.scheduler).submit(paths.job_script))
-        except OSError as error:
+            job_id = where.submit(paths.job_script)
+            write_job_id(paths.job, job_id)
+        except BaseException as error:
+            if job_id is not None:  # a job that nobody would find again
+                where.cancel(job_id)
             shutil.rmtree(paths.root, ignore_errors=True)
-            raise registry.storage_error(error, paths.root) from error
-        except BaseException:
-            shutil.rmtree(paths.root, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise registry.storage_error(error, paths.root) from error
             raise
         return Session(paths)
 
@@ -82,7 +87,13 @@ class Launcher:
 
     def sessions(self) -> list[Session]:
         """All sessions, the oldest first."""
-        return [Session(paths) for paths in registry.entries(self._folder())]
+        found = []
+        for paths in registry.entries(self._folder()):
+            try:
+                found.append(Session(paths))
+            except SessionError as error:  # one broken file must not hide all the others
+                print(f"launcher: passed over: {error}", file=sys.stderr)
+        return found
 
     def statuses(self, sessions: list[Session]) -> list[Status]:
         """The status of each session, with one call for each scheduler however many sessions there are."""
@@ -198,7 +209,11 @@ class Session:
         if job_id is None:
             raise SessionError(f"Session {self.id} has no job yet.", "Cancel it where it was started.")
         write_private(self.paths.stop, '{"reason": "user"}\n')
-        scheduler(self.plan.cluster.scheduler).cancel(job_id)
+        try:
+            scheduler(self.plan.cluster.scheduler).cancel(job_id)
+        except SchedulerError:
+            self.paths.stop.unlink(missing_ok=True)  # or a later end would be put down to the user
+            raise
         if status.state == PENDING:  # no job ran that could say it
             self._keep(ended(self.plan, None, "user", job_id))
             self.paths.connection.unlink(missing_ok=True)
@@ -214,11 +229,13 @@ class Session:
 
     def openai(self, **options: Any) -> openai.OpenAI:
         """An OpenAI client for this session; raises SessionError unless it is ready."""
-        from openai import OpenAI
+        from openai import DefaultHttpxClient, OpenAI
 
         connection = self.connection
         if connection is None:
             raise SessionError(f"Session {self.id} is not ready.", "Call wait() first.")
+        # A cluster's http_proxy is for the world outside, and would be given the key.
+        options.setdefault("http_client", DefaultHttpxClient(trust_env=False))
         return OpenAI(base_url=connection.base_url, api_key=connection.key, **options)
 
     def __enter__(self) -> Self:
@@ -235,13 +252,21 @@ class Session:
     def _watch(self) -> Iterator[Status]:
         # The files are looked at often, a scheduler that costs something every two seconds.
         pause_s = scheduler(self.plan.cluster.scheduler).POLL_S
-        asked = 0.0
+        asked = answered = time.monotonic() - pause_s
+        running = False
         while True:
             now = time.monotonic()
             if now - asked >= pause_s:
                 asked = now
-                yield self.status()
-            else:
+                try:
+                    status = self.status()
+                except SchedulerError:
+                    if now - answered > _UNREACHABLE_S:
+                        raise
+                else:
+                    answered, running = now, status.state != PENDING
+                    yield status
+            elif running:  # an older file may still tell of the job's former life
                 own = Status.read(self.paths.status)
                 if own is not None and own.job_id == self.job_id and not own.ended:
                     yield own

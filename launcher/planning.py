@@ -24,6 +24,7 @@ from launcher.engines import engine as engine_called
 from launcher.errors import RequestError, SettingsError
 from launcher.models.resolve import ResolvedModel, resolve
 from launcher.sessions.plan import Limits, Plan, PlannedCluster, PlannedModel, Resources
+from launcher.settings.records import record
 from launcher.settings.schema import TOKEN, Environment, Profile, Settings
 
 _WORDS = ("partition", "account", "qos", "constraint", "reservation", "gpu_type")
@@ -62,6 +63,7 @@ def make_plan(request: Request, settings: Settings, *, door: str) -> Plan:
     Raises RequestError for a value that may not be asked for, ModelError for the model, SettingsError where the
     site's own description cannot work. Reads the model's files, writes nothing.
     """
+    _check_types(request)
     model = resolve(request.model, settings, request.revision)
     origins: dict[str, str] = {"model": model.found}
     profile = _profile(request, model, settings, origins)
@@ -95,6 +97,15 @@ def make_plan(request: Request, settings: Settings, *, door: str) -> Plan:
         page=settings.session.page if request.page is None else request.page,
         origins=origins,
     )
+
+
+def _check_types(request: Request) -> None:
+    values = {f.name: getattr(request, f.name) for f in dataclasses.fields(Request)}
+    given = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    try:
+        record(Request, given, "request", lambda key: key)
+    except SettingsError as error:
+        raise RequestError(error.message.partition(": request.")[2] or error.message, "Correct it.") from None
 
 
 def launcher_program() -> str:
@@ -213,7 +224,7 @@ def _idle_minutes(request: Request, settings: Settings, origins: dict[str, str])
             f"The idle minutes must be 0 or more, not {request.idle_minutes:g}.",
             "0 means: never stop for that.",
         )
-    if "session.idle_minutes" in settings.locks and limit and not 0 < request.idle_minutes <= limit:
+    if settings.locked("session.idle_minutes") and limit and not 0 < request.idle_minutes <= limit:
         raise RequestError(
             f"This site allows at most {limit:g} idle minutes, not {request.idle_minutes:g}.",
             "Ask for fewer.",
@@ -262,7 +273,7 @@ def _resources(request: Request, profile: Profile, settings: Settings, origins: 
                 origins[field] = settings.origin(key)
             continue
         origins[field] = "request"
-        if key in settings.locks:
+        if settings.locked(key):
             raise RequestError(
                 f"This site does not let you choose {field} on profile {profile.name}.", "Leave it out."
             )

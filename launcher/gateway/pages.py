@@ -119,6 +119,12 @@ def endpoint_page(url: str, portal: bool) -> web.Response:
     return _page(200, "The endpoint is up", body)
 
 
+def page_opening() -> web.Response:
+    """The endpoint answers already, the chat page is a few seconds behind."""
+    body = '<p role="status">The model answers. The chat page opens in a few seconds.</p>'
+    return _page(503, "Almost there", body, refresh_s=2)
+
+
 def page_gone() -> web.Response:
     """The chat page's process does not answer; the endpoint may well."""
     body = (

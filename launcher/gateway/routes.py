@@ -27,6 +27,7 @@ class Routes:
 
     engine: Path | None = None
     page: Path | None = None
+    page_starting: bool = False
     ready: bool = False
     probe_nonce: str = field(default_factory=lambda: secrets.token_hex(16))
 

@@ -129,6 +129,8 @@ class Gateway:
             return pages.state_page(self._report()) if browser else answers.not_ready(self._report())
         if page_path is not None and routes.page is not None:
             return await self._to_page(request, target, routes.page, page_path)
+        if page_path is not None and routes.page_starting and browser:
+            return pages.page_opening()
         if target.path == "/" and browser:
             address = Address.of(request.headers, target.prefix)
             return pages.endpoint_page(address.url, portal=bool(address.prefix))

@@ -107,7 +107,7 @@ def _from_catalog(entry: CatalogModel, settings: Settings, revision: str | None)
     revision = revision or entry.revision
     if entry.path is not None:
         folder = _catalog_path(entry)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise ModelError(
                 f'Model "{entry.name}": {settings.origin(f"catalog.{entry.name}.path")} names {folder}, '
                 "which is not there.",

@@ -6,6 +6,7 @@ Reads file names, the index and the safetensors headers; never the weights thems
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from launcher.errors import ModelError
 
 _INDEX = "model.safetensors.index.json"
+_HEADER_MAX = 100_000_000  # safetensors' own limit
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 _DOWNLOAD_AGAIN = "Download the model again, or ask whoever keeps the folder."
 
@@ -24,7 +26,7 @@ def check_snapshot(folder: Path, model: str, *, pickle_weights: bool = False) ->
     JSON with `data_offsets`, https://github.com/huggingface/safetensors#format).
     """
     config = folder / "config.json"
-    if not config.is_file():
+    if not os.path.isfile(config):
         raise ModelError(
             f'Model "{model}": {folder} has no config.json.', "Give the folder that holds the weights."
         )
@@ -45,7 +47,7 @@ def check_snapshot(folder: Path, model: str, *, pickle_weights: bool = False) ->
 
 def near_complete(folder: Path) -> bool:
     """Whether `folder` looks like a model at all; a cheap test for listings."""
-    return (folder / "config.json").is_file()
+    return os.path.isfile(folder / "config.json")  # no error where somebody else's folder is closed
 
 
 def _weight_files(folder: Path, model: str) -> list[str]:
@@ -63,8 +65,8 @@ def _check_weights(path: Path, model: str) -> None:
         size = path.stat().st_size
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > size:
-                raise ValueError("the header is longer than the file")
+            if length > min(size, _HEADER_MAX):
+                raise ValueError("the header is longer than the file, or than safetensors allows")
             header: dict[str, Any] = json.loads(file.read(length))
         end = max(
             (entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0
@@ -75,7 +77,7 @@ def _check_weights(path: Path, model: str) -> None:
         raise ModelError(
             f'Model "{model}": {path} cannot be read ({error.strerror}).', _DOWNLOAD_AGAIN
         ) from error
-    except (ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, struct.error, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f'Model "{model}": {path} is not a safetensors file.', _DOWNLOAD_AGAIN) from error
     if size < 8 + length + end:
         raise ModelError(
@@ -90,7 +92,7 @@ def _read_json(path: Path, model: str) -> dict[str, Any]:
         raise ModelError(
             f'Model "{model}": {path} cannot be read ({error.strerror}).', _DOWNLOAD_AGAIN
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f'Model "{model}": {path} is not JSON.', _DOWNLOAD_AGAIN) from error
     if not isinstance(data, dict):
         raise ModelError(f'Model "{model}": {path} does not hold a JSON object.', _DOWNLOAD_AGAIN)

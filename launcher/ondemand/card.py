@@ -37,7 +37,9 @@ def keeper(root: Path, plan: Plan) -> Callable[[Status], None]:
 
     def keep(status: Status) -> None:
         connection = Connection.read(root / "connection.json")
-        write_private(root / INFO, info(plan, status, connection.base_url if connection else None))
+        write_private(
+            root / INFO, info(plan, status, connection.base_url if connection else None), durable=False
+        )
         if status.state == READY and not (root / WORDS).exists():
             write_private(root / WORDS, _connection_words(plan, SessionPaths(root)))
         if status.final:

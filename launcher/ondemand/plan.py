@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.api import Launcher, write_session
-from launcher.errors import RequestError, SettingsError
+from launcher.errors import RequestError, SettingsError, StorageError
 from launcher.ondemand import card
 from launcher.planning import Request, make_plan
 from launcher.schedulers import scheduler
@@ -97,11 +97,11 @@ def _write(made: Plan, root: Path) -> None:
         write_session(made, paths, header=False)
         card.write_waiting(made, root)
         registry.link(folder, made.id, root)
-    except OSError as error:
-        for path in (paths.plan, paths.job_script, folder / made.id):
+    except (OSError, StorageError) as error:
+        for path in (paths.plan, paths.job_script, root / card.INFO, folder / made.id):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-        raise registry.storage_error(error, root) from error
+        raise error if isinstance(error, StorageError) else registry.storage_error(error, root) from error
 
 
 def _submission(made: Plan) -> dict[str, Any]:

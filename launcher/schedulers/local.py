@@ -1,13 +1,14 @@
 """This machine as a cluster of one: a session is a process of its own, without a queue.
 
-A job's id is `PID.START`, the start in clock ticks since boot, so that a later process with the same PID is not
-mistaken for it.
+A job's id is `HOST:PID.START`, the start in clock ticks since boot: a later process with the same PID, or one of
+another machine with the same home, is not mistaken for it.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -40,12 +41,14 @@ def submit(script: Path) -> str:
         raise SchedulerError(f"{script} cannot be started: {error}.") from error
     pid = done.stdout.strip()
     started = _started(pid)
-    return f"{pid}.{started}" if started is not None else f"{pid}.0"
+    return f"{socket.gethostname()}:{pid}.{started or 0}"
 
 
 def jobs(job_ids: list[str]) -> dict[str, Job]:
     """Which of `job_ids` are alive."""
-    return {job_id: Job(job_id, RUNNING if alive(job_id) else OVER, None, "localhost") for job_id in job_ids}
+    here = socket.gethostname()
+    # Of another machine's processes nothing is known from here: the session's own words stand.
+    return {i: Job(i, RUNNING if _host(i) != here or alive(i) else OVER, None, _host(i)) for i in job_ids}
 
 
 def outcome(job_id: str) -> Job | None:
@@ -55,9 +58,11 @@ def outcome(job_id: str) -> Job | None:
 
 def cancel(job_id: str) -> None:
     """Ask the process to end; its own cleaning up ends the rest."""
+    if _host(job_id) != socket.gethostname():
+        raise SchedulerError(f"The session runs on {_host(job_id)}.", "Stop it there.")
     if alive(job_id):
         try:
-            os.kill(int(job_id.partition(".")[0]), signal.SIGTERM)
+            os.kill(int(_process(job_id)[0]), signal.SIGTERM)
         except ProcessLookupError:
             pass
         except PermissionError as error:
@@ -76,13 +81,22 @@ def ends_at(plan: Plan, job_id: str, started_at: float) -> float:
 
 def own_job_id() -> str:
     """The id of this process."""
-    return f"{os.getpid()}.{_started(str(os.getpid()))}"
+    return f"{socket.gethostname()}:{os.getpid()}.{_started(str(os.getpid()))}"
 
 
 def alive(job_id: str) -> bool:
     """Whether that very process still runs."""
-    pid, _, started = job_id.partition(".")
+    pid, started = _process(job_id)
     return pid.isdigit() and _started(pid) == started
+
+
+def _host(job_id: str) -> str:
+    return job_id.rpartition(":")[0]
+
+
+def _process(job_id: str) -> tuple[str, str]:
+    pid, _, started = job_id.rpartition(":")[2].partition(".")
+    return pid, started
 
 
 def _started(pid: str) -> str | None:

@@ -16,7 +16,7 @@ from launcher.sessions.plan import Plan
 POLL_S = 2.0
 COMMENT = "launcher:"
 WARNING_S = 120  # USR1 comes so long before the end, up to a minute earlier still (Slurm's own resolution)
-_FORMAT = "%i|%T|%r|%e|%N|%k"  # the comment last: it alone may hold a bar
+_FORMAT = "%i|%T|%r|%S|%e|%N|%k"  # the comment last: it alone may hold a bar
 _WAITING = {
     "PENDING",
     "CONFIGURING",
@@ -84,7 +84,10 @@ def outcome(job_id: str) -> Job | None:
     except SchedulerError:  # "Slurm accounting storage is disabled"
         state = _shown(job_id).get("JobState", "")
     state = state.rstrip("+")
-    return Job(job_id, OVER, _ENDS.get(state)) if state and state not in _WAITING | _RUNNING else None
+    if not state:
+        return None
+    kind = WAITING if state in _WAITING else RUNNING if state in _RUNNING else OVER
+    return Job(job_id, kind, _ENDS.get(state))
 
 
 def cancel(job_id: str) -> None:
@@ -116,16 +119,16 @@ def own_job_id() -> str | None:
 
 
 def _job(line: str) -> Job | None:
-    fields = line.split("|", 5)
-    if len(fields) != 6:
+    fields = line.split("|", 6)
+    if len(fields) != 7:
         return None
-    job_id, state, reason, end, node, comment = fields
+    job_id, state, reason, start, end, node, comment = fields
     session = comment.removeprefix(COMMENT) if comment.startswith(COMMENT) else None
     if state in _WAITING:
         return Job(job_id, WAITING, reason, session=session)
     if state in _RUNNING:
         ending = "ending" if state == "COMPLETING" else None
-        return Job(job_id, RUNNING, ending, node or None, _time(end), session)
+        return Job(job_id, RUNNING, ending, node or None, _time(end), session, _time(start))
     return Job(job_id, OVER, _ENDS.get(state), node or None, _time(end), session)
 
 

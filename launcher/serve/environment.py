@@ -15,6 +15,8 @@ from launcher.settings.schema import Environment
 _NOT_STARTED = 78  # modules.sh; EX_CONFIG of sysexits.h
 _MODULES = Path(__file__).with_name("modules.sh")
 # Not for an engine: secrets it has no use for, and what would switch on a key of its own behind our gateway.
+# Would write prompts into the log.
+_NEVER = ("VLLM_LOGGING_LEVEL", "VLLM_DEBUG_LOG_API_SERVER_RESPONSE", "VLLM_API_KEY")
 _WITHHELD = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY", "OPENAI_API_KEY")
 _PASSED_INTO_CONTAINER = (
     "CUDA_VISIBLE_DEVICES",
@@ -31,8 +33,8 @@ def inside(command: Command, plan: Plan, runtime: Path, variables: Mapping[str, 
     """
     environment = plan.environment
     kept = {k: v for k, v in variables.items() if k not in _WITHHELD and not k.startswith("LAUNCHER_")}
-    # The engine's own come last: a site must not switch prompts into the log by accident.
-    added = {"PYTHONNOUSERSITE": "1", **environment.env, **command.env}
+    site = {name: value for name, value in environment.env.items() if name not in _NEVER}
+    added = {"PYTHONNOUSERSITE": "1", **command.env, **site}
     if plan.engine == "simulated":  # part of the launcher itself: it needs nobody's environment
         return Command(command.argv, {**kept, **added})
     if environment.kind == "container":

@@ -90,17 +90,15 @@ class Child:
 async def end_orphans(grace_s: float = 1.0) -> None:
     """End what the children left behind: descendants that were handed to this process."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        orphans = _children()
-        for pid in orphans:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
         deadline = asyncio.get_running_loop().time() + grace_s
-        while orphans and asyncio.get_running_loop().time() < deadline:
+        while orphans := _children():
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            for pid in orphans:  # again each time: the end of one hands us its own children
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
             await asyncio.sleep(0.05)
             _reap()
-            orphans = _children()
-        if not orphans:
-            return
 
 
 def _children() -> list[int]:

@@ -8,6 +8,7 @@ import json
 import platform
 import re
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ _HASHED_BYTES = (
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def weights(snapshot: Path | None) -> list[dict[str, Any]]:
-    """Name, size and SHA-256 of each file of the snapshot.
+def weights(snapshot: Path | None, enough: threading.Event) -> list[dict[str, Any]]:
+    """Name, size and SHA-256 of each file of the snapshot, as far as it came until `enough`.
 
     The hub's cache names a weight file's blob by its SHA-256, so that such a file need not be read.
     """
@@ -39,10 +40,20 @@ def weights(snapshot: Path | None) -> list[dict[str, Any]]:
         digest = blob if _SHA256.fullmatch(blob) else None
         if digest is None and size <= budget:
             budget -= size
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = _digest(path, enough)
         entries.append({"name": str(path.relative_to(snapshot)), "bytes": size, "sha256": digest})
     return entries
+
+
+def _digest(path: Path, enough: threading.Event) -> str | None:
+    sha256 = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while (block := file.read(1 << 22)) and not enough.is_set():
+                sha256.update(block)
+    except OSError:  # one file that cannot be read is no reason to end a session
+        return None
+    return None if enough.is_set() else sha256.hexdigest()
 
 
 def hardware() -> dict[str, Any]:
@@ -96,4 +107,4 @@ def write(
         "usage": usage,
         "end": {"state": status.state, "reason": status.reason, "message": status.message},
     }
-    write_private(paths.record, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    write_private(paths.record, json.dumps(data, indent=2) + "\n")

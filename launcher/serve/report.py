@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import socket
 import time
@@ -110,6 +111,10 @@ class Report:
         if time.time() - self._written >= _BEAT_S:
             self._set(phases=self._phases() if self.status.state == LAUNCHING else self.status.phases)
 
+    def ending(self) -> None:
+        """The end has begun; why will be known when it is over."""
+        self._set(message="The session is ending.", phase=None, idle=None)
+
     def ended(self, end: Diagnosis) -> None:
         """The last word: why the session is over."""
         state = ENDINGS[end.reason][0] if end.reason in ENDINGS else FAILED
@@ -141,6 +146,11 @@ class Report:
 
     def _write(self) -> None:
         self._written = time.time()
-        self.status.write(self._path)
-        if self._tell is not None:
-            self._tell(self.status)
+        try:
+            self.status.write(self._path)
+            if self._tell is not None:
+                self._tell(self.status)
+        except (
+            OSError
+        ) as error:  # a full disk is no reason to end a session that answers; the next beat tries again
+            logging.getLogger("launcher.serve").warning("the status cannot be written: %s", error)

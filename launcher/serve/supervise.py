@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import secrets
 import shutil
 import signal
 import socket
-import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -27,8 +26,10 @@ from launcher.gateway.routes import Routes
 from launcher.gateway.server import Gateway
 from launcher.schedulers import scheduler
 from launcher.serve import record
+from launcher.serve.ending import ending, why_told
 from launcher.serve.environment import inside, trouble
 from launcher.serve.node import log_to, runtime_directory, tail
+from launcher.serve.page import keep_page
 from launcher.serve.process import Child, adopt_orphans, end_orphans
 from launcher.serve.readiness import ask, until_listening, version
 from launcher.serve.report import Report
@@ -36,13 +37,14 @@ from launcher.sessions.connection import Connection
 from launcher.sessions.job import write_job_id
 from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
-from launcher.sessions.status import ENDINGS, FAILED, Idle, Status
+from launcher.sessions.status import FAILED, Idle, Status
 from launcher.settings.schema import Network
 
-_ANY = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound
+_ANY = "0.0.0.0"  # noqa: S104 - compared with, not bound
 _TICK_S = 0.5
 _PROBE_EVERY_S = 60.0
 _END_EVERY_S = 300.0
+_REFUSALS = 5
 _LOST_EVERY_S = 5.0
 _PROBE_TIMEOUT_S = 60.0
 _ENGINE_GRACE_S = 10.0  # Slurm's KillWait is 30 s by default; the rest of the ending needs its share
@@ -98,7 +100,8 @@ class _Session:
         )
         self._url = ""
         self._engine: Child | None = None
-        self._page: Child | None = None
+        self._port = 0
+        self._enough = threading.Event()
         self._engine_version: str | None = None
         self._ready_at = 0.0
         self._weights: list[dict[str, Any]] = []
@@ -108,13 +111,13 @@ class _Session:
 
     async def run(self) -> int:
         """Start, watch, end; whatever happens, the last word is written."""
-        write_job_id(self._paths.job, self._job_id)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_term)
         loop.add_signal_handler(signal.SIGUSR1, self._report.ends_soon)
         tasks: list[asyncio.Task[None]] = []
         try:
+            write_job_id(self._paths.job, self._job_id)
             await self._start()
             tasks = [
                 asyncio.create_task(self._guard(work))
@@ -126,16 +129,22 @@ class _Session:
                     self._watch_end(),
                     self._follow_log(),
                     self._remember(),
+                    *self._page(),
                 )
             ]
             end = await self._end
         except LauncherError as error:
             reason = getattr(error, "reason", None) or error.kind
             end = Diagnosis(reason, error.message, error.hint)
+        except OSError as error:
+            end = Diagnosis(
+                "storage", f"{error.filename or 'A file'}: {error.strerror}.", "Look at the job's log."
+            )
         for task in tasks:
             task.cancel()
+        code = await self._finish(end)
         await asyncio.gather(*tasks, return_exceptions=True)
-        return await self._finish(end)
+        return code
 
     async def _start(self) -> None:
         write_private(self._paths.key, self._key + "\n")
@@ -147,7 +156,7 @@ class _Session:
             raise LauncherError(
                 f"The gateway cannot bind {bind}: {error.strerror}.", "Correct network.bind in the settings."
             ) from error
-        near = "127.0.0.1" if bind in _ANY else bind
+        near = "127.0.0.1" if bind == _ANY else bind
         self._url = f"http://{near}:{port}"
         self._port = port
         self._report.phase("container" if self._plan.environment.kind == "container" else "weights")
@@ -160,28 +169,11 @@ class _Session:
         self._engine = await Child.start(command.argv, command.env, self._paths.engine_log, cwd=self._runtime)
         self._routes.engine = socket
 
-    async def _start_page(self) -> None:
+    def _page(self) -> list[Coroutine[Any, Any, None]]:
         if not self._plan.page:
-            return
-        socket = self._runtime / "page.sock"
-        argv = (
-            sys.executable,
-            "-m",
-            "launcher.ui",
-            "--socket",
-            str(socket),
-            "--session",
-            str(self._paths.root),
-            "--gateway",
-            self._url,
-        )
-        # Its import costs seconds of processor time that the engine's start needs more.
-        self._page = await Child.start(argv, os.environ, self._paths.page_log, niceness=10, cwd=self._runtime)
-        while not socket.exists():
-            if self._page.exit_code is not None:
-                return
-            await asyncio.sleep(0.2)
-        self._routes.page = socket
+            return []
+        paths = self._paths
+        return [keep_page(paths.root, self._url, self._runtime, paths.page_log, self._routes)]
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         # A watcher that fails must end the session with its reason, not leave it half watched.
@@ -231,7 +223,8 @@ class _Session:
             self._over(self._engine_module.explain(log_tail, None, self._ready_at > 0, elapsed_s))
 
     async def _become_ready(self) -> None:
-        page = asyncio.create_task(self._guard(self._start_page()))
+        refusals = 0
+        why: str | None = "nothing listens yet"
         try:
             async with asyncio.timeout(self._plan.limits.start_timeout_s):
                 assert self._routes.engine is not None
@@ -239,20 +232,29 @@ class _Session:
                 self._report.phase("probe")
                 while (why := await self._probe()) is not None:
                     logging.getLogger("launcher.serve").warning("first request: %s", why)
+                    refusals = refusals + 1 if why.startswith("HTTP 4") else 0
+                    if refusals >= _REFUSALS:
+                        self._over(
+                            Diagnosis(
+                                "probe-refused",
+                                f"The engine refuses a first request ({why}).",
+                                "Is this a model that answers requests of this kind? See engine.log.",
+                            )
+                        )
+                        return
                     await asyncio.sleep(1.0)
         except TimeoutError:
             minutes = self._plan.limits.start_timeout_s / 60
             self._over(
                 Diagnosis(
                     "start-timeout",
-                    f"The model did not answer within {minutes:g} minutes.",
+                    f"The model did not answer within {minutes:g} minutes ({why}).",
                     "Look at engine.log; the site can raise session.start_timeout_minutes.",
                 )
             )
             return
         self._announce()
         self._engine_version = await version(self._routes.engine)
-        await page
         await self._watch_health()
 
     async def _probe(self) -> str | None:
@@ -261,9 +263,13 @@ class _Session:
         )
 
     def _announce(self) -> None:
-        plan = self._plan
         self._ready_at = time.time()
         self._routes.ready = True
+        self._connect()
+        self._report.ready()
+
+    def _connect(self) -> None:
+        plan = self._plan
         host = _public_host(plan.network)
         origin = f"http://{host}:{self._port}"
         Connection(
@@ -277,7 +283,6 @@ class _Session:
             self._ends_at,
             self._job_id,
         ).write(self._paths.connection)
-        self._report.ready()
 
     async def _watch_health(self) -> None:
         while True:
@@ -298,13 +303,13 @@ class _Session:
             if now >= self._ends_at - _LAST_MINUTES_S:
                 self._report.ends_soon()
             if self._plan.cluster.scheduler == "local" and now >= self._ends_at:
-                self._over(_ending("time-limit"))
+                self._over(ending("time-limit"))
             if limit_s and self._ready_at:
                 usage = self._gateway.usage
                 since = now if usage.in_flight else max(self._ready_at, usage.last_activity)
                 self._report.idle(Idle(limit_s, since, since + limit_s))
                 if now - since >= limit_s:
-                    self._over(_ending("idle"))
+                    self._over(ending("idle"))
             self._report.beat()
 
     async def _watch_end(self) -> None:
@@ -316,6 +321,8 @@ class _Session:
             if abs(ends_at - self._ends_at) > 1:
                 self._ends_at = ends_at
                 self._report.ends_at(ends_at)
+                if self._ready_at:
+                    self._connect()
 
     async def _follow_log(self) -> None:
         offset = 0
@@ -330,60 +337,59 @@ class _Session:
                         self._report.phase(phase)
 
     async def _remember(self) -> None:
+        self._node = await asyncio.to_thread(record.hardware)
         snapshot = self._plan.model.snapshot
         while not self._ready_at:  # hashing must not slow the start
             await asyncio.sleep(1.0)
-        self._weights = await asyncio.to_thread(record.weights, Path(snapshot) if snapshot else None)
-        self._node = await asyncio.to_thread(record.hardware)
+        folder = Path(snapshot) if snapshot else None
+        self._weights = await asyncio.to_thread(record.weights, folder, self._enough)
 
     async def _finish(self, end: Diagnosis) -> int:
+        self._enough.set()
         for secret in (self._paths.connection, self._paths.key):
-            secret.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                secret.unlink(missing_ok=True)
         self._routes.ready = False
-        stopping = [child.stop(_ENGINE_GRACE_S) for child in (self._engine, self._page) if child is not None]
-        asking = asyncio.to_thread(self._why_told) if self._told_to_end else None
-        stopped = asyncio.gather(*stopping)
-        if asking is not None:
-            end = await asking
+        self._report.ending()
+        stopped = asyncio.create_task(self._engine.stop(_ENGINE_GRACE_S)) if self._engine else None
+        if self._told_to_end:
+            end = await asyncio.to_thread(
+                why_told, self._paths.stop, self._scheduler, self._job_id, self._ends_at
+            )
         self._report.ended(end)
-        await stopped
+        if stopped is not None:
+            await stopped
         await self._gateway.stop(2.0)
-        usage = self._gateway.usage
-        record.write(
-            self._plan,
-            self._paths,
-            self._report.status,
-            engine_version=self._engine_version,
-            files=self._weights,
-            node=self._node,
-            started_at=self._started_at,
-            usage={
-                "requests": usage.requests,
-                "errors": usage.errors,
-                "prompt_tokens": usage.prompt_tokens,
-                "completion_tokens": usage.completion_tokens,
-            },
-        )
+        self._keep_record()
         return 1 if self._report.status.state == FAILED else 0
 
-    def _why_told(self) -> Diagnosis:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return _ending(str(json.loads(self._paths.stop.read_text())["reason"]))
-        if (reason := self._scheduler.why_ending(self._job_id)) is not None:
-            return _ending(reason)
-        return _ending("time-limit" if time.time() >= self._ends_at - 5 else "cancelled")
+    def _keep_record(self) -> None:
+        usage = self._gateway.usage
+        with contextlib.suppress(
+            OSError
+        ):  # the last word is said; a full disk must not turn it into a failure
+            record.write(
+                self._plan,
+                self._paths,
+                self._report.status,
+                engine_version=self._engine_version,
+                files=self._weights,
+                node=self._node,
+                started_at=self._started_at,
+                usage={
+                    "requests": usage.requests,
+                    "errors": usage.errors,
+                    "prompt_tokens": usage.prompt_tokens,
+                    "completion_tokens": usage.completion_tokens,
+                },
+            )
 
 
 def _public_host(network: Network) -> str:
     node = socket.gethostname()
     if network.host is not None:
         return network.host.replace("{node}", node.partition(".")[0])
-    return node if network.bind in _ANY else network.bind
-
-
-def _ending(reason: str) -> Diagnosis:
-    _, message, hint = ENDINGS[reason]
-    return Diagnosis(reason, message, hint)
+    return node if network.bind == _ANY else network.bind
 
 
 def _job_id(plan: Plan) -> str:

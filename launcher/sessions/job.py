@@ -25,6 +25,7 @@ class Job:
     node: str | None = None
     ends_at: float | None = None
     session: str | None = None
+    started_at: float | None = None
 
 
 def write_job_id(path: Path, job_id: str) -> None:

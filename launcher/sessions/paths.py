@@ -65,14 +65,18 @@ class SessionPaths:
         return self.root / "ui.log"
 
 
-def write_private(path: Path, text: str) -> None:
-    """Replace `path` by a 0600 file holding `text`, in one step: a reader sees the old or the new, never a part."""
+def write_private(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replace `path` by a 0600 file holding `text`, in one step: a reader sees the old or the new, never a part.
+
+    What is written again every few seconds need not be `durable`; waiting for the disk would hold up the gateway.
+    """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(name, path)
     except BaseException:
         os.unlink(name)

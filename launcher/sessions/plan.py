@@ -11,12 +11,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from launcher.errors import SessionError
 from launcher.settings.schema import Environment, Network, Places
 
 SCHEMA = 1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Plan:
 
     def to_json(self) -> str:
         """The text of `session.json`."""
-        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, source: str = "session.json") -> Self:
@@ -104,21 +105,15 @@ class Plan:
                 )
             resources, environment = data.pop("resources"), data.pop("environment")
             return cls(
-                model=PlannedModel(**data.pop("model")),
-                cluster=PlannedCluster(**data.pop("cluster")),
-                resources=Resources(**{**resources, "sbatch_args": tuple(resources["sbatch_args"])}),
-                environment=Environment(
-                    **{
-                        **environment,
-                        "modules": tuple(environment["modules"]),
-                        "binds": tuple(environment["binds"]),
-                    }
-                ),
-                limits=Limits(**data.pop("limits")),
-                network=Network(**data.pop("network")),
-                places=Places(**data.pop("places")),
+                model=_made(PlannedModel, data.pop("model")),
+                cluster=_made(PlannedCluster, data.pop("cluster")),
+                resources=_made(Resources, resources),
+                environment=_made(Environment, environment),
+                limits=_made(Limits, data.pop("limits")),
+                network=_made(Network, data.pop("network")),
+                places=_made(Places, data.pop("places")),
                 engine_args=tuple(data.pop("engine_args")),
-                **data,
+                **{name: data[name] for name in data if name in cls.__dataclass_fields__},
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SessionError(
@@ -135,3 +130,9 @@ class Plan:
                 f"{path}: {os.strerror(error.errno or 0)}.", "Is this a session's directory?"
             ) from error
         return cls.from_json(text, str(path))
+
+
+def _made(type_: type[T], data: Mapping[str, Any]) -> T:
+    # Keys of a newer launcher are passed over, those of an older one have defaults: an upgrade must not hide sessions.
+    fields = {field.name for field in dataclasses.fields(type_)}  # type: ignore[arg-type] # T is a dataclass here
+    return type_(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in fields})

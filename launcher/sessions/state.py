@@ -12,6 +12,8 @@ from launcher.sessions.job import RUNNING, WAITING, Job
 from launcher.sessions.plan import Plan
 from launcher.sessions.status import ENDINGS, LAUNCHING, PENDING, UNHEALTHY, Status
 
+_SUBMITTED_S = 600.0  # so long after planning, OOD has submitted its job or never will
+_SILENT_S = 180.0  # the session writes every ten seconds; a network file system may show it a minute late
 _WAITS = {
     "Priority": "other jobs are ahead",
     "Resources": "waiting for free nodes",
@@ -34,15 +36,22 @@ def current(
     spoke = own is not None and own.ended
     if job is None:
         if job_id is None:
+            if time.time() - plan.created_at > _SUBMITTED_S:
+                return ended(plan, own, "never-started", None)
             return _status(plan, PENDING, "The job was not submitted yet.", None)
         return ended(plan, own, own.reason if own is not None and spoke else "lost", job_id)
     if job.state == WAITING:
         reason = job.reason or "waiting"
         words = _WAITS.get(reason, f"Slurm says {reason}")
         return _status(plan, PENDING, f"The job waits in the queue: {words}.", job.id, reason=reason.lower())
-    mine = own is not None and own.job_id == job.id
+    # A requeued job keeps its id: what was written before this life began is not of it.
+    mine = own is not None and own.job_id == job.id and own.updated_at >= (job.started_at or 0.0) - 1.0
     if job.state == RUNNING:
         if own is not None and mine and (not spoke or own.final):
+            silent_s = time.time() - own.updated_at
+            if not spoke and silent_s > _SILENT_S:
+                message = f"The session has not been heard of for {silent_s:.0f} s."
+                return dataclasses.replace(own, state=UNHEALTHY, reason="no-beat", message=message)
             return own
         if own is not None and mine and job.reason == "ending":
             return dataclasses.replace(

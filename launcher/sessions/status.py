@@ -43,6 +43,7 @@ ENDINGS: dict[str, tuple[str, str, str | None]] = {
     "cancelled": (SHUTDOWN, "The job was cancelled.", None),
     "deadline": (FAILED, "The cluster could not start the job before its deadline.", "Start it again."),
     "boot-fail": (FAILED, "The node did not start.", "Start it again; tell the site if it happens twice."),
+    "never-started": (FAILED, "The job was never submitted.", "Start the session again."),
     "job-exit": (FAILED, "The job ended without saying why.", "Look at the logs of the session."),
     "lost": (
         FAILED,
@@ -103,7 +104,7 @@ class Status:
 
     def write(self, path: Path) -> None:
         """Replace `path` atomically."""
-        write_private(path, json.dumps(self.to_dict(), ensure_ascii=False) + "\n")
+        write_private(path, json.dumps(self.to_dict()) + "\n", durable=self.ended)
 
     @classmethod
     def read(cls, path: Path) -> Self | None:

@@ -156,6 +156,8 @@ def _variable(name: str, value: str) -> Tree:
 
 def _join(tree: Tree, layer: Tree, origin: str, origins: dict[str, str], prefix: str = "") -> None:
     for key, value in layer.items():
+        if value is None and not prefix:
+            continue  # "session:" with nothing below it says nothing
         at = f"{prefix}{key}"
         origins[at] = origin
         if value is None and prefix in {f"{named}." for named in _NAMED}:

@@ -78,5 +78,5 @@ def _value(hint: Any, value: object, key: str, origin: str, metadata: Mapping[st
     ):
         raise wrong(origin, key, f"must be at least {minimum}", value)
     if (pattern := metadata.get("pattern")) and not re.fullmatch(pattern, str(value)):
-        raise wrong(origin, key, "must be a plain word of Slurm", value)
+        raise wrong(origin, key, "must be one plain word", value)
     return float(value) if hint is float and isinstance(value, int) else value

@@ -50,8 +50,8 @@ class Profile:
     gpu_memory_gb: float | None = None
     cpus: int | None = field(default=None, metadata={"minimum": 1})
     memory_gb: float | None = field(default=None, metadata={"minimum": 0})
-    hours: float | None = field(default=None, metadata={"minimum": 0})
-    hours_max: float = field(default=24, metadata={"minimum": 0})
+    hours: float | None = field(default=None, metadata={"minimum": 0.01})
+    hours_max: float = field(default=24, metadata={"minimum": 0.01})
     environment: str | None = None
     account: str | None = _token()
     qos: str | None = _token()
@@ -98,9 +98,9 @@ class SessionDefaults:
     """What a session gets when the request leaves it open."""
 
     profile: str | None = None
-    hours: float = field(default=4, metadata={"minimum": 0})
+    hours: float = field(default=4, metadata={"minimum": 0.01})
     idle_minutes: float = field(default=60, metadata={"minimum": 0})
-    start_timeout_minutes: float = field(default=60, metadata={"minimum": 0})
+    start_timeout_minutes: float = field(default=60, metadata={"minimum": 0.01})
     page: bool = True
 
 
@@ -111,8 +111,9 @@ class Network:
     `host` None means the node's own name; `{node}` in it stands for that name up to the first dot.
     """
 
-    bind: str = "0.0.0.0"  # noqa: S104 - the gateway is the one open port, and it denies by default
-    host: str | None = None
+    # 0.0.0.0: the gateway is the one open port, and it denies by default.
+    bind: str = field(default="0.0.0.0", metadata={"pattern": r"[A-Za-z0-9][A-Za-z0-9.-]*"})  # noqa: S104
+    host: str | None = field(default=None, metadata={"pattern": r"[A-Za-z0-9{][A-Za-z0-9.{}-]*"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,3 +169,7 @@ class Settings:
                 return self.origins[key]
             key = key.rpartition(".")[0]
         return "defaults"
+
+    def locked(self, key: str) -> bool:
+        """Whether the site keeps `key`, or a block it stands in, to itself."""
+        return any(key == lock or key.startswith(f"{lock}.") for lock in self.locks)
