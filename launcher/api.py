@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -10,15 +11,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from launcher.errors import EngineError, LauncherError, SchedulerError, SessionError
+from launcher.errors import EngineError, LauncherError, SchedulerError, SessionError, SettingsError
 from launcher.schedulers import scheduler
 from launcher.sessions import registry
 from launcher.sessions.connection import Connection
 from launcher.sessions.job import WAITING, Job, read_job_id, write_job_id
 from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
-from launcher.sessions.state import current, ended
-from launcher.sessions.status import FAILED, PENDING, READY, Status
+from launcher.sessions.state import current, ended, unknown
+from launcher.sessions.status import FAILED, PENDING, READY, UNHEALTHY, Status
 
 if TYPE_CHECKING:
     import openai
@@ -104,11 +105,25 @@ class Launcher:
         known: dict[str, dict[str, Job]] = {}
         for name, group in living.items():
             ids = [job_id for session in group if (job_id := session.job_id) is not None]
-            known[name] = scheduler(name).jobs(ids)
+            try:
+                known[name] = scheduler(name).jobs(ids)
+            except SchedulerError as error:  # what the sessions say of themselves is better than nothing
+                print(f"launcher: {error}", file=sys.stderr)
         return [session.status_from(known.get(session.plan.cluster.scheduler)) for session in sessions]
 
     def _folder(self) -> Path:
-        return Path(self.settings.places.sessions)
+        try:
+            return Path(self.settings.places.sessions)
+        except (
+            SettingsError
+        ) as error:  # a slip of the site must not take `status` and `stop` from running sessions
+            from launcher.settings.layers import load
+
+            print(f"launcher: {error}", file=sys.stderr)
+            own = {name: value for name, value in os.environ.items() if name == "LAUNCHER_PLACES__SESSIONS"}
+            return Path(
+                load({**own, "LAUNCHER_SITE": os.devnull, "LAUNCHER_CONFIG": os.devnull}).places.sessions
+            )
 
 
 class Session:
@@ -156,10 +171,11 @@ class Session:
 
     def status_from(self, jobs: dict[str, Job] | None) -> Status:
         """The state, given what the scheduler said of all jobs (None: it was not asked)."""
+        if not self.paths.plan.exists():
+            raise SessionError(f"The directory of session {self.id} is gone.", "Its job ends by itself.")
         own, job_id = Status.read(self.paths.status), self.job_id
-        if jobs is None and own is not None:
-            return own
-        jobs = jobs or {}
+        if jobs is None:
+            return own if own is not None else unknown(self.plan, job_id)
         job = jobs.get(job_id) if job_id else next((j for j in jobs.values() if j.session == self.id), None)
         if job is None and job_id is not None and (own is None or not own.ended):
             # The session may have ended between the two readings; only then ask for what squeue has forgotten.
@@ -231,9 +247,10 @@ class Session:
         """An OpenAI client for this session; raises SessionError unless it is ready."""
         from openai import DefaultHttpxClient, OpenAI
 
-        connection = self.connection
-        if connection is None:
-            raise SessionError(f"Session {self.id} is not ready.", "Call wait() first.")
+        # The file alone is not enough: after a lost node its port may be anybody's, and the key would go there.
+        status, connection = self.status(), self.connection
+        if connection is None or status.state not in (READY, UNHEALTHY):
+            raise SessionError(f"Session {self.id} is not ready: {status.message}", "Call wait() first.")
         # A cluster's http_proxy is for the world outside, and would be given the key.
         options.setdefault("http_client", DefaultHttpxClient(trust_env=False))
         return OpenAI(base_url=connection.base_url, api_key=connection.key, **options)
@@ -244,7 +261,12 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        try:
+            self.stop()
+        except (LauncherError, OSError) as trouble:
+            if error is None:
+                raise
+            print(f"launcher: {trouble}", file=sys.stderr)  # the error in the block matters more
 
     def __repr__(self) -> str:
         return f"<Session {self.id}>"
@@ -277,7 +299,9 @@ class Session:
         return job is not None and job.state in (WAITING, "running")
 
     def _keep(self, status: Status) -> None:
-        # What Slurm still knows now it will have forgotten tomorrow.
+        # What Slurm still knows now it will have forgotten tomorrow. A session that was killed leaves its secrets.
+        for stale in (self.paths.connection, self.paths.key, self.paths.words):
+            stale.unlink(missing_ok=True)
         try:
             status.write(self.paths.status)
         except OSError:

@@ -238,17 +238,23 @@ def _engine_args(
     if request.engine_args and not settings.allow.engine_args:
         raise RequestError("This site does not allow further engine arguments.", "Leave them out.")
     for argument in request.engine_args:
-        if "\0" in argument or "\n" in argument or len(argument) > 10_000:
+        if not argument.isprintable() or len(argument) > 10_000:
             raise RequestError(
-                f"The engine argument {argument[:40]!r} holds a line break or is too long.",
+                f"The engine argument {argument[:40]!r} holds a character that cannot be shown, or is too long.",
                 "Write each argument on one line.",
             )
+    preset = model.entry.engine_args if model.entry else ()
+    if model.entry and settings.from_user(f"catalog.{model.entry.name}.engine_args"):
+        request = dataclasses.replace(request, engine_args=(*preset, *request.engine_args))
+        preset = ()  # the user's own entry: what is in it is asked for like the rest
+        if not settings.allow.engine_args:
+            raise RequestError("This site does not allow further engine arguments.", "Leave them out.")
     own = ("--trust-remote-code",) if request.trust_remote_code and engine_name == "vllm" else ()
     if own and not settings.allow.trust_remote_code:
         raise RequestError("This site does not run code that comes with a model.", "Choose another model.")
     engine = engine_called(engine_name)
     engine.check_args(request.engine_args, allow_remote_code=settings.allow.trust_remote_code)
-    return (*(model.entry.engine_args if model.entry else ()), *own, *request.engine_args)
+    return (*preset, *own, *request.engine_args)
 
 
 def _name(request: Request, model: ResolvedModel) -> str:

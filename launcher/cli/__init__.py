@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,11 @@ from launcher.errors import LauncherError, StorageError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is the error's (launcher.errors), 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a model's name may not fit into a Latin-1 terminal
     given = list(sys.argv[1:] if argv is None else argv)
     # argparse cannot tell "-- ARGUMENT..." from further operands once options stand between them and MODEL.
     cut = given.index("--") if given[:1] == ["launch"] and "--" in given else len(given)
@@ -31,9 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LauncherError as error:
         return _tell(error, arguments.json, arguments.debug)
     except OSError as error:
-        return _tell(
-            StorageError(f"{error.filename or 'A file'}: {error.strerror}."), arguments.json, arguments.debug
-        )
+        where = error.filename or "The folder you are in"
+        return _tell(StorageError(f"{where}: {error.strerror}."), arguments.json, arguments.debug)
 
 
 def _tell(error: LauncherError, as_json: bool, debug: bool) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from launcher.api import Launcher, Session
-from launcher.cli.tables import table
+from launcher.cli.tables import one_line, table
 from launcher.sessions.clock import clock
 from launcher.sessions.status import READY, Status
 
@@ -102,7 +102,7 @@ def _until_ready(session: Session, timeout_s: float | None, as_json: bool) -> in
 
     def progress(status: Status) -> None:
         where = f"{status.state} {status.phase}" if status.phase else status.state
-        print(f"{time.monotonic() - started:6.1f} s  {where:<18} {status.message}", flush=True)
+        print(f"{time.monotonic() - started:6.1f} s  {where:<18} {one_line(status.message)}", flush=True)
 
     try:
         connection = session.wait(timeout_s, None if as_json else progress)
@@ -111,7 +111,12 @@ def _until_ready(session: Session, timeout_s: float | None, as_json: bool) -> in
         raise
     if as_json:
         return _print_json(_described(session, session.status()))
-    print(f"\nBase URL  {connection.base_url}\nPage      {connection.page_url}\nModel     {connection.model}")
+    for label, value in (
+        ("\nBase URL", connection.base_url),
+        ("Page", connection.page_url),
+        ("Model", connection.model),
+    ):
+        print(f"{label:<9} {one_line(value)}")
     print(f"API key   in {session.paths.key} (only you can read it)")
     return 0
 
@@ -129,7 +134,7 @@ def _stop(arguments: Namespace) -> int:
     status = session.stop(wait=not arguments.no_wait)
     if arguments.json:
         return _print_json(_described(session, status))
-    print(f"{session.id}: {status.state}. {status.message}")
+    print(f"{session.id}: {status.state}. {one_line(status.message)}")
     return 0
 
 
@@ -230,5 +235,5 @@ def _described(session: Session, status: Status) -> dict[str, Any]:
 
 
 def _print_json(data: dict[str, Any]) -> int:
-    print(json.dumps(data, ensure_ascii=False))
+    print(json.dumps(data))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ from launcher.api import Session
 from launcher.errors import SessionError
 
 _BLOCK = 64 * 1024
+# Control characters but for tab, line break and "ESC [ … m"; and those that turn the direction of writing.
+_STEERING = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def show(session: Session, which: str, lines: int, follow: bool, as_json: bool) -> int:
@@ -30,16 +33,21 @@ def show(session: Session, which: str, lines: int, follow: bool, as_json: bool) 
     if as_json:
         print(json.dumps({"id": session.id, "log": str(path), "lines": text.splitlines()}))
         return 0
-    sys.stdout.write(text)
+    sys.stdout.write(shown(text))
     while follow:
         sys.stdout.flush()
         over = session.status().ended
         more, offset = _rest(path, offset)
-        sys.stdout.write(more)
+        sys.stdout.write(shown(more))
         if over and not more:
             break
         time.sleep(0 if more else 2.0)
     return 0
+
+
+def shown(text: str) -> str:
+    """`text` without what would steer a terminal; colours stay, since engines write them."""
+    return _STEERING.sub("?", text)
 
 
 def tail(path: Path, lines: int) -> tuple[str, int]:

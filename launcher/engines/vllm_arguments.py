@@ -31,6 +31,12 @@ OWN: Mapping[str, str] = {
                 "--data-parallel-multi-port-external-lb",
             ),
             "--middleware",
+            *(
+                "--kv-transfer-config",
+                "--ec-transfer-config",
+                "--weight-transfer-config",
+                "--enable-elastic-ep",
+            ),
         ),
         _ADDRESS,
     ),
@@ -94,7 +100,7 @@ _PYTHON_NAME = re.compile(r"[A-Za-z_]\w*([.:][A-Za-z_]\w*)+")
 _HARMLESS_NAME = re.compile(
     r"torch\.\w+|.*\.(json|jinja2?|ya?ml|txt|safetensors|gguf|model)"
 )  # dtypes and files
-_EXECUTORS = ("ray", "mp", "uni", "external_launcher")
+_EXECUTORS = ("mp", "uni", "external_launcher")  # Ray opens ports of its own on every interface
 
 
 def check_args(args: tuple[str, ...], *, allow_remote_code: bool) -> None:

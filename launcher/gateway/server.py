@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from launcher.gateway import answers, pages, proxy, websocket
 from launcher.gateway.admission import SAFE_METHODS, Admission, is_browser
 from launcher.gateway.keys import Keys
 from launcher.gateway.routes import Address, Routes, Target
+from launcher.gateway.sockets import listen
 from launcher.gateway.usage import Tail, Usage
 
 _LOG = logging.getLogger("launcher.gateway")
@@ -24,6 +26,10 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _NO_ACTIVITY = frozenset(("/metrics", "/load", "/ping", "/version"))
 # Also the time that an unfinished request head may take.
 _KEEPALIVE_TIMEOUT_S = 75.0
+# How long a new connection may take to send the head of its first request.
+_HEAD_TIMEOUT_S = 10.0
+_PATH_SHOWN = 200
+_REFUSALS_SHOWN = 60
 _CLIENT_LEFT = 499  # nginx's number for it
 
 
@@ -41,7 +47,11 @@ class Gateway:
         self._running = 0
         self._stopping = False
         self._server: web.Server | None = None
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []
+        # The rest is for upstreams and files; beyond this even a status could not be written.
+        self._connections_max = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 - 100)
+        self._refused_since, self._refused = 0.0, 0
+        self._silent: set[web.RequestHandler] = set()
 
     async def start(self, host: str, port: int = 0) -> int:
         """Listen on `host`; returns the port, which the kernel chooses when `port` is 0."""
@@ -56,15 +66,32 @@ class Gateway:
             max_field_size=16384,
             lingering_time=5.0,
         )
+        sockets = listen(host, port)
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._server, host, port, backlog=1024)
-        return int(self._listener.sockets[0].getsockname()[1])
+        self._listeners = [await loop.create_server(self._accept, sock=sock) for sock in sockets]
+        return int(sockets[0].getsockname()[1])
+
+    def _accept(self) -> asyncio.BaseProtocol:
+        assert self._server is not None
+        if len(self._server.connections) >= self._connections_max:
+            return _Closed()
+        connection = self._server()
+        loop = asyncio.get_running_loop()
+        self._silent.add(connection)
+        loop.call_later(_HEAD_TIMEOUT_S, self._close_if_silent, connection)
+        return connection
+
+    def _close_if_silent(self, connection: web.RequestHandler) -> None:
+        # aiohttp would keep a connection without one whole request head as long as one between two requests.
+        if connection in self._silent:
+            self._silent.discard(connection)
+            connection.force_close()
 
     async def stop(self, grace_s: float = 5.0) -> None:
         """Refuse new requests, let running ones end within `grace_s`, then close everything."""
         self._stopping = True
-        if self._listener is not None:
-            self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         until = time.monotonic() + grace_s
         while self._running and time.monotonic() < until:
             await asyncio.sleep(0.02)
@@ -83,6 +110,7 @@ class Gateway:
         """Answer one request, and log it without its query, headers or bodies."""
         begun, status, size = time.monotonic(), _CLIENT_LEFT, 0
         self._running += 1
+        self._silent.discard(request.protocol)
         try:
             response = await self._decide(request)
             if self._stopping and not response.prepared:
@@ -93,10 +121,26 @@ class Gateway:
             return response
         finally:
             self._running -= 1
-            if _LOG.isEnabledFor(logging.INFO):
-                path = request.raw_path.partition("?")[0].encode("ascii", "backslashreplace").decode()
+            if self._worth_a_line(status):
+                path = (
+                    request.raw_path.partition("?")[0][:_PATH_SHOWN]
+                    .encode("ascii", "backslashreplace")
+                    .decode()
+                )
                 spent_ms = (time.monotonic() - begun) * 1000
                 _LOG.info("%s %s %d %d B %.0f ms", request.method, path, status, size, spent_ms)
+
+    def _worth_a_line(self, status: int) -> bool:
+        # Whoever has no key could fill a disk with refusals: a few a minute are told, then only their number.
+        if status not in (400, 401, 403, 404, 405):
+            return True
+        now = time.monotonic()
+        if now - self._refused_since > 60:
+            if self._refused > _REFUSALS_SHOWN:
+                _LOG.info("%d more requests were refused", self._refused - _REFUSALS_SHOWN)
+            self._refused_since, self._refused = now, 0
+        self._refused += 1
+        return self._refused <= _REFUSALS_SHOWN
 
     async def _decide(self, request: web.BaseRequest) -> web.StreamResponse:
         method, admission = request.method, self._admission
@@ -201,3 +245,10 @@ def _closing(response: web.Response) -> web.Response:
     """Nothing more is read from a client that sent nonsense."""
     response.force_close()
     return response
+
+
+class _Closed(asyncio.Protocol):
+    """For a connection too many: closed at once, so that those who are in keep what they need."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()

@@ -50,9 +50,10 @@ def resolve(model: str, settings: Settings, revision: str | None = None) -> Reso
             f'"{model[:60]}" is not a model.', "Give a catalog name, an id such as org/name, or a path."
         )
     entry = catalog_entry(model, settings)
-    if entry is not None:
+    closed = settings.allow.models == "catalog"
+    if entry is not None and not (closed and settings.from_user(f"catalog.{entry.name}")):
         return _from_catalog(entry, settings, revision)
-    if settings.allow.models == "catalog":
+    if closed:
         raise ModelError(f'Model "{model}" is not offered here.', _advice(model, sorted(settings.catalog)))
     return _from_folders(model, settings, revision, None)
 
@@ -78,8 +79,11 @@ def _is_path(model: str) -> bool:
 
 
 def _from_path(model: str, settings: Settings) -> ResolvedModel:
-    if "\0" in model or "\n" in model or len(model) > 4000:
-        raise RequestError("The path of the model holds a line break or is too long.", "Give a plain path.")
+    if not model.isprintable() or len(model) > 4000:
+        raise RequestError(
+            "The path of the model holds a character that cannot be shown, or is too long.",
+            "Give a plain path.",
+        )
     folder = Path(os.path.abspath(os.path.expanduser(model)))
     if settings.allow.models == "catalog":
         raise ModelError(

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from launcher.errors import ModelError
 
 _INDEX = "model.safetensors.index.json"
+_JSON_MAX = 64_000_000
 _HEADER_MAX = 100_000_000  # safetensors' own limit
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 _DOWNLOAD_AGAIN = "Download the model again, or ask whoever keeps the folder."
@@ -57,20 +59,21 @@ def _weight_files(folder: Path, model: str) -> list[str]:
     weight_map = _read_json(index, model).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise ModelError(f'Model "{model}": {index} has no weight_map.', _DOWNLOAD_AGAIN)
-    return sorted(set(weight_map.values()))
+    names = sorted(set(weight_map.values()))
+    if any("/" in name or "\0" in name for name in names):
+        raise ModelError(f'Model "{model}": {index} names files outside its folder.', _DOWNLOAD_AGAIN)
+    return names
 
 
 def _check_weights(path: Path, model: str) -> None:
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with _open(path) as file:
+            size = os.fstat(file.fileno()).st_size
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(size, _HEADER_MAX):
                 raise ValueError("the header is longer than the file, or than safetensors allows")
             header: dict[str, Any] = json.loads(file.read(length))
-        end = max(
-            (entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0
-        )
+        end = max((_end(entry) for name, entry in header.items() if name != "__metadata__"), default=0)
     except FileNotFoundError:
         raise ModelError(f'Model "{model}" is incomplete: {path} is missing.', _DOWNLOAD_AGAIN) from None
     except OSError as error:
@@ -87,7 +90,11 @@ def _check_weights(path: Path, model: str) -> None:
 
 def _read_json(path: Path, model: str) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        with _open(path) as file:
+            text = file.read(_JSON_MAX + 1)
+        if len(text) > _JSON_MAX:
+            raise ValueError("too large")
+        data = json.loads(text)
     except OSError as error:
         raise ModelError(
             f'Model "{model}": {path} cannot be read ({error.strerror}).', _DOWNLOAD_AGAIN
@@ -97,3 +104,19 @@ def _read_json(path: Path, model: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ModelError(f'Model "{model}": {path} does not hold a JSON object.', _DOWNLOAD_AGAIN)
     return data
+
+
+def _open(path: Path) -> BinaryIO:
+    # Not blocking: a FIFO in a model's folder would hold up whoever looks at it, the portal too.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError("not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def _end(entry: Any) -> int:
+    begin, end = entry["data_offsets"]
+    if not (type(begin) is type(end) is int and 0 <= begin <= end):
+        raise ValueError("offsets are not whole numbers in order")
+    return int(end)

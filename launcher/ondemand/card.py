@@ -45,6 +45,8 @@ def keeper(root: Path, plan: Plan) -> Callable[[Status], None]:
         if status.final:
             write_private(root / ENDED, ended(plan, status))
         if status.ended:
+            # OOD's own file goes too: a requeued job would show the dead port until its before.sh has run.
+            (root / "connection.yml").unlink(missing_ok=True)
             (root / WORDS).unlink(missing_ok=True)
 
     return keep

@@ -45,7 +45,7 @@ def plan(launcher: Launcher, posted: str, root: Path) -> dict[str, Any]:
 def _values(posted: str) -> dict[str, str]:
     try:
         data = json.loads(posted)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"The form's values are not JSON: {error}.") from error
     if not isinstance(data, dict):
         raise RequestError("The form's values are not a JSON object.")
@@ -109,7 +109,7 @@ def _submission(made: Plan) -> dict[str, Any]:
         "batch_connect": {"template": "basic", "conn_params": list(card.CONNECTION_WORDS)},
         "script": {
             "job_name": job_name(made),
-            "wall_time": round(made.limits.hours * 3600),
+            "wall_time": max(60, round(made.limits.hours * 3600)),
             # Our own --time too would be the last word; OOD's comes from wall_time.
             "native": [o for o in scheduler("slurm").options(made) if not o.startswith("--time=")],
         },

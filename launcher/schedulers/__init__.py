@@ -9,6 +9,7 @@ import importlib
 from pathlib import Path
 from typing import Protocol, cast
 
+from launcher.errors import SessionError
 from launcher.sessions.job import Job
 from launcher.sessions.plan import Plan
 
@@ -44,4 +45,8 @@ class Scheduler(Protocol):
 
 def scheduler(name: str) -> Scheduler:
     """The scheduler called `name` (`slurm` or `local`)."""
+    if name not in SCHEDULERS:
+        raise SessionError(
+            f'There is no scheduler "{name[:40]}".', "Was the session made by another launcher?"
+        )
     return cast(Scheduler, importlib.import_module(SCHEDULERS[name]))

@@ -16,7 +16,7 @@ _OVERRIDES = ("SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SLURM_TI
 def run(argv: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> str:
     """The standard output of `argv`; raises SchedulerError when it is missing, slow or unhappy."""
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - an argument list, no shell
             argv,
             stdin=subprocess.DEVNULL,
             capture_output=True,

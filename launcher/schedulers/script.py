@@ -19,7 +19,7 @@ def job_script(plan: Plan, root: Path, *, header: bool = True) -> str:
     # Shell and no HTML: every value is quoted for the shell, or was checked to be one plain word.
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # noqa: S701
     template = environment.from_string(
-        resources.files("launcher.schedulers").joinpath("job.sh.j2").read_text()
+        resources.files("launcher.schedulers").joinpath("job.sh.j2").read_text("utf-8")
     )
     slurm = header and plan.cluster.scheduler == "slurm"
     return (

@@ -16,6 +16,7 @@ from launcher.sessions.plan import Plan
 POLL_S = 2.0
 COMMENT = "launcher:"
 WARNING_S = 120  # USR1 comes so long before the end, up to a minute earlier still (Slurm's own resolution)
+_JOB_ID = re.compile(r"\d+([_+.]\d+)?")
 _FORMAT = "%i|%T|%r|%S|%e|%N|%k"  # the comment last: it alone may hold a bar
 _WAITING = {
     "PENDING",
@@ -76,6 +77,8 @@ def jobs(job_ids: list[str]) -> dict[str, Job]:
 
 def outcome(job_id: str) -> Job | None:
     """What sacct, or failing that scontrol, remembers of the job."""
+    if not _JOB_ID.fullmatch(job_id):
+        return None
     try:
         text = run(
             ["sacct", "--jobs", job_id, "--allocations", "--noheader", "--parsable2", "--format=State"]
@@ -92,6 +95,8 @@ def outcome(job_id: str) -> Job | None:
 
 def cancel(job_id: str) -> None:
     """scancel, which is content with a job that is over."""
+    if not _JOB_ID.fullmatch(job_id):
+        raise SchedulerError(f"{job_id[:40]!r} is no job of Slurm.")
     try:
         run(["scancel", job_id])
     except SchedulerError as error:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from launcher.errors import EngineError
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)  # as the job had it, before ours was raised
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
@@ -43,6 +45,7 @@ class Child:
         def prepare() -> None:
             # Without its supervisor an engine would answer without a gateway: it goes when the supervisor is killed.
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            resource.setrlimit(resource.RLIMIT_NOFILE, _FILES)
             if niceness:
                 os.nice(niceness)
 

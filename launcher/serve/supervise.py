@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -28,19 +27,18 @@ from launcher.schedulers import scheduler
 from launcher.serve import record
 from launcher.serve.ending import ending, why_told
 from launcher.serve.environment import inside, trouble
-from launcher.serve.node import log_to, runtime_directory, tail
+from launcher.serve.node import ANY, job_id, log_to, public_host, raise_file_limit, runtime_directory, tail
 from launcher.serve.page import keep_page
 from launcher.serve.process import Child, adopt_orphans, end_orphans
 from launcher.serve.readiness import ask, until_listening, version
 from launcher.serve.report import Report
 from launcher.sessions.connection import Connection
 from launcher.sessions.job import write_job_id
+from launcher.sessions.ownership import require_own
 from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
 from launcher.sessions.status import FAILED, Idle, Status
-from launcher.settings.schema import Network
 
-_ANY = "0.0.0.0"  # noqa: S104 - compared with, not bound
 _TICK_S = 0.5
 _PROBE_EVERY_S = 60.0
 _END_EVERY_S = 300.0
@@ -60,12 +58,14 @@ async def serve(root: Path, tell: Callable[[Status], None] | None = None) -> int
     `tell` is called with every new status, for a door that shows it somewhere else.
     """
     paths = SessionPaths(root)
+    require_own(root, "places.sessions")
     plan = Plan.read(paths.plan)
     os.umask(0o077)
     root.chmod(0o700)
     for stale in (paths.connection, paths.stop, paths.record, paths.key):
         stale.unlink(missing_ok=True)
     adopt_orphans()
+    raise_file_limit()
     try:
         runtime = runtime_directory(plan)
         try:
@@ -86,7 +86,7 @@ class _Session:
         self._plan, self._paths, self._runtime = plan, paths, runtime
         self._engine_module = engine(plan.engine)
         self._scheduler = scheduler(plan.cluster.scheduler)
-        self._job_id = _job_id(plan)
+        self._job_id = job_id(plan)
         self._started_at = time.time()
         ends_at = self._scheduler.ends_at(plan, self._job_id, self._started_at)
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
@@ -156,12 +156,13 @@ class _Session:
             raise LauncherError(
                 f"The gateway cannot bind {bind}: {error.strerror}.", "Correct network.bind in the settings."
             ) from error
-        near = "127.0.0.1" if bind == _ANY else bind
+        near = "127.0.0.1" if bind == ANY else bind
         self._url = f"http://{near}:{port}"
         self._port = port
         self._report.phase("container" if self._plan.environment.kind == "container" else "weights")
         cache = Path(self._plan.places.cache)
         cache.mkdir(parents=True, exist_ok=True)
+        require_own(cache, "places.cache")  # compiled code is loaded from there
         socket = self._runtime / "engine.sock"
         command = inside(
             self._engine_module.command(self._plan, socket, cache), self._plan, self._runtime, os.environ
@@ -270,7 +271,7 @@ class _Session:
 
     def _connect(self) -> None:
         plan = self._plan
-        host = _public_host(plan.network)
+        host = public_host(plan.network)
         origin = f"http://{host}:{self._port}"
         Connection(
             plan.id,
@@ -383,16 +384,3 @@ class _Session:
                     "completion_tokens": usage.completion_tokens,
                 },
             )
-
-
-def _public_host(network: Network) -> str:
-    node = socket.gethostname()
-    if network.host is not None:
-        return network.host.replace("{node}", node.partition(".")[0])
-    return node if network.bind == _ANY else network.bind
-
-
-def _job_id(plan: Plan) -> str:
-    from launcher.schedulers import local, slurm
-
-    return (slurm.own_job_id() if plan.cluster.scheduler == "slurm" else None) or local.own_job_id()

@@ -45,6 +45,11 @@ class SessionPaths:
         return self.root / "stop.json"
 
     @property
+    def words(self) -> Path:
+        """`connection.words`: what OOD's after.sh reads."""
+        return self.root / "connection.words"
+
+    @property
     def record(self) -> Path:
         return self.root / "record.json"
 

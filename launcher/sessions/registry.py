@@ -9,6 +9,7 @@ from pathlib import Path
 
 from launcher.errors import SessionError, StorageError
 from launcher.sessions.job import read_job_id
+from launcher.sessions.ownership import require_own
 from launcher.sessions.paths import SessionPaths
 from launcher.sessions.status import Status
 
@@ -18,6 +19,7 @@ def make(folder: Path, session_id: str) -> SessionPaths:
     root = folder / session_id
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        require_own(folder, "places.sessions")
         root.mkdir(mode=0o700)
     except OSError as error:
         raise storage_error(error, root) from error
@@ -28,6 +30,7 @@ def link(folder: Path, session_id: str, root: Path) -> None:
     """Make a session that lives elsewhere visible here."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        require_own(folder, "places.sessions")
         (folder / session_id).symlink_to(root)
     except OSError as error:
         raise storage_error(error, folder) from error
@@ -53,7 +56,8 @@ def find(folder: Path, wanted: str) -> SessionPaths:
     """
     if "/" in wanted:
         paths = SessionPaths(Path(os.path.abspath(os.path.expanduser(wanted))))
-        if paths.plan.is_file():
+        if os.path.isfile(paths.plan):
+            require_own(paths.root, "places.sessions")
             return paths
     known = entries(folder)
     for fits in (

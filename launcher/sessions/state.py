@@ -15,6 +15,8 @@ from launcher.sessions.status import ENDINGS, LAUNCHING, PENDING, UNHEALTHY, Sta
 _SUBMITTED_S = 600.0  # so long after planning, OOD has submitted its job or never will
 _SILENT_S = 180.0  # the session writes every ten seconds; a network file system may show it a minute late
 _WAITS = {
+    "None": "it was just submitted",
+    "PartitionConfig": "the partition has no room for such a request; it may never start",
     "Priority": "other jobs are ahead",
     "Resources": "waiting for free nodes",
     "QOSMaxJobsPerUserLimit": "you run as many jobs as you may",
@@ -65,6 +67,11 @@ def current(
     return ended(
         plan, own, job.reason or (own.reason if own is not None and spoke and mine else "job-exit"), job.id
     )
+
+
+def unknown(plan: Plan, job_id: str | None) -> Status:
+    """Of a session that has said nothing yet, while its scheduler does not answer."""
+    return _status(plan, PENDING, "Slurm does not answer just now.", job_id, reason="unknown")
 
 
 def ended(plan: Plan, own: Status | None, reason: str | None, job_id: str | None) -> Status:

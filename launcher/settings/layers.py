@@ -6,6 +6,8 @@ plain values are replaced.
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import os
 import re
 import sys
@@ -17,6 +19,7 @@ from typing import Any
 import yaml
 
 from launcher.errors import RequestError, SettingsError
+from launcher.settings.files import read_yaml
 from launcher.settings.records import record, wrong
 from launcher.settings.schema import (
     NAME,
@@ -46,7 +49,6 @@ _OWN_VARIABLES = {"LAUNCHER_SITE", "LAUNCHER_CONFIG"}
 _REPLACED_BY_SITE = ("clusters", "profiles")
 # What a site allows would mean nothing if its users could allow themselves more.
 _SITES_OWN = ("allow",)
-_YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def load(variables: Mapping[str, str] | None = None) -> Settings:
@@ -59,7 +61,7 @@ def load(variables: Mapping[str, str] | None = None) -> Settings:
     origins: dict[str, str] = {}
     _join(
         tree,
-        _parse(resources.files("launcher.settings").joinpath("defaults.yml").read_text(), "defaults"),
+        _parse(resources.files("launcher.settings").joinpath("defaults.yml").read_text("utf-8"), "defaults"),
         "defaults",
         origins,
     )
@@ -87,7 +89,7 @@ def load(variables: Mapping[str, str] | None = None) -> Settings:
     for name, below in (("HF_HUB_CACHE", ""), ("HF_HOME", "/hub")):
         if origins["models.cache"] == "defaults" and variables.get(name):
             _join(tree, {"models": {"cache": variables[name] + below}}, name, origins)
-    return _settings(_expanded(tree), origins, locks)
+    return _settings(_expanded(tree), origins, locks, str(site) if site else None)
 
 
 def site_file(variables: Mapping[str, str]) -> Path | None:
@@ -96,7 +98,9 @@ def site_file(variables: Mapping[str, str]) -> Path | None:
         return Path(named)
     for folder in (Path(sys.prefix).parent, Path("/etc/launcher")):
         if (path := folder / "site.yml").is_file():
-            return path
+            return (
+                path.resolve()
+            )  # an install links to it from each release; errors should name the one to edit
     return None
 
 
@@ -121,7 +125,7 @@ def _read(path: Path) -> str:
 
 def _parse(text: str, origin: str) -> Tree:
     try:
-        data = yaml.load(text, Loader=_YamlLoader)  # noqa: S506 - a safe loader, the C one where PyYAML has it
+        data = read_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -202,7 +206,7 @@ def _refuse_locked(layer: Tree, locks: tuple[str, ...], origin: str, site: str, 
             _refuse_locked(value, locks, origin, site, f"{at}.")
 
 
-def _settings(tree: Tree, origins: dict[str, str], locks: tuple[str, ...]) -> Settings:
+def _settings(tree: Tree, origins: dict[str, str], locks: tuple[str, ...], site: str | None) -> Settings:
     probe = Settings(SessionDefaults(), Network(), Places(), ModelPlaces(), Allow(), {}, {}, {}, {}, origins)
     blocks: dict[str, Any] = {
         key: record(type_, tree[key], key, probe.origin) for key, type_ in _BLOCKS.items()
@@ -223,8 +227,9 @@ def _settings(tree: Tree, origins: dict[str, str], locks: tuple[str, ...]) -> Se
             str(name): record(type_, value, f"{key}.{name}", probe.origin, name=str(name))
             for name, value in entries.items()
         }
-    settings = Settings(**blocks, origins=origins, locks=locks)
+    settings = Settings(**blocks, origins=origins, locks=locks, site=site)
     _check_references(settings)
+    _check_locks(settings)
     return settings
 
 
@@ -255,6 +260,26 @@ def _check_references(settings: Settings) -> None:
         needed = {"module": "modules", "container": "image"}.get(environment.kind)
         if needed and not getattr(environment, needed):
             raise SettingsError(f"{settings.origin(at)}: {at}.{needed} is missing.", f"Add {needed} to {at}.")
+
+
+def _check_locks(settings: Settings) -> None:
+    for lock in settings.locks:
+        block, _, _ = lock.partition(".")
+        known: list[str] = [*_BLOCKS, *_NAMED]
+        if block in _BLOCKS:
+            known = [block, *(f"{block}.{field.name}" for field in dataclasses.fields(_BLOCKS[block]))]
+        elif block in _NAMED:
+            names = [f"{block}.{name}" for name in getattr(settings, block)]
+            fields = [field.name for field in dataclasses.fields(_NAMED[block])]
+            known = [block, *names, *(f"{name}.{field}" for name in names for field in fields)]
+        if lock not in known:
+            near = difflib.get_close_matches(lock, known, 1)
+            advice = (
+                f'Did you mean "{near[0]}"?'
+                if near
+                else "Name keys of this file, such as session.idle_minutes."
+            )
+            raise SettingsError(f'{settings.site}: locks: "{lock}" is not a known key.', advice)
 
 
 def _known(settings: Settings, key: str, value: str, known: Mapping[str, object]) -> None:

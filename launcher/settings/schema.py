@@ -49,7 +49,7 @@ class Profile:
     gpu_type: str | None = _token()
     gpu_memory_gb: float | None = None
     cpus: int | None = field(default=None, metadata={"minimum": 1})
-    memory_gb: float | None = field(default=None, metadata={"minimum": 0})
+    memory_gb: float | None = field(default=None, metadata={"minimum": 0.1})
     hours: float | None = field(default=None, metadata={"minimum": 0.01})
     hours_max: float = field(default=24, metadata={"minimum": 0.01})
     environment: str | None = None
@@ -161,6 +161,11 @@ class Settings:
     catalog: Mapping[str, CatalogModel]
     origins: Mapping[str, str] = field(default_factory=dict)
     locks: tuple[str, ...] = ()
+    site: str | None = None
+
+    def from_user(self, key: str) -> bool:
+        """Whether `key` is the user's own word on a machine that has a site's file."""
+        return self.site is not None and self.origin(key) not in (self.site, "defaults")
 
     def origin(self, key: str) -> str:
         """The file or variable that `key` (dotted) came from; the nearest parent's if the key itself was left out."""

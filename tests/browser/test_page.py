@@ -110,6 +110,7 @@ def test_retry_undo_and_new_chat(visitor: Visitor, address: Address, quick: Sess
     asked = quick.engine.counts()["started"]
     page.get_by_role("button", name="Retry").last.click()
     wait_until(lambda: quick.engine.counts()["started"] == asked + 1, 20)
+    expect(page.locator("#chat .bot-row")).to_contain_text(ANSWER)
     finish(page)
     assert len(answers(page)) == 1
     before = quick.engine.counts()["prompt_tokens"]

@@ -191,16 +191,18 @@ def test_status_of_many_is_one_answer(launcher: Launcher) -> None:
 
 def test_ctrl_c_while_waiting_says_how_to_stop_it(launcher: Launcher) -> None:
     program = str(Path(sys.executable).parent / "launcher")
-    process = subprocess.Popen(
+    # A shell's background job ignores Ctrl-C, and so would what it starts: this one shall not.
+    with subprocess.Popen(
         [program, "launch", "simulated", "--wait", "--", "--start-delay-s", "30"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "LAUNCHING" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=20)
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "LAUNCHING" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "launcher stop simulated-" in error
     assert "Traceback" not in error

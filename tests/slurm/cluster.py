@@ -2,8 +2,9 @@
 
 Owns the configuration and the life of the daemons; accounts are in people.py, the accounting database in
 accounting.py. Three nodes of this one machine: c1 (8 CPUs), g1 and g2 (8 CPUs and four `a100` GPUs each).
-Partitions: `cpu` (default, c1), `gpu` (g1, g2), `preempt` (all nodes, its jobs are requeued when another
-partition needs the room), `urgent` (all nodes, before all others). Time limit 1 h.
+Partitions: `cpu` (default, c1), `gpu` (g1, g2), `preempt` and `scavenge` (all nodes; when another partition
+needs the room, jobs of the one are requeued, of the other cancelled), `urgent` (all nodes, before all others).
+Time limit 1 h.
 
     with Cluster() as slurm:                        # or the fixtures `slurm` and `slurm_accounting`
         job = slurm.submit(alice, "sleep 60", "-p", "gpu", "--gpus=1")
@@ -82,6 +83,7 @@ NodeName=g2 NodeHostname={host} NodeAddr=127.0.0.1 Port={g2_port} CPUs=8 RealMem
 PartitionName=cpu Nodes=c1 Default=YES MaxTime=60 DefaultTime=10 PriorityTier=10 PreemptMode=OFF
 PartitionName=gpu Nodes=g[1-2] MaxTime=60 DefaultTime=10 PriorityTier=10 PreemptMode=OFF
 PartitionName=preempt Nodes=c1,g[1-2] MaxTime=60 DefaultTime=10 PriorityTier=1 PreemptMode=REQUEUE GraceTime=2
+PartitionName=scavenge Nodes=c1,g[1-2] MaxTime=60 DefaultTime=10 PriorityTier=1 PreemptMode=CANCEL GraceTime=2
 PartitionName=urgent Nodes=c1,g[1-2] MaxTime=60 DefaultTime=10 PriorityTier=20 PreemptMode=OFF
 """
 

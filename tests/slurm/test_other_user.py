@@ -114,7 +114,9 @@ def test_every_route_is_closed_without_the_key(site: Site, users: People, ready:
         for method in ("GET", "POST", "DELETE", "OPTIONS", "HEAD"):
             for given in headers:
                 code = _code(origin + route, method, given)
-                if "/login" in route or "/health" in route:
+                if "//" in route or "/.." in route or "%" in route:
+                    assert code in (400, 401), (method, route, given, code)
+                elif "/login" in route or "/health" in route:
                     assert code in (400, 401, 403, 404, 405), (method, route, given, code)
                 else:
                     assert code == 401, (method, route, given, code)

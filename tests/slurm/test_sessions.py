@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 import pytest
 
-from tests.site import Site
+from tests.site import SETTINGS, Install, Site
 from tests.slurm.cluster import Cluster
 from tests.slurm.people import People
 
@@ -79,12 +80,12 @@ def test_each_end_keeps_its_own_reason_when_slurm_has_forgotten_it(
         alice, "simulated", "--profile", "gpu", "--", "--fail-at", "start", "--fail-code", "3"
     )
     killed = site.launch(alice, "simulated", "--profile", "gpu")
-    for session in (by_scancel, by_limit, killed):
-        site.until(alice, session, "READY")
-    jobs = {s: site.status(alice, s) for s in (by_scancel, by_limit, killed)}
+    unseen = site.launch(alice, "simulated", "--profile", "gpu")
+    jobs = {s: site.until(alice, s, "READY") for s in (by_scancel, by_limit, killed, unseen)}
     slurm.end_time_limit(jobs[by_limit]["job_id"])
     slurm.scancel(jobs[by_scancel]["job_id"])
     os.kill(jobs[killed]["pid"], signal.SIGKILL)
+    os.kill(jobs[unseen]["pid"], signal.SIGKILL)
     expected = {
         by_scancel: ("SHUTDOWN", "cancelled"),
         by_limit: ("SHUTDOWN", "time-limit"),
@@ -96,10 +97,42 @@ def test_each_end_keeps_its_own_reason_when_slurm_has_forgotten_it(
         status = site.until(alice, session, "SHUTDOWN", "FAILED", timeout_s=90)
         assert (status["state"], status["reason"]) == (state, reason), status
         assert status["message"].endswith(".")
+    slurm.wait_for(jobs[unseen]["job_id"], "FAILED")
     slurm.forget_finished_jobs()
+    expected[unseen] = ("FAILED", "lost")  # nobody looked while Slurm still knew, and no sacct keeps it
     for session, (state, reason) in expected.items():
         status = site.status(alice, session)
         assert (status["state"], status["reason"]) == (state, reason), status
+
+
+def test_sacct_tells_the_reason_of_what_nobody_looked_at(
+    installed: Install, slurm_accounting: Cluster, users: People
+) -> None:
+    """Three sessions that cannot say why they end, and that squeue has forgotten before anybody asks."""
+    alice, slurm = users.alice, slurm_accounting
+    site = Site(installed, slurm)
+    try:
+        by_scancel, by_limit, killed = (site.launch(alice, "simulated", "--profile", "cpu") for _ in range(3))
+        ready = {s: site.until(alice, s, "READY") for s in (by_scancel, by_limit, killed)}
+        os.kill(ready[by_limit]["pid"], signal.SIGSTOP)  # it will not hear the TERM of its time limit
+        slurm.end_time_limit(ready[by_limit]["job_id"])
+        slurm.run_as(alice, ["scancel", "--signal=KILL", "--full", ready[by_scancel]["job_id"]])
+        os.kill(ready[killed]["pid"], signal.SIGKILL)
+        slurm.wait_for(ready[killed]["job_id"], "FAILED")
+        slurm.wait_for(ready[by_scancel]["job_id"], "CANCELLED")
+        slurm.wait_for(ready[by_limit]["job_id"], "TIMEOUT", timeout_s=90)
+        slurm.forget_finished_jobs()
+        for session, expected in {
+            by_scancel: ("SHUTDOWN", "cancelled"),
+            by_limit: ("SHUTDOWN", "time-limit"),
+            killed: ("FAILED", "job-exit"),
+        }.items():
+            assert slurm.state(ready[session]["job_id"]) == ""
+            status = site.status(alice, session)
+            assert (status["state"], status["reason"]) == expected, status
+    finally:
+        slurm.run_as(alice, ["scancel", "--me"])
+        site.remove()
 
 
 def test_a_preempted_session_is_requeued_and_ready_again_elsewhere(
@@ -120,41 +153,71 @@ def test_a_preempted_session_is_requeued_and_ready_again_elsewhere(
     assert "Simulated answer" in ask(site, again)
 
 
+def test_where_preemption_cancels_that_is_the_end(site: Site, slurm: Cluster, users: People) -> None:
+    alice = users.alice
+    scavenge = {**SETTINGS["profiles"]["preempt"], "partition": "scavenge", "sbatch_args": ["--nodelist=g2"]}
+    site.settle(profiles={"scavenge": scavenge})
+    session = site.launch(alice, "simulated")
+    ready = site.until(alice, session, "READY")
+    high = slurm.submit(alice, "sleep 30", "-p", "urgent", "-w", "g2", "--gpus=4", "-o", "/dev/null")
+    slurm.wait_for(high, "RUNNING")
+    ended = site.until(alice, session, "SHUTDOWN", "FAILED")
+    assert (ended["state"], ended["reason"]) == ("SHUTDOWN", "preempted"), ended
+    assert ended["job_id"] == ready["job_id"]
+    assert not {"connection.json", "api_key"} & set(os.listdir(ended["directory"]))
+    slurm.scancel(high)
+
+
+def test_habits_of_a_user_for_slurms_programs_change_nothing(
+    site: Site, slurm: Cluster, users: People
+) -> None:
+    alice = users.alice
+    habits = {"SBATCH_TIMELIMIT": "7", "SBATCH_PARTITION": "urgent", "SBATCH_REQUEUE": "1"}
+    habits |= {"SQUEUE_PARTITION": "urgent", "SQUEUE_FORMAT": "%j", "SQUEUE_STATES": "PENDING"}
+    habits |= {"SLURM_TIME_FORMAT": "relative", "SCANCEL_PARTITION": "urgent"}
+    answer = site.run(alice, "launch", "simulated", "--profile", "cpu", "--wait", "--json", **habits)
+    assert answer.code == 0, answer
+    assert answer.data["state"] == "READY"
+    job = slurm.job(answer.data["job_id"])
+    assert (job["TimeLimit"], job["Partition"]) == ("01:00:00", "cpu")
+    assert answer.data["ends_at"] == pytest.approx(time.time() + 3600, abs=90)
+    stopped = site.run(alice, "stop", answer.data["id"], "--json", **habits)
+    assert stopped.data["reason"] == "user"
+    slurm.wait_for(answer.data["job_id"], "CANCELLED", "COMPLETED", "FAILED")
+
+
 def test_a_session_that_nobody_uses_stops(site: Site, users: People) -> None:
-    session = site.launch(users.alice, "simulated", "--profile", "cpu", "--idle-minutes", "0.1")
+    session = site.launch(users.alice, "simulated", "--profile", "cpu", "--idle-minutes", "0.3")
     ready = site.until(users.alice, session, "READY")
     ask(site, ready)
-    countdown = site.until(users.alice, session, "READY")
-    if countdown["idle"] is not None:
-        assert countdown["idle"]["limit_s"] == 6
-    assert site.until(users.alice, session, "SHUTDOWN")["reason"] == "idle"
+    asked_at = time.time()
+    deadline = asked_at + 15  # the countdown is written every ten seconds
+    while (countdown := site.status(users.alice, session))["idle"] is None:
+        assert time.time() < deadline, countdown
+        time.sleep(0.5)
+    idle = countdown["idle"]
+    assert idle["limit_s"] == pytest.approx(18)
+    assert idle["since"] <= asked_at
+    assert idle["stops_at"] == pytest.approx(idle["since"] + 18)
+    ended = site.until(users.alice, session, "SHUTDOWN")
+    assert ended["reason"] == "idle"
+    assert ended["since"] >= idle["stops_at"]
 
 
-def test_no_process_and_no_socket_stays_behind(site: Site, users: People) -> None:
-    session = site.launch(users.alice, "simulated", "--profile", "cpu", "--", "--ignore-term", "30")
+@pytest.mark.parametrize("engine", [(), ("--ignore-term", "30")], ids=["willing", "unwilling"])
+def test_no_process_and_no_socket_stays_behind(site: Site, users: People, engine: tuple[str, ...]) -> None:
+    session = site.launch(users.alice, "simulated", "--profile", "cpu", "--", *engine)
     ready = site.until(users.alice, session, "READY")
-    before = _processes_of(session)
-    assert len(before) >= 2  # the supervisor and the engine
-    site.run(users.alice, "stop", session)
-    assert site.until(users.alice, session, "SHUTDOWN")["reason"] == "user"
-    deadline = time.monotonic() + 20
-    while _processes_of(session) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not _processes_of(session)
+    supervisor = psutil.Process(ready["pid"])
+    running = [supervisor, *supervisor.children(recursive=True)]
+    assert len(running) >= 2  # the engine is the other
+    sockets = Path(running[1].cwd())
+    assert (sockets / "engine.sock").is_socket()
+    stopped = site.run(users.alice, "stop", session, "--json").data
+    assert (stopped["state"], stopped["reason"]) == ("SHUTDOWN", "user")
+    _, left = psutil.wait_procs(running, timeout=20)
+    assert left == []
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(ready["base_url"].replace("/v1", "/health"), timeout=5)
-
-
-def _processes_of(session: str) -> list[int]:
-    """Every process whose working directory or arguments belong to the session."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            arguments = Path("/proc", pid, "cmdline").read_bytes().decode("utf-8", "replace")
-            parent = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[1]
-            parent_arguments = Path("/proc", parent, "cmdline").read_bytes().decode("utf-8", "replace")
-        except OSError:
-            continue
-        if session in arguments or session in parent_arguments:
-            found.append(int(pid))
-    return found
+    if not engine:  # the other is killed by Slurm, supervisor and all, before it can clean up
+        assert not sockets.exists()

@@ -44,7 +44,7 @@ def said_reasons(path: Path) -> set[str]:
             continue
         called = node.func.id if isinstance(node.func, ast.Name) else ""
         values = [keyword.value for keyword in node.keywords if keyword.arg == "reason"]
-        if called in ("Diagnosis", "_ending"):
+        if called in ("Diagnosis", "ending"):
             values += node.args[:1]
         if called == "EngineError":
             values += node.args[2:3]

@@ -73,7 +73,7 @@ def test_the_hours_are_the_profiles_when_nobody_says(settings: Settings) -> None
         ({"memory_gb": float("nan")}, "The number of memory_gb must be at least 0.1, not nan."),
         ({"environment": "conda"}, 'Unknown environment "conda". Choose one of: launcher.'),
         ({"trust_remote_code": True, "engine_args": ()}, None),
-        ({"engine_args": ("a\nb",)}, "holds a line break"),
+        ({"engine_args": ("a\nb",)}, "holds a character that cannot be shown"),
     ],
 )
 def test_a_wrong_value_is_one_sentence(

@@ -92,8 +92,8 @@ def test_a_null_entry_takes_one_away(tmp_path: Path) -> None:
         ("clusters: {}\nprofiles: {}", "profiles is empty."),
         ("profiles: [a]", "profiles must be a block of names, not ['a']."),
         ("profiles: {a: 3}\nclusters: {b: {}}", "profiles.a must be a block of keys, not 3."),
-        ("session: {hours: .inf}", "session.hours must be at least 0, not inf."),
-        ("session: {hours: .nan}", "session.hours must be at least 0, not nan."),
+        ("session: {hours: .inf}", "session.hours must be at least 0.01, not inf."),
+        ("session: {hours: .nan}", "session.hours must be at least 0.01, not nan."),
         ("profles: {}", "profles is not a known key."),
         ("environments: {e: {kind: container}}", "environments.e.image is missing."),
         (

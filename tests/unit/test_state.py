@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import pytest
 
@@ -21,7 +22,16 @@ def plan() -> Plan:
 
 def own(plan: Plan, state: str, reason: str | None = None, job_id: str = "7") -> Status:
     final = state in (SHUTDOWN, FAILED) and reason not in ("cancelled", "preempted")
-    return Status(plan.id, state, 1.0, "The session's own words.", reason=reason, job_id=job_id, final=final)
+    return Status(
+        plan.id,
+        state,
+        1.0,
+        "The session's own words.",
+        reason=reason,
+        job_id=job_id,
+        final=final,
+        updated_at=time.time(),
+    )
 
 
 def test_a_waiting_job_is_pending_whatever_the_files_say(plan: Plan) -> None:

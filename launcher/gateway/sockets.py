@@ -1,0 +1,52 @@
+"""The listening sockets of a gateway: the same port in both families, so that nobody else can have the other half."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+
+_BACKLOG = 1024
+_TRIES = 20
+_WILDCARD = "0.0.0.0"  # noqa: S104 - compared with; the gateway denies by default
+
+
+def listen(host: str, port: int = 0) -> list[socket.socket]:
+    """Listening sockets on `host`; for the wildcard also on IPv6 where the machine has it.
+
+    Without that another user could take the same port of the other family, and a client that prefers IPv6 would send
+    its key there. Raises OSError when nothing can be bound.
+    """
+    for _ in range(_TRIES):
+        first = _bound(socket.AF_INET, host, port)
+        chosen = int(first.getsockname()[1])
+        if host != _WILDCARD:
+            return [first]
+        try:
+            return [first, _bound(socket.AF_INET6, "::", chosen)]
+        except OSError as error:
+            if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                return [first]
+            first.close()
+            if error.errno != errno.EADDRINUSE or port:
+                raise
+    raise OSError(errno.EADDRINUSE, "no port is free in both address families")
+
+
+def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    address = (host, port)
+    if family == socket.AF_INET:
+        family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        address = (str(found[0]), port)
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind(address)
+        made.listen(_BACKLOG)
+        made.setblocking(False)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            made.close()
+        raise
+    return made
