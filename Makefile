@@ -9,8 +9,9 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 PYTHON ?=
 VENV ?= .venv
 PREFIX :=
-ENGINE := none
-EXTRAS := ui
+# Not said: what the last install in PREFIX was told, else no engine and the page.
+ENGINE :=
+EXTRAS := .
 NAME :=
 ARGS :=
 CHECK :=

@@ -35,12 +35,24 @@ INTERNAL = ("serve", "offer", "plan", "ended")
 BLOCKS: Mapping[str, tuple[type, str]] = {
     "session": (schema.SessionDefaults, "What a session gets when its user leaves it open."),
     "network": (schema.Network, "The one open port."),
-    "places": (schema.Places, "Folders. A leading `~` is the user's home; variables are not expanded."),
-    "models": (schema.ModelPlaces, "Where weights are looked for, in this order: `folders`, then `cache`."),
-    "allow": (schema.Allow, "What users may do. Lock what they may not switch on again (see Locks)."),
+    "places": (
+        schema.Places,
+        "Folders. `~` is the user's home, and variables such as `$USER` stand for their values.",
+    ),
+    "models": (
+        schema.ModelPlaces,
+        "Where weights are looked for, in this order: `folders`, then `cache`. `~` and variables as in `places`.",
+    ),
+    "allow": (
+        schema.Allow,
+        "What users may do. Only the site's file can say it; without a site's file, the user's own can.",
+    ),
     "clusters": (schema.Cluster, "Slurm installations, by name."),
     "profiles": (schema.Profile, "Named hardware requests, by name; the form lists them in this order."),
-    "environments": (schema.Environment, "Where vLLM comes from, by name."),
+    "environments": (
+        schema.Environment,
+        "Where vLLM comes from, by name. `~` and variables hold in `path`, `image`, `binds` and `setup`.",
+    ),
     "catalog": (schema.CatalogModel, "Models that the form offers, by name."),
 }
 NAMED = ("clusters", "profiles", "environments", "catalog")
@@ -53,7 +65,7 @@ SAYS: Mapping[str, str] = {
     "session.start_timeout_minutes": "How long the first answer may take, not counting the queue.",
     "session.page": "Whether there is a chat page behind *Connect*.",
     "network.bind": "The address that the gateway binds.",
-    "network.host": "The name that clients are told; empty: the node's own. It is one name for all nodes.",
+    "network.host": "The name that clients are told; empty: the node's own. `{node}` in it is the short one.",
     "places.sessions": "Sessions, one folder each. Login and compute nodes must see it.",
     "places.cache": "Compile caches of the engines, kept between sessions.",
     "places.runtime": "Node-local folder for sockets; empty: `$SLURM_TMPDIR`, `$TMPDIR` or `/tmp`.",
@@ -77,7 +89,7 @@ SAYS: Mapping[str, str] = {
     "profiles.memory_gb": "Memory per node in GiB (`--mem`).",
     "profiles.hours": "Hours when none are asked for; empty: `session.hours`.",
     "profiles.hours_max": "The most hours that may be asked for.",
-    "profiles.environment": "One of `environments`; empty: the catalog's, else the first one.",
+    "profiles.environment": "One of `environments`; empty: the site's first one. A model's own goes before it.",
     "profiles.account": "Slurm's `--account`.",
     "profiles.qos": "Slurm's `--qos`.",
     "profiles.constraint": "Slurm's `--constraint`.",
@@ -93,7 +105,7 @@ SAYS: Mapping[str, str] = {
     "environments.setup": "`module`: a file that defines `module`, where the usual ones in `/etc/profile.d` do not.",
     "catalog.title": "What the form shows; empty: the id or the name.",
     "catalog.id": "Its id on the hub, such as `org/name`, looked for in the folders of `models`.",
-    "catalog.path": "Or the folder that holds the weights.",
+    "catalog.path": "Or the folder that holds the weights; `~` and variables hold.",
     "catalog.revision": "A branch, a tag or a commit; empty: `main`.",
     "catalog.aliases": "Further names by which users may ask for it.",
     "catalog.engine": "`vllm` or `simulated`.",

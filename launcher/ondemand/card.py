@@ -66,7 +66,7 @@ def info(plan: Plan, status: Status, base_url: str | None = None) -> str:
         rows.append('<p class="alert alert-warning">This session reaches its time limit soon.</p>')
     if status.state == READY and base_url is not None:
         rows += [_code(snippet) for snippet in snippets(base_url, plan.model.served_name)]
-    return _line("".join(rows))
+    return _line(f"<div>{''.join(rows)}</div>")  # one block, which Markdown leaves alone
 
 
 def ended(plan: Plan, status: Status) -> str:
@@ -107,8 +107,8 @@ def _text(value: str) -> str:
 
 
 def _code(snippet: Snippet) -> str:
-    # As entities the line breaks survive Markdown, which would otherwise see blocks of its own.
-    code = _text(snippet.code.rstrip()).replace("\n", "&#10;").replace(" ", "&#32;")
+    # As entities all of it survives Markdown, which would see blocks, emphasis and links of its own in it.
+    code = "".join(c if c.isalnum() else f"&#{ord(c)};" for c in snippet.code.rstrip())
     return f"<details><summary>{_text(snippet.label)}</summary><pre><code>{code}</code></pre></details>"
 
 

@@ -15,7 +15,8 @@ import yaml
 from tests.app.ondemand import OnDemand, OnDemandError, Version
 from tests.conftest import needs_ruby
 from tests.hostile import HOSTILE
-from tests.site import SETTINGS
+from tests.site import SETTINGS, Install
+from tests.slurm.people import People
 
 pytestmark = [pytest.mark.app, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,6 +118,30 @@ def test_a_wrong_value_is_one_sentence_above_the_form(
     assert "Traceback" not in caught.value.message
     assert not (tmp_path / "staged" / "session.json").exists()
     assert not list((tmp_path / "sessions").glob("*"))
+
+
+@pytest.mark.parametrize("closed", ["sessions", "staged"])
+def test_a_folder_that_cannot_be_written_leaves_nothing_half_made(
+    installed: Install, users: People, version: Version, tmp_path: Path, closed: str
+) -> None:
+    """Root may write anywhere, so Alice launches; one of her two folders is closed to her."""
+    needs_ruby()
+    own = users.alice.folder()
+    (own / "closed").mkdir(mode=0o755)  # root's
+    folders = {name: own / ("closed" if name == closed else "open") / name for name in ("sessions", "staged")}
+    site = own / "site.yml"
+    site.write_text(yaml.safe_dump(SETTINGS | {"places": {"sessions": str(folders["sessions"])}}))
+    env = {"LAUNCHER": installed.launcher, "LAUNCHER_SITE": str(site)}
+    ood = OnDemand(installed.app, version, env=env)
+    values = ood.posted(users.alice, model="simulated")
+    with pytest.raises(OnDemandError, match="cannot be written: Permission denied") as caught:
+        ood.submit(values, folders["staged"], users.alice)
+    assert caught.value.where == "save"
+    assert str(own / "closed") in caught.value.message
+    assert "Traceback" not in caught.value.message
+    left = [path.relative_to(own).as_posix() for path in own.rglob("*") if not path.is_dir()]
+    assert left == ["site.yml"]
+    assert list((own / "closed").iterdir()) == []
 
 
 @pytest.mark.parametrize("version", ["4.2"])  # both versions give submit.yml.erb the same scope

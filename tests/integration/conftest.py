@@ -1,7 +1,8 @@
-"""The gateway's fixtures: a front door, a quick simulated engine behind it, and a place for short socket paths."""
+"""A front door, a quick simulated engine behind it, a place for short socket paths; a launcher without a site."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from launcher import Launcher
+from launcher.settings.layers import load
 from tests.programs.front import RunningGateway, SimulatedEngine, Upstream
 
 
@@ -67,3 +70,15 @@ def front(
 ) -> RunningGateway:
     """A gateway before a quick simulated engine."""
     return start_gateway(engine=start_engine().socket)
+
+
+@pytest.fixture
+def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launcher:
+    """The Python API on this machine, with folders of the test's own and without the page."""
+    monkeypatch.setenv("LAUNCHER_SITE", os.devnull)
+    monkeypatch.setenv("LAUNCHER_CONFIG", os.devnull)
+    monkeypatch.setenv("LAUNCHER_PLACES__SESSIONS", str(tmp_path / "sessions"))
+    monkeypatch.setenv("LAUNCHER_PLACES__CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LAUNCHER_NETWORK__BIND", "127.0.0.1")
+    monkeypatch.setenv("LAUNCHER_SESSION__PAGE", "false")
+    return Launcher(load())

@@ -122,3 +122,19 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     result = Site(ROOT, tmp_path / "file" / "inference").install()
     assert result.returncode == 2
     assert f"cannot write to {tmp_path}/file/inference" in result.stderr
+
+
+@pytest.mark.timeout(300)
+def test_an_upgrade_repeats_what_the_install_was_told(site: Site) -> None:
+    """The documented line of an upgrade names only PREFIX: engine, extras and Python stay as they were."""
+    before = (site.prefix / "current").readlink()
+    result = subprocess.run(
+        ["make", "-C", str(site.checkout), "install", f"PREFIX={site.prefix}"],
+        env={k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k != "PYTHON"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert (site.prefix / "current").readlink() == before
+    assert (site.prefix / "install.choices").read_text().startswith("ENGINE=none\nEXTRAS=\n")

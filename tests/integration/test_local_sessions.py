@@ -19,17 +19,6 @@ from launcher.settings.layers import load
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture
-def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launcher:
-    monkeypatch.setenv("LAUNCHER_SITE", os.devnull)
-    monkeypatch.setenv("LAUNCHER_CONFIG", os.devnull)
-    monkeypatch.setenv("LAUNCHER_PLACES__SESSIONS", str(tmp_path / "sessions"))
-    monkeypatch.setenv("LAUNCHER_PLACES__CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("LAUNCHER_NETWORK__BIND", "127.0.0.1")
-    monkeypatch.setenv("LAUNCHER_SESSION__PAGE", "false")
-    return Launcher(load())
-
-
 def gone(pid: int, timeout_s: float = 15) -> bool:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from launcher.ui.snippets import snippets
 from tests.app.ondemand import OnDemand, Version
 from tests.conftest import needs_ruby
 from tests.site import Site
@@ -54,6 +56,11 @@ def test_the_card_runs_only_after_a_real_answer(
     assert f'value="{connection["password"]}"' in view
     assert connection["password"] not in re.sub(r'value="[^"]*"', "", view)  # in the two inputs, nowhere else
     assert f"ssh -N -L 8000:{connection['host']}:{connection['port']} login.example.edu" in view
+    # Markdown has left the code to paste alone.
+    shown = re.findall(r"<code>(.*?)</code>", session.card().info_html or "", re.DOTALL)
+    wanted = [snippet.code.rstrip() for snippet in snippets(status["base_url"], "simulated")]
+    assert [html.unescape(code) for code in shown] == wanted
+    assert "<a " not in view
     for name in (
         "connection.yml",
         "connection.json",

@@ -1,4 +1,4 @@
-"""The main job with nothing stood in for: real Slurm, an ordinary user, real vLLM, the shipped model, the page."""
+"""The main job with nothing stood in for: real Slurm, an ordinary user, real vLLM, the shipped model."""
 
 from __future__ import annotations
 

@@ -122,6 +122,27 @@ def test_hostile_texts_reach_no_script(settings: Settings, field: str, text: str
 
 
 @pytest.mark.parametrize(
+    ("wanted", "sentence"),
+    [
+        ({"hours": "2"}, "hours must be a number"),
+        ({"hours": True}, "hours must be a number"),
+        ({"gpus": 1.5}, "gpus must be a whole number"),
+        ({"gpus": True}, "gpus must be a whole number"),
+        ({"page": "no"}, "page must be true or false"),
+        ({"name": 7}, "name must be a text"),
+        ({"engine_args": "--tokens 3"}, "engine_args must be a list of texts"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_one_sentence(
+    settings: Settings, wanted: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        plan(settings, **wanted)
+    assert sentence in str(caught.value)
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
     "text", [t for t in HOSTILE if not set(t) & {"\0", "/"} and len(t) < 200 and t.strip(". ")]
 )
 def test_the_script_is_whole_in_a_folder_of_any_name(settings: Settings, tmp_path: Path, text: str) -> None:
@@ -138,4 +159,10 @@ def test_the_script_is_whole_in_a_folder_of_any_name(settings: Settings, tmp_pat
     assert (root / "job.log").read_text() == f"serve\n{root}\n"
     if shutil.which("shellcheck"):
         subprocess.run(["shellcheck", "--severity=warning", str(tmp_path / "job.sh")], check=True)
-    assert "injected" not in script or "\n#SBATCH --job-name=injected" not in script.split("set -u")[0]
+    header = script.partition("set -u")[0].splitlines()
+    assert [line for line in header if line.startswith("#SBATCH")] == [f"#SBATCH {o}" for o in _header(made)]
+
+
+def _header(made: Plan) -> list[str]:
+    own = ["--job-name=launcher-simulated", "--output=/dev/null", "--signal=B:USR1@120", "--export=NONE"]
+    return [*options(made), *own]

@@ -11,7 +11,7 @@ from launcher.planning import Request, make_plan
 from launcher.sessions.job import OVER, RUNNING, WAITING, Job
 from launcher.sessions.plan import Plan
 from launcher.sessions.state import current
-from launcher.sessions.status import FAILED, LAUNCHING, PENDING, READY, SHUTDOWN, Status
+from launcher.sessions.status import FAILED, LAUNCHING, PENDING, READY, SHUTDOWN, UNHEALTHY, Status
 from launcher.settings.layers import load
 
 
@@ -48,6 +48,33 @@ def test_a_running_job_is_what_the_session_says(plan: Plan) -> None:
 def test_the_words_of_a_former_life_are_not_believed(plan: Plan) -> None:
     assert current(plan, own(plan, READY, job_id="6"), Job("7", RUNNING), "7").state == LAUNCHING
     assert current(plan, own(plan, SHUTDOWN, "preempted"), Job("7", RUNNING), "7").state == LAUNCHING
+
+
+def test_a_requeued_job_that_died_with_its_node_is_not_ready(plan: Plan) -> None:
+    """The node could not say that it failed: status.json still has READY, of the same job id."""
+    before = dataclasses.replace(own(plan, READY), updated_at=time.time() - 60)
+    assert current(plan, before, Job("7", WAITING, "BeginTime"), "7").state == PENDING
+    again = Job("7", RUNNING, started_at=time.time() - 5)
+    assert current(plan, before, again, "7").state == LAUNCHING
+    assert current(plan, own(plan, READY), again, "7").state == READY
+
+
+@pytest.mark.parametrize(("silent_s", "state"), [(100, READY), (200, UNHEALTHY)])
+def test_a_supervisor_that_is_silent_for_minutes_is_not_well(plan: Plan, silent_s: float, state: str) -> None:
+    before = dataclasses.replace(own(plan, READY), updated_at=time.time() - silent_s)
+    found = current(plan, before, Job("7", RUNNING, started_at=time.time() - 900), "7")
+    assert (found.state, found.reason, found.final) == (
+        state,
+        "no-beat" if state == UNHEALTHY else None,
+        False,
+    )
+
+
+def test_what_is_never_submitted_is_given_up(plan: Plan) -> None:
+    just, long = (dataclasses.replace(plan, created_at=time.time() - age_s) for age_s in (590, 610))
+    assert current(just, None, None, None).state == PENDING
+    given_up = current(long, None, None, None)
+    assert (given_up.state, given_up.reason, given_up.final) == (FAILED, "never-started", True)
 
 
 @pytest.mark.parametrize(
