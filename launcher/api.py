@@ -177,10 +177,10 @@ class Session:
         if jobs is None:
             return own if own is not None else unknown(self.plan, job_id)
         job = jobs.get(job_id) if job_id else next((j for j in jobs.values() if j.session == self.id), None)
-        if job is None and job_id is not None and (own is None or not own.ended):
+        if job is None and job_id is not None and (own is None or not own.final):
             # The session may have ended between the two readings; only then ask for what squeue has forgotten.
             own = Status.read(self.paths.status)
-            if own is None or not own.ended:
+            if own is None or not own.final:
                 job = scheduler(self.plan.cluster.scheduler).outcome(job_id)
         status = current(self.plan, own, job, job_id, stopped=self.paths.stop.exists())
         if status.final and own != status:

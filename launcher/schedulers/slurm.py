@@ -109,6 +109,8 @@ def why_ending(job_id: str) -> str | None:
     shown = _shown(job_id)
     if shown.get("PreemptTime", "None") not in ("None", "Unknown", ""):
         return "preempted"
+    if shown.get("Reason") == "TimeLimit":  # the state is only COMPLETING by then
+        return "time-limit"
     return _ENDS.get(shown.get("JobState", ""))
 
 
