@@ -22,7 +22,7 @@ async def keep_page(root: Path, gateway_url: str, runtime: Path, log: Path, rout
     given = ("--socket", str(socket), "--session", str(root), "--gateway", gateway_url)
     for _ in range(_STARTS):
         routes.page_starting = True
-        # Its import costs seconds of processor time that the engine's start needs more.
+        # Nicer than the engine, which is busy with somebody's question while this one imports.
         child = await Child.start(
             (sys.executable, "-m", "launcher.ui", *given), os.environ, log, niceness=10, cwd=runtime
         )

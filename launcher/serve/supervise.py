@@ -129,7 +129,7 @@ class _Session:
                     self._watch_end(),
                     self._follow_log(),
                     self._remember(),
-                    *self._page(),
+                    self._show_page(),
                 )
             ]
             end = await self._end
@@ -170,11 +170,13 @@ class _Session:
         self._engine = await Child.start(command.argv, command.env, self._paths.engine_log, cwd=self._runtime)
         self._routes.engine = socket
 
-    def _page(self) -> list[Coroutine[Any, Any, None]]:
+    async def _show_page(self) -> None:
         if not self._plan.page:
-            return []
-        paths = self._paths
-        return [keep_page(paths.root, self._url, self._runtime, paths.page_log, self._routes)]
+            return
+        # Its import costs seconds of processor time, which on a small node the engine's start would lack (P8).
+        while not self._ready_at:
+            await asyncio.sleep(0.1)
+        await keep_page(self._paths.root, self._url, self._runtime, self._paths.page_log, self._routes)
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         # A watcher that fails must end the session with its reason, not leave it half watched.
@@ -265,6 +267,7 @@ class _Session:
 
     def _announce(self) -> None:
         self._ready_at = time.time()
+        self._routes.page_starting = self._plan.page
         self._routes.ready = True
         self._connect()
         self._report.ready()
