@@ -23,6 +23,7 @@ _SOCKET_PATH_MAX = 100  # a Unix socket's path ends at 107 bytes (unix(7))
 
 def runtime_directory(plan: Plan) -> Path:
     """A new private folder for the session's sockets; raises StorageError where none can be made."""
+    # /tmp last: mkdtemp makes a private folder in it.
     candidates = [plan.places.runtime, os.environ.get("SLURM_TMPDIR"), os.environ.get("TMPDIR"), "/tmp"]  # noqa: S108
     for folder in candidates:
         if (
