@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from urllib.parse import parse_qs
 
-from aiohttp import web
-
-from launcher.gateway import answers, pages, websocket
-from launcher.gateway.keys import Keys, Throttle, cookie_name, cookie_values, presented_key
+from launcher.gateway import answers, pages
+from launcher.gateway.answers import Answer
+from launcher.gateway.exchange import Exchange
+from launcher.gateway.keys import Holder, Keys, Throttle, cookie_name, cookie_values
+from launcher.gateway.request import SAFE_METHODS, Request
 from launcher.gateway.routes import Address, Target, same_origin
 
-SAFE_METHODS = frozenset(("GET", "HEAD"))
 _LOGIN_BYTES, _LOGIN_TIMEOUT_S = 8192, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a request gets instead; a wrong `guess` gets it late."""
+
+    answer: Answer
+    guess: bool = False
 
 
 class Admission:
@@ -23,93 +32,83 @@ class Admission:
         self._cookie = cookie_name(session_id)
         self._throttle = Throttle()
 
-    async def refusal(self, request: web.BaseRequest, target: Target) -> web.Response | None:
-        """None for a request with the right key, or with our cookie from our own pages; else what it gets."""
-        headers = request.headers
-        offered = websocket.protocols(request) if "Sec-WebSocket-Protocol" in headers else ()
-        key = presented_key(headers, offered)
-        if key is not None and self._keys.accepts(key):
-            return None
-        if self._cookies_of(request):
+    def admit(self, request: Request, target: Target) -> Holder | Refusal:
+        """Whose right key came, or whose cookie from our own pages; else what the request gets."""
+        key = request.presented_key()
+        if key is not None and (holder := self._keys.holder(key)) is not None:
+            return holder
+        if (holder := self._logged_in(request)) is not None:
             # A page of another app on the portal's origin could post here, or open a WebSocket, with our cookie.
-            harmless = request.method in SAFE_METHODS and not websocket.wanted(request)
-            if harmless or same_origin(headers):
-                return None
-            return answers.refused(403, "This request comes from another site's page.", "cross_origin")
-        if key is not None and not await self._throttle.wrong():
-            return answers.too_many_guesses()
-        if is_browser(request):
-            return pages.login_page(target.up())
-        return answers.unauthorized(key is not None)
+            harmless = request.method in SAFE_METHODS and not request.wants_websocket
+            if harmless or same_origin(request.headers):
+                return holder
+            return Refusal(
+                answers.refused(403, "This request comes from another site's page.", "cross_origin")
+            )
+        if request.from_browser:
+            return Refusal(pages.login_page(target.up()), guess=key is not None)
+        return Refusal(answers.unauthorized(key is not None), guess=key is not None)
 
-    async def login(self, request: web.BaseRequest, target: Target) -> web.Response:
+    async def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        """Give a wrong guess its answer, when its time has come."""
+        in_time = await self._throttle.wrong()
+        exchange.reply(refusal.answer if in_time else answers.too_many_guesses())
+
+    async def login(self, exchange: Exchange, target: Target) -> None:
         """Show the form, or take it: a cookie for the right key, a slow refusal for a wrong one."""
+        exchange.reply(await self._login(exchange, target))
+
+    async def _login(self, exchange: Exchange, target: Target) -> Answer:
+        request = exchange.request
         if request.method != "POST":
-            if self._cookies_of(request):
+            if self._logged_in(request) is not None:
                 return _redirect("./")
             return pages.login_page(target.up(), status=200)
         try:
             async with asyncio.timeout(_LOGIN_TIMEOUT_S):
-                key = await _posted_key(request)
+                body = await exchange.body(_LOGIN_BYTES)
         except TimeoutError:
-            return answers.refused(408, "The login took too long.", "timeout")
-        except ValueError as error:
-            return answers.refused(400, str(error), "bad_request")
-        cookie = self._keys.login(key)
+            return answers.refused(408, "The login took too long.", "timeout", close=True)
+        if body is None:
+            return answers.refused(400, "The login form is too big.", "bad_request", close=True)
+        try:
+            fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=16)
+        except ValueError:
+            return answers.refused(400, "The login form is broken.", "bad_request")
+        cookie = self._keys.login(fields.get("key", [""])[0].strip())
         if cookie is None:
             if not await self._throttle.wrong():
                 return answers.too_many_guesses()
             return pages.login_page(target.up(), wrong=True)
         address = Address.of(request.headers, target.prefix)
-        response = _redirect("./")
-        response.set_cookie(
-            self._cookie,
-            cookie,
-            path=address.prefix or "/",  # the portal puts its own prefix here anyway
-            httponly=True,
-            samesite="Lax",
-            secure=True if address.scheme == "https" else None,
+        secure = "; Secure" if address.scheme == "https" else ""
+        # The portal puts its own prefix into Path anyway.
+        return _redirect(
+            "./", f"{self._cookie}={cookie}; HttpOnly; Path={address.prefix or '/'}; SameSite=Lax{secure}"
         )
-        return response
 
-    def logout(self, request: web.BaseRequest, target: Target) -> web.Response:
+    def logout(self, request: Request, target: Target) -> Answer:
         """End the login of the cookie that came with the request."""
         if request.method != "POST":
             return answers.refused(405, "Log out by POST.", "method_not_allowed", {"Allow": "POST"})
         for value in self._cookies_of(request):
             self._keys.forget(value)
-        response = _redirect("./login")
-        response.del_cookie(self._cookie, path=Address.of(request.headers, target.prefix).prefix or "/")
-        return response
+        path = Address.of(request.headers, target.prefix).prefix or "/"
+        return _redirect("./login", f'{self._cookie}=""; Max-Age=0; Path={path}')
 
-    def _cookies_of(self, request: web.BaseRequest) -> list[str]:
-        """The values of our cookie that a login gave out; an old session's counts as none."""
+    def _logged_in(self, request: Request) -> Holder | None:
+        return next(
+            (holder for value in self._cookies_of(request) if (holder := self._keys.cookie(value))), None
+        )
+
+    def _cookies_of(self, request: Request) -> list[str]:
         return [
             value
-            for header in request.headers.getall("Cookie", ())
+            for header in request.headers.all(b"cookie")
             for value in cookie_values(header, self._cookie)
-            if self._keys.knows(value)
         ]
 
 
-def is_browser(request: web.BaseRequest) -> bool:
-    """Whether the request is a person's, who should see a page."""
-    return request.method in SAFE_METHODS and "text/html" in request.headers.get("Accept", "")
-
-
-async def _posted_key(request: web.BaseRequest) -> str:
-    """The form's `key`; raises ValueError for a body that is no login form."""
-    body = bytearray()
-    try:
-        async for chunk in request.content.iter_any():
-            body += chunk
-            if len(body) > _LOGIN_BYTES:
-                raise ValueError("The login form is too big.")
-        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=16)
-    except web.RequestPayloadError as error:
-        raise ValueError("The login form is broken.") from error
-    return fields.get("key", [""])[0].strip()
-
-
-def _redirect(location: str) -> web.Response:
-    return web.Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})
+def _redirect(location: str, cookie: str | None = None) -> Answer:
+    headers = {"Location": location, "Cache-Control": "no-store"}
+    return Answer(303, b"", {**headers, "Set-Cookie": cookie} if cookie else headers)

@@ -1,15 +1,37 @@
-"""The gateway's own JSON answers, in the shapes that OpenAI's clients understand."""
+"""What the gateway answers by itself: the plain data of an answer, and the shapes OpenAI's clients understand."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
 
-from aiohttp import web
-
-# Clients retry a 503 within Retry-After; the last phases are short. The openai client gives up above 120 s.
-_RETRY_AFTER_S = {"warm-up": 2, "probe": 2}
 ENDED = ("SHUTDOWN", "FAILED")
+# Clients retry a 503 after Retry-After; the last phases are short. The openai client gives up above 120 s.
+_RETRY_AFTER_S = {"warm-up": 2, "probe": 2}
+_RETRY_S, _LONGEST_RETRY_S = 5, 60
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of our own; `close` ends the connection after it."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    close: bool = False
+
+    def head(self, keep_alive: bool) -> bytes:
+        """Status line and header fields."""
+        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        if self.status != HTTPStatus.NO_CONTENT:
+            lines.append(f"Content-Length: {len(self.body)}")
+        if not keep_alive:
+            lines.append("Connection: close")
+        return "\r\n".join((*lines, "", "")).encode("latin-1", "replace")
 
 
 def error_body(message: str, kind: str, code: str) -> dict[str, object]:
@@ -17,36 +39,44 @@ def error_body(message: str, kind: str, code: str) -> dict[str, object]:
     return {"error": {"message": message, "type": kind, "code": code, "param": None}}
 
 
-def json_answer(status: int, body: object, headers: Mapping[str, str] | None = None) -> web.Response:
+def json_answer(
+    status: int, body: object, headers: Mapping[str, str] | None = None, *, close: bool = False
+) -> Answer:
     """A JSON answer that no cache keeps."""
-    return web.Response(
-        status=status,
-        body=json.dumps(body).encode(),
-        content_type="application/json",
-        headers={"Cache-Control": "no-store", **(headers or {})},
-    )
+    given = {"Content-Type": "application/json", "Cache-Control": "no-store", **(headers or {})}
+    return Answer(status, json.dumps(body).encode(), given, close)
 
 
-def refused(status: int, message: str, code: str, headers: Mapping[str, str] | None = None) -> web.Response:
+def refused(
+    status: int, message: str, code: str, headers: Mapping[str, str] | None = None, *, close: bool = False
+) -> Answer:
     """The request is wrong or not allowed."""
-    return json_answer(status, error_body(message, "invalid_request_error", code), headers)
+    return json_answer(status, error_body(message, "invalid_request_error", code), headers, close=close)
 
 
-def unauthorized(presented: bool) -> web.Response:
+def unauthorized(presented: bool) -> Answer:
     """No key, or a wrong one."""
     message = "This API key is not the session's." if presented else "This session needs its API key."
     hint = "Send it as 'Authorization: Bearer KEY'; the card shows it, `launcher status ID` says where it is."
     return refused(401, f"{message} {hint}", "invalid_api_key", {"WWW-Authenticate": "Bearer"})
 
 
-def too_many_guesses() -> web.Response:
+def too_many_guesses() -> Answer:
     """Too many wrong keys are already waiting for their answer."""
-    return refused(
-        429, "Too many wrong API keys. Try again soon.", "rate_limit_exceeded", {"Retry-After": "5"}
-    )
+    return _too_many("Too many wrong API keys. Try again soon.", 5)
 
 
-def not_ready(report: Mapping[str, object]) -> web.Response:
+def over_limit(wait_s: float) -> Answer:
+    """A further key has used up its requests or tokens of this minute."""
+    retry_s = max(1, min(round(wait_s + 0.5), _LONGEST_RETRY_S))
+    return _too_many(f"This key's limit is reached. Try again in {retry_s} s.", retry_s)
+
+
+def _too_many(message: str, retry_s: int) -> Answer:
+    return refused(429, message, "rate_limit_exceeded", {"Retry-After": str(retry_s)})
+
+
+def not_ready(report: Mapping[str, object]) -> Answer:
     """The engine does not answer yet, or never will again."""
     state, phase, text = report.get("state"), report.get("phase"), report.get("message")
     if state in ENDED:
@@ -55,11 +85,26 @@ def not_ready(report: Mapping[str, object]) -> web.Response:
         return json_answer(503, error_body(message, "server_error", "session_ended"), headers)
     where = f"{state}, phase {phase}" if phase else f"{state}"
     message = f"The session is not ready yet ({where}). {text or ''}".strip()
-    headers = {"Retry-After": str(_RETRY_AFTER_S.get(str(phase), 5))}
-    return json_answer(503, error_body(message, "server_error", "not_ready"), headers)
+    left_s = seconds_left(report)
+    if left_s is not None:
+        message += f" About {left_s} s are left, by the time it took before."
+    retry_s = (
+        _RETRY_AFTER_S.get(str(phase), _RETRY_S) if left_s is None else max(2, min(left_s, _LONGEST_RETRY_S))
+    )
+    return json_answer(503, error_body(message, "server_error", "not_ready"), {"Retry-After": str(retry_s)})
 
 
-def unreachable() -> web.Response:
+def seconds_left(report: Mapping[str, object]) -> int | None:
+    """How long the start will still take if it goes like the last one; None when that is not known or over."""
+    expected, phases = report.get("expected_s"), report.get("phases")
+    if not isinstance(expected, int | float) or not isinstance(phases, list | tuple):
+        return None
+    begun = phases[0].get("started_at") if phases else None
+    left_s = round(expected - (time.time() - begun)) if isinstance(begun, int | float) else 0
+    return left_s if left_s > 0 else None
+
+
+def unreachable() -> Answer:
     """The engine's socket refused, or it hung up before it answered."""
     message = "The engine did not answer. If it stopped, the session says why."
     return json_answer(502, error_body(message, "server_error", "engine_unreachable"))

@@ -13,9 +13,7 @@ from collections.abc import Mapping
 from html import escape
 from string import Template
 
-from aiohttp import web
-
-from launcher.gateway.answers import ENDED
+from launcher.gateway.answers import ENDED, Answer, seconds_left
 
 _PHASES = ("container", "weights", "compile", "graphs", "warm-up", "probe")
 _STYLE = """
@@ -63,7 +61,7 @@ _HEADERS = {
 }
 
 
-def login_page(up: str, *, status: int = 401, wrong: bool = False) -> web.Response:
+def login_page(up: str, *, status: int = 401, wrong: bool = False) -> Answer:
     """The form that asks for the key; `wrong` says that the last one was not right."""
     said = (
         '<p class="bad" role="alert">That key is not this session\'s. Copy it once more.</p>' if wrong else ""
@@ -78,7 +76,7 @@ def login_page(up: str, *, status: int = 401, wrong: bool = False) -> web.Respon
     return _page(status, "Open this session", body)
 
 
-def state_page(report: Mapping[str, object]) -> web.Response:
+def state_page(report: Mapping[str, object]) -> Answer:
     """The session is starting (the page refreshes itself) or has ended."""
     message = escape(str(report.get("message") or ""))
     hint = escape(str(report.get("hint") or ""))
@@ -92,16 +90,18 @@ def state_page(report: Mapping[str, object]) -> web.Response:
         if name != "container" or phase == "container"
     )
     waited = _elapsed(report.get("since"))
+    left_s = seconds_left(report)
+    left = f"<p>About {left_s} s are left, by the time it took before.</p>" if left_s else ""
     body = (
         f'<p role="status">{message or "The model is being loaded."}{waited}</p>'
-        f'<ol aria-label="Phases of the start">{steps}</ol>'
+        f'<ol aria-label="Phases of the start">{steps}</ol>{left}'
         '<p class="soft">This page looks again every few seconds; leave it open.</p>'
     )
     title = "Starting" if report.get("state") != "UNHEALTHY" else "The engine does not answer just now"
     return _page(503, title, body, refresh_s=3)
 
 
-def endpoint_page(url: str, portal: bool) -> web.Response:
+def endpoint_page(url: str, portal: bool) -> Answer:
     """The engine answers and there is no chat page: how to use the endpoint. Shows no key."""
     base = "BASE_URL" if portal else f"{url}/v1"
     where = "with the base URL and key of the session's card" if portal else "with the session's key"
@@ -119,13 +119,13 @@ def endpoint_page(url: str, portal: bool) -> web.Response:
     return _page(200, "The endpoint is up", body)
 
 
-def page_opening() -> web.Response:
+def page_opening() -> Answer:
     """The endpoint answers already, the chat page is a few seconds behind."""
     body = '<p role="status">The model answers. The chat page opens in a few seconds.</p>'
     return _page(503, "Almost there", body, refresh_s=2)
 
 
-def page_gone() -> web.Response:
+def page_gone() -> Answer:
     """The chat page's process does not answer; the endpoint may well."""
     body = (
         '<p role="status">The page does not answer just now. The endpoint itself is not affected.</p>'
@@ -134,11 +134,11 @@ def page_gone() -> web.Response:
     return _page(502, "The page is not there", body, refresh_s=5)
 
 
-def _page(status: int, title: str, body: str, refresh_s: int | None = None) -> web.Response:
+def _page(status: int, title: str, body: str, refresh_s: int | None = None) -> Answer:
     refresh = f'<meta http-equiv="refresh" content="{refresh_s}">' if refresh_s else ""
     text = _PAGE.substitute(title=escape(title), body=body, refresh=refresh, style=_STYLE)
     headers = {**_HEADERS, "Retry-After": str(refresh_s)} if refresh_s else _HEADERS
-    return web.Response(status=status, text=text, content_type="text/html", headers=headers)
+    return Answer(status, text.encode(), {"Content-Type": "text/html; charset=utf-8", **headers})
 
 
 def _elapsed(since: object) -> str:

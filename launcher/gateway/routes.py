@@ -5,6 +5,7 @@ Owns no sockets. A request is routed by the bytes of its target; nothing is deco
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 from urllib.parse import unquote, urlsplit
+
+from launcher.gateway.request import Headers
 
 _NODE = re.compile(r"/node/[^/]+/\d+(?=/|$)")
 _RNODE = re.compile(r"/rnode/[^/]+/\d+(?=/|$)")
@@ -26,6 +29,9 @@ class Routes:
     """The upstreams of a session, as `launcher.serve` sets them; a request with `probe_nonce` passes before ready."""
 
     engine: Path | None = None
+    models: Mapping[str, Path] = field(
+        default_factory=dict
+    )  # engines by the `model` of a request, where there are many
     page: Path | None = None
     page_starting: bool = False
     ready: bool = False
@@ -39,6 +45,12 @@ class Target:
     prefix: str
     path: str
     query: str
+
+    @staticmethod
+    @functools.lru_cache(maxsize=256)
+    def parsed(raw: str) -> Target:
+        """`parse`, remembered: nearly all requests have one of a few targets."""
+        return Target.parse(raw)
 
     @classmethod
     def parse(cls, raw: str) -> Self:
@@ -87,43 +99,47 @@ class Address:
         return f"{self.scheme}://{self.host}{self.prefix}"
 
     @classmethod
-    def of(cls, headers: Mapping[str, str], prefix: str) -> Self:
+    def of(cls, headers: Headers, prefix: str) -> Self:
         """Work it out from what the portal adds; `prefix` is the one that the path had (`/node`), if any."""
-        forwarded = _last(headers.get("X-Forwarded-Host", ""))
+        forwarded = _last(headers.text(b"x-forwarded-host"))
         host = next(
-            (name for name in (forwarded, headers.get("Host", "")) if _HOST.fullmatch(name)), "localhost"
+            (name for name in (forwarded, headers.text(b"host")) if _HOST.fullmatch(name)), "localhost"
         )
-        scheme = _last(headers.get("X-Forwarded-Proto", "")).lower()
-        if not prefix and (forwarded or "X-Forwarded-Escaped-Uri" in headers):
+        scheme = _last(headers.text(b"x-forwarded-proto")).lower()
+        if not prefix and (forwarded or b"x-forwarded-escaped-uri" in headers):
             prefix = _stripped_prefix(headers, host)
         return cls(scheme if scheme in _PORTS else "http", host, prefix)
 
 
-def _stripped_prefix(headers: Mapping[str, str], host: str) -> str:
+def _stripped_prefix(headers: Headers, host: str) -> str:
     """Guess the `/rnode/HOST/PORT` that the portal stripped: no header names it.
 
     The Referer has it on all but the first visit; then the Host header has the same two values, since the portal
     connects to the HOST and PORT of its URL and Apache puts those there.
     """
     try:
-        referer = urlsplit(headers.get("Referer", ""))
+        referer = urlsplit(headers.text(b"referer"))
     except ValueError:
         referer = urlsplit("")
     if referer.netloc == host and (found := _RNODE.match(referer.path)):
         return found.group()
-    name, _, port = headers.get("Host", "").rpartition(":")
-    if "X-Forwarded-Escaped-Uri" in headers and name and port.isdigit() and _HOST.fullmatch(f"{name}:{port}"):
+    name, _, port = headers.text(b"host").rpartition(":")
+    if (
+        b"x-forwarded-escaped-uri" in headers
+        and name
+        and port.isdigit()
+        and _HOST.fullmatch(f"{name}:{port}")
+    ):
         return f"/rnode/{name}/{port}"
     return ""
 
 
-def same_origin(headers: Mapping[str, str]) -> bool:
+def same_origin(headers: Headers) -> bool:
     """Whether a request that names its Origin comes from the host that it was sent to."""
-    origin = headers.get("Origin")
-    if origin is None:
+    if b"origin" not in headers:
         return True
-    scheme, _, host = origin.partition("://")
-    allowed = (headers.get("Host", ""), _last(headers.get("X-Forwarded-Host", "")))
+    scheme, _, host = headers.text(b"origin").partition("://")
+    allowed = (headers.text(b"host"), _last(headers.text(b"x-forwarded-host")))
     suffix = ":" + _PORTS.get(scheme.lower(), "")
     return bool(host) and host.lower().removesuffix(suffix) in {
         name.lower().removesuffix(suffix) for name in allowed if name

@@ -3,136 +3,249 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
+from typing import Any
 
-from aiohttp import ClientError, WSServerHandshakeError, web
-
-from launcher.gateway import answers, pages, proxy, websocket
-from launcher.gateway.admission import SAFE_METHODS, Admission, is_browser
-from launcher.gateway.keys import Keys
+from launcher.gateway import answers, exchange, metrics, pages
+from launcher.gateway.admission import Admission, Refusal
+from launcher.gateway.answers import Answer
+from launcher.gateway.client import Client
+from launcher.gateway.exchange import Exchange, Way
+from launcher.gateway.fetch import fetch
+from launcher.gateway.headers import request_head
+from launcher.gateway.keys import Holder, Keys
+from launcher.gateway.request import SAFE_METHODS, Request
 from launcher.gateway.routes import Address, Routes, Target
 from launcher.gateway.sockets import listen
-from launcher.gateway.usage import Tail, Usage
+from launcher.gateway.upstream import Upstreams
+from launcher.gateway.usage import Usage
 
 _LOG = logging.getLogger("launcher.gateway")
-# aiohttp's own reports quote the broken bytes of a request, which may hold a key: they are not for a log file.
-_SILENT = logging.Logger("launcher.gateway.http", logging.CRITICAL + 1)
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-# What monitoring reads: a scrape every minute must not keep an unused session awake.
-_NO_ACTIVITY = frozenset(("/metrics", "/load", "/ping", "/version"))
-# Also the time that an unfinished request head may take.
-_KEEPALIVE_TIMEOUT_S = 75.0
-# How long a new connection may take to send the head of its first request.
-_HEAD_TIMEOUT_S = 10.0
+_CHECK_S = 1.0
+_BODY_MAX_BYTES = 64 * 2**30  # ten hours of uncompressed audio are 7 GB
+_ROUTED_BODY_BYTES = 64 * 2**20
+_TARGET_REMEMBERED = 128
 _PATH_SHOWN = 200
 _REFUSALS_SHOWN = 60
-_CLIENT_LEFT = 499  # nginx's number for it
 
 
 class Gateway:
-    """Serves one session on one port; `report` gives what `status.json` holds, `routes` may change at any time."""
+    """Serves one session on one port; `report` gives what `status.json` holds, `routes` may change at any time.
+
+    `on_trouble` is called when the engine could not be reached, so that who watches it can look at once.
+    """
 
     def __init__(
         self, *, keys: Keys, routes: Routes, report: Callable[[], Mapping[str, object]], session_id: str
     ) -> None:
         self.usage = Usage()
+        self.on_trouble: Callable[[], None] | None = None
+        self.body_max_bytes = _BODY_MAX_BYTES
+        self.stopping = False
+        self._keys = keys
         self._routes = routes
         self._report = report
         self._admission = Admission(keys, session_id)
-        self._upstreams = proxy.Upstreams()
-        self._running = 0
-        self._stopping = False
-        self._server: web.Server | None = None
+        self._upstreams = Upstreams()
+        self._clients: set[Client] = set()
+        self._running: set[Exchange] = set()
+        self._engine_way: Way | None = None  # the last one; nearly always it is the next one too
         self._listeners: list[asyncio.Server] = []
+        self._checking: asyncio.Task[None] | None = None
         # The rest is for upstreams and files; beyond this even a status could not be written.
-        self._connections_max = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 - 100)
+        self._clients_max = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 - 100)
         self._refused_since, self._refused = 0.0, 0
-        self._silent: set[web.RequestHandler] = set()
 
     async def start(self, host: str, port: int = 0) -> int:
         """Listen on `host`; returns the port, which the kernel chooses when `port` is 0."""
-        self._server = web.Server(
-            self._respond,
-            handler_cancellation=True,
-            access_log=None,
-            logger=_SILENT,
-            auto_decompress=False,
-            keepalive_timeout=_KEEPALIVE_TIMEOUT_S,
-            max_line_size=16384,
-            max_field_size=16384,
-            lingering_time=5.0,
-        )
         sockets = listen(host, port)
         loop = asyncio.get_running_loop()
         self._listeners = [await loop.create_server(self._accept, sock=sock) for sock in sockets]
+        self._checking = loop.create_task(self._check())
         return int(sockets[0].getsockname()[1])
-
-    def _accept(self) -> asyncio.BaseProtocol:
-        assert self._server is not None
-        if len(self._server.connections) >= self._connections_max:
-            return _Closed()
-        connection = self._server()
-        loop = asyncio.get_running_loop()
-        self._silent.add(connection)
-        loop.call_later(_HEAD_TIMEOUT_S, self._close_if_silent, connection)
-        return connection
-
-    def _close_if_silent(self, connection: web.RequestHandler) -> None:
-        # aiohttp would keep a connection without one whole request head as long as one between two requests.
-        if connection in self._silent:
-            self._silent.discard(connection)
-            connection.force_close()
 
     async def stop(self, grace_s: float = 5.0) -> None:
         """Refuse new requests, let running ones end within `grace_s`, then close everything."""
-        self._stopping = True
+        self.stopping = True
         for listener in self._listeners:
             listener.close()
         until = time.monotonic() + grace_s
         while self._running and time.monotonic() < until:
             await asyncio.sleep(0.02)
-        if self._server is not None:
-            transports = [connection.transport for connection in self._server.connections if self._running]
-            await self._server.shutdown(0.1)
-            for (
-                transport
-            ) in transports:  # a client that does not read would keep its last bytes here for ever
-                if transport is not None:
-                    transport.abort()
-        await self._upstreams.close()
-        await asyncio.sleep(0)  # closed transports give back their sockets in the loop's next round
+        await asyncio.sleep(0)  # the last answers' bytes are on their way
+        for client in list(self._clients):
+            if (
+                self._running or client.unsent_bytes
+            ):  # a client that does not read would keep them here for ever
+                client.abort()
+            else:
+                client.close()
+        if self._checking is not None:
+            self._checking.cancel()
+        self._upstreams.close()
+        for _ in range(2):
+            await asyncio.sleep(0)  # closed transports give back their sockets in the loop's next rounds
 
-    async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request, and log it without its query, headers or bodies."""
-        begun, status, size = time.monotonic(), _CLIENT_LEFT, 0
-        self._running += 1
-        self._silent.discard(request.protocol)
+    def _accept(self) -> asyncio.BaseProtocol:
+        if len(self._clients) >= self._clients_max:
+            return _Closed()
+        client = Client(self)
+        self._clients.add(client)
+        return client
+
+    def left(self, client: Client) -> None:
+        """A client's connection is closed."""
+        self._clients.discard(client)
+
+    async def _check(self) -> None:
+        while True:
+            await asyncio.sleep(min(_CHECK_S, exchange.HEARTBEAT_S / 2))
+            now = time.monotonic()
+            self._keys.refresh()
+            self._upstreams.tidy()
+            for client in list(self._clients):
+                client.check(now)
+                current = client.current
+                if current is not None and current.holder is not None and not current.holder.valid:
+                    client.abort()  # a revoked key's answers end too
+
+    # -- one request
+
+    def decide(self, exchange: Exchange) -> None:
+        """Answer or forward; called once the request's head is whole."""
+        self._running.add(exchange)
+        request = exchange.request
+        if (mistake := _mistake(exchange)) is not None:
+            exchange.reply(mistake)
+            return
         try:
-            response = await self._decide(request)
-            if self._stopping and not response.prepared:
-                response.force_close()
-            status, size = response.status, response.body_length
-            if isinstance(response, web.Response) and isinstance(response.body, bytes):
-                size = len(response.body)
-            return response
-        finally:
-            self._running -= 1
-            if self._worth_a_line(status):
-                path = (
-                    request.raw_path.partition("?")[0][:_PATH_SHOWN]
-                    .encode("ascii", "backslashreplace")
-                    .decode()
-                )
-                spent_ms = (time.monotonic() - begun) * 1000
-                _LOG.info("%s %s %d %d B %.0f ms", request.method, path, status, size, spent_ms)
+            raw = request.target.decode("latin-1")
+            target = Target.parsed(raw) if len(raw) <= _TARGET_REMEMBERED else Target.parse(raw)
+        except ValueError as error:
+            exchange.reply(answers.refused(400, str(error), "bad_request", close=True))
+            return
+        if target.path == "/health" and request.method in SAFE_METHODS:
+            up = self._routes.ready and not self.stopping
+            exchange.reply(answers.json_answer(200 if up else 503, {"status": "up" if up else "down"}))
+        elif target.path == "/login" and request.method in ("GET", "HEAD", "POST"):
+            self._later(exchange, self._admission.login(exchange, target))
+        else:
+            verdict = self._admission.admit(request, target)
+            if not isinstance(verdict, Refusal):
+                exchange.holder = verdict
+                self._admitted(exchange, target, verdict)
+            elif verdict.guess:
+                self._later(exchange, self._admission.refuse(exchange, verdict))
+            else:
+                exchange.reply(verdict.answer)
+
+    def _admitted(self, exchange: Exchange, target: Target, holder: Holder) -> None:
+        request, path = exchange.request, target.path
+        if path == "/logout":
+            exchange.reply(self._admission.logout(request, target))
+        elif path == "/keep-alive" and request.method == "POST":
+            self.usage.touch()
+            exchange.reply(Answer(204, headers={"Cache-Control": "no-store"}))
+        elif path == "/status" and request.method in SAFE_METHODS:
+            exchange.reply(answers.json_answer(200, {**self._report(), "usage": self.usage.as_json()}))
+        elif path == "/metrics" and request.method in SAFE_METHODS:
+            self._later(exchange, self._metrics(exchange))
+        else:
+            self._pass_on(exchange, target, holder)
+
+    def _pass_on(self, exchange: Exchange, target: Target, holder: Holder) -> None:
+        routes, request = self._routes, exchange.request
+        page_path, browser = target.page_path, request.from_browser
+        probe = b"x-launcher-probe" in request.headers and (
+            request.headers.text(b"x-launcher-probe") == routes.probe_nonce
+        )
+        if self.stopping or not (routes.ready or probe):
+            exchange.reply(pages.state_page(self._report()) if browser else answers.not_ready(self._report()))
+        elif page_path is not None and routes.page is not None and holder.budget is None:
+            url = Address.of(request.headers, target.prefix).url
+            gone = pages.page_gone if browser else answers.unreachable
+            way = Way(self._upstreams, routes.page, gone, False, _nothing, _nothing)
+            exchange.forward(way, request_head(request, page_path + target.query, f"{url}/ui"))
+        elif page_path is not None and routes.page_starting and browser:
+            exchange.reply(pages.page_opening())
+        elif target.path == "/" and browser:
+            address = Address.of(request.headers, target.prefix)
+            exchange.reply(pages.endpoint_page(address.url, portal=bool(address.prefix)))
+        elif page_path is not None or target.path == "/favicon.ico":
+            exchange.reply(answers.refused(404, "Nothing is served here. The API is under /v1.", "not_found"))
+        elif holder.budget is not None and (wait_s := holder.budget.admit()) > 0:
+            exchange.reply(answers.over_limit(wait_s))
+        elif routes.models and request.method == "POST":
+            self._later(exchange, self._route(exchange, target, holder))
+        elif routes.engine is None:
+            exchange.reply(answers.unreachable())
+        else:
+            # The probe is nobody's activity: it counts in a ledger that is thrown away.
+            self._to_engine(exchange, target, holder, routes.engine, Usage() if probe else self.usage)
+
+    async def _route(self, exchange: Exchange, target: Target, holder: Holder) -> None:
+        """Choose among many engines by the `model` that the body names."""
+        body = await exchange.body(_ROUTED_BODY_BYTES)
+        try:
+            model = json.loads(body)["model"] if body is not None else None
+        except (ValueError, KeyError, TypeError):
+            model = None
+        engine = self._routes.models.get(model) if isinstance(model, str) else None
+        if engine is None:
+            exchange.reply(answers.refused(404, "No session here serves this model.", "model_not_found"))
+        else:
+            self._to_engine(exchange, target, holder, engine, self.usage)
+
+    def _to_engine(
+        self, exchange: Exchange, target: Target, holder: Holder, engine: Path, usage: Usage
+    ) -> None:
+        exchange.call = usage.begin(holder.name, target.path, websocket=exchange.request.wants_websocket)
+        way = self._engine_way
+        if way is None or way.socket is not engine or way.touch != usage.touch:
+            way = Way(self._upstreams, engine, answers.unreachable, True, usage.touch, self._trouble)
+            self._engine_way = way
+        exchange.forward(way, request_head(exchange.request, target.path + target.query, None))
+
+    async def _metrics(self, exchange: Exchange) -> None:
+        engine = self._routes.engine
+        theirs = await fetch(self._upstreams, engine, "/metrics") if engine is not None else b""
+        text = metrics.render(self.usage, self._report(), theirs)
+        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8", "Cache-Control": "no-store"}
+        exchange.reply(Answer(200, text, headers))
+
+    def _later(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+        exchange.task = asyncio.get_running_loop().create_task(work)
+
+    def _trouble(self) -> None:
+        if self.on_trouble is not None:
+            self.on_trouble()
+
+    # -- its end
+
+    def ended(self, exchange: Exchange) -> None:
+        """Count the request, and log it without its query, headers or bodies."""
+        self._running.discard(exchange)
+        tokens = (0, 0)
+        if exchange.call is not None:
+            tokens = exchange.tokens
+            exchange.call.end(exchange.status, tokens, broken=exchange.broken, left=exchange.left)
+        if exchange.holder is not None and exchange.holder.budget is not None:
+            exchange.holder.budget.spend(sum(tokens))
+        if _LOG.isEnabledFor(logging.INFO) and self._worth_a_line(exchange.status):
+            spent_ms = (time.monotonic() - exchange.begun) * 1000
+            request, status = exchange.request, exchange.status
+            path = request.path[:_PATH_SHOWN]
+            _LOG.info("%s %s %d %d B %.0f ms", request.method, path, status, exchange.sent_bytes, spent_ms)
 
     def _worth_a_line(self, status: int) -> bool:
         # Whoever has no key could fill a disk with refusals: a few a minute are told, then only their number.
-        if status not in (400, 401, 403, 404, 405):
+        if status not in (400, 401, 403, 404, 405, 413, 417, 501, 505):
             return True
         now = time.monotonic()
         if now - self._refused_since > 60:
@@ -142,109 +255,32 @@ class Gateway:
         self._refused += 1
         return self._refused <= _REFUSALS_SHOWN
 
-    async def _decide(self, request: web.BaseRequest) -> web.StreamResponse:
-        method, admission = request.method, self._admission
-        if request.version.major != 1:  # the parser lets HTTP/0.9 and HTTP/2.0 lines pass
-            return _closing(answers.refused(505, "Only HTTP/1.1 is spoken here.", "http_version"))
-        if method not in _METHODS:
-            return _closing(answers.refused(405, "This method is not allowed.", "method_not_allowed"))
-        try:
-            target = Target.parse(request.raw_path)
-        except ValueError as error:
-            return _closing(answers.refused(400, str(error), "bad_request"))
-        if target.path == "/health" and method in SAFE_METHODS:
-            up = self._routes.ready and not self._stopping
-            return answers.json_answer(200 if up else 503, {"status": "up" if up else "down"})
-        if target.path == "/login" and method in ("GET", "HEAD", "POST"):
-            return await admission.login(request, target)
-        refusal = await admission.refusal(request, target)
-        if refusal is not None:
-            return refusal
-        if target.path == "/logout":
-            return admission.logout(request, target)
-        if target.path == "/status" and method in SAFE_METHODS:
-            return answers.json_answer(200, {**self._report(), "usage": self.usage.as_json()})
-        return await self._pass_on(request, target)
 
-    async def _pass_on(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
-        routes, page_path, browser = self._routes, target.page_path, is_browser(request)
-        probe = request.headers.get("X-Launcher-Probe") == routes.probe_nonce
-        if self._stopping or not (routes.ready or probe):
-            return pages.state_page(self._report()) if browser else answers.not_ready(self._report())
-        if page_path is not None and routes.page is not None:
-            return await self._to_page(request, target, routes.page, page_path)
-        if page_path is not None and routes.page_starting and browser:
-            return pages.page_opening()
-        if target.path == "/" and browser:
-            address = Address.of(request.headers, target.prefix)
-            return pages.endpoint_page(address.url, portal=bool(address.prefix))
-        if page_path is not None or target.path == "/favicon.ico":
-            return answers.refused(404, "Nothing is served here. The API is under /v1.", "not_found")
-        if routes.engine is None:
-            return answers.unreachable()
-        # The probe is nobody's activity: it counts in a ledger that is thrown away.
-        return await self._to_engine(request, target, routes.engine, Usage() if probe else self.usage)
-
-    async def _to_page(
-        self, request: web.BaseRequest, target: Target, socket: Path, path: str
-    ) -> web.StreamResponse:
-        address = Address.of(request.headers, target.prefix)
-        url, session = proxy.upstream_url(path, target.query), self._upstreams.session(socket)
-        try:
-            headers = proxy.request_headers(request, page_url=f"{address.url}/ui")
-            if websocket.wanted(request):
-                return await websocket.relay(request, session, url, headers, lambda: None)
-            return (await proxy.forward(request, session, url, headers, Tail()))[0]
-        except proxy.BadRequestError as error:
-            return _closing(answers.refused(400, str(error), "bad_request"))
-        except (ClientError, OSError) as error:
-            _raise_if_client_left(request, error)
-            return pages.page_gone() if is_browser(request) else answers.unreachable()
-
-    async def _to_engine(
-        self, request: web.BaseRequest, target: Target, socket: Path, usage: Usage
-    ) -> web.StreamResponse:
-        url, session = proxy.upstream_url(target.path, target.query), self._upstreams.session(socket)
-        is_websocket, tail, status = websocket.wanted(request), Tail(), _CLIENT_LEFT
-        usage.begin(is_websocket, active=target.path not in _NO_ACTIVITY)
-        try:
-            headers = proxy.request_headers(request, page_url=None)
-            if is_websocket:
-                response = await websocket.relay(request, session, url, headers, usage.touch)
-                status = 101
-            else:
-                response, whole = await proxy.forward(request, session, url, headers, tail)
-                status = response.status if whole else 502
-            return response
-        except proxy.BadRequestError as error:
-            status = 400
-            return _closing(answers.refused(status, str(error), "bad_request"))
-        except WSServerHandshakeError as error:
-            status = error.status
-            return answers.refused(status, "The engine refused this WebSocket.", "websocket_refused")
-        except (ClientError, OSError) as error:
-            _raise_if_client_left(request, error)
-            status = 502
-            return answers.unreachable()
-        finally:
-            usage.end(
-                is_websocket,
-                active=target.path not in _NO_ACTIVITY,
-                failed=status >= 400 and status != _CLIENT_LEFT,
-                tokens=tail.tokens() if request.method == "POST" else (0, 0),
-            )
+def _mistake(exchange: Exchange) -> Answer | None:
+    """What is wrong with a request whoever sent it; None for an ordinary one."""
+    request = exchange.request
+    if exchange.broken_body is not None:
+        return exchange.broken_body
+    if request.version not in ("1.1", "1.0"):  # the parser lets HTTP/0.9 and HTTP/2.0 lines pass
+        return answers.refused(505, "Only HTTP/1.1 is spoken here.", "http_version", close=True)
+    if request.method not in _METHODS:
+        return answers.refused(405, "This method is not allowed.", "method_not_allowed", close=True)
+    if len(request.headers) < len(request.headers.fields) and len(request.headers.all(b"host")) > 1:
+        return answers.refused(400, "A request has one Host.", "bad_request", close=True)
+    if request.chunked and not _only_chunked(request):
+        return answers.refused(501, "The only transfer coding is chunked.", "transfer_coding", close=True)
+    if b"expect" in request.headers and request.headers.text(b"expect").lower() != "100-continue":
+        return answers.refused(417, "Only 'Expect: 100-continue' is understood.", "expectation", close=True)
+    return None
 
 
-def _raise_if_client_left(request: web.BaseRequest, error: Exception) -> None:
-    """aiohttp's errors do not tell which side closed; there is nobody to answer when it was the client."""
-    if request.transport is None or request.transport.is_closing():
-        raise ConnectionResetError("The client left.") from error
+def _only_chunked(request: Request) -> bool:
+    codings = [word.lower() for word in request.headers.words(b"transfer-encoding")]
+    return codings == ["chunked"] and request.version == "1.1"
 
 
-def _closing(response: web.Response) -> web.Response:
-    """Nothing more is read from a client that sent nonsense."""
-    response.force_close()
-    return response
+def _nothing() -> None:
+    """The page's trouble is the page's."""
 
 
 class _Closed(asyncio.Protocol):

@@ -1,0 +1,268 @@
+"""One connection of a client: its requests one after the other, each in its own `Exchange`.
+
+Parsing is llhttp's (`httptools`), strict; what it refuses is refused here. Owns the order of answers, the limits of a
+head, and the time that a connection may take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import Protocol
+
+import httptools
+
+from launcher.gateway.answers import Answer, refused
+from launcher.gateway.exchange import Exchange
+from launcher.gateway.request import Headers, Request
+
+HEAD_TIMEOUT_S, KEEP_TIMEOUT_S, LINGER_S = 10.0, 75.0, 5.0
+_TARGET_BYTES, _HEAD_BYTES = 16384, 65536
+_IDLE_BYTES = 65536  # of a chunked body's framing or trailers, without any content
+_PIPELINED = 64
+_FOREVER = float("inf")
+
+
+class Front(Protocol):
+    """What a connection needs of the gateway."""
+
+    body_max_bytes: int
+    stopping: bool
+
+    def decide(self, exchange: Exchange) -> None:
+        """Answer or forward."""
+
+    def ended(self, exchange: Exchange) -> None:
+        """The exchange is over."""
+
+    def left(self, client: Client) -> None:
+        """The connection is closed."""
+
+
+class _TooBigError(Exception):
+    """A head beyond the limits; the text is for the client."""
+
+
+class Client(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._parser = httptools.HttpRequestParser(self)
+        self._current: Exchange | None = None
+        self._waiting: deque[Exchange] = deque()
+        self._receiving: Exchange | None = None  # the exchange whose body is being parsed
+        self._target = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._idle_bytes = 0
+        self._refusal: Answer | None = (
+            None  # of what the parser or a limit refused, after the requests before it
+        )
+        self._lingering = self._raw = self._advancing = self._waits = False
+        self._deadline = time.monotonic() + HEAD_TIMEOUT_S
+        self.closing = False
+        self.held = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closing = True
+        self._waiting.clear()
+        if self._current is not None:
+            self._current.cancel()
+        self._front.left(self)
+
+    # -- what came
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering or self.closing:
+            return
+        if self._raw and self._receiving is not None:
+            self._receiving.feed(data)
+        else:
+            self._parse(data)
+        self._advance()
+
+    def _parse(self, data: bytes) -> None:
+        self._idle_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, _TooBigError):
+                self._refuse(refused(431, str(error.__context__), "head_too_long", close=True))
+            else:
+                self._refuse(refused(400, "This is not valid HTTP.", "bad_request", close=True))
+        if self._idle_bytes > _IDLE_BYTES + len(data):
+            self._refuse(refused(431, "Too much without any content.", "head_too_long", close=True))
+
+    def _after_upgrade(self, rest: bytes) -> None:
+        # llhttp reads no further after any Upgrade; without a body the request is an ordinary one all the same.
+        exchange, self._raw = self._receiving, True
+        if exchange is None:
+            return
+        exchange.request.keep_alive = False
+        if not exchange.body_complete:
+            exchange.broken_body = refused(400, "An Upgrade cannot have a body.", "bad_request", close=True)
+        if exchange.request.wants_websocket and rest:
+            exchange.feed(rest)
+        elif not exchange.request.wants_websocket:
+            self._receiving = None
+
+    def _refuse(self, answer: Answer) -> None:
+        if self._receiving is not None and not self._receiving.body_complete:
+            self._receiving.broken_body = answer
+        elif self._refusal is None:
+            self._refusal = answer
+
+    def _advance(self) -> None:
+        """Work on the requests in their order; one at a time."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while not self.closing:
+                if self._current is not None:
+                    self._current.flush()
+                    if self._current is not None:
+                        break
+                if not self._waiting:
+                    break
+                self._current = self._waiting.popleft()
+                self._deadline = _FOREVER
+                self._front.decide(self._current)
+        finally:
+            self._advancing = False
+        if self._current is None and self._refusal is not None and not self.closing:
+            self._say_refusal(self._refusal)
+        self.update_reading()
+
+    def _say_refusal(self, answer: Answer) -> None:
+        self._refusal = None
+        self.write(answer.head(False) + answer.body)
+        self._linger()
+
+    # -- llhttp
+
+    def on_message_begin(self) -> None:
+        if self._refusal is not None or len(self._waiting) >= _PIPELINED:
+            raise _TooBigError("Too many requests at once on one connection.")
+        self._target, self._fields, self._receiving = b"", [], None
+        if self._current is None and not self._waiting:
+            self._deadline = time.monotonic() + HEAD_TIMEOUT_S
+
+    def on_url(self, part: bytes) -> None:
+        self._target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name, value))  # trailers too, which nobody looks at
+
+    def on_headers_complete(self) -> None:
+        if len(self._target) > _TARGET_BYTES or (
+            self._idle_bytes > _HEAD_BYTES and sum(len(n) + len(v) for n, v in self._fields) > _HEAD_BYTES
+        ):
+            raise _TooBigError("The request's head is too long.")
+        parser = self._parser
+        method, version, keep = parser.get_method(), parser.get_http_version(), parser.should_keep_alive()
+        request = Request(method, self._target, version, Headers(self._fields), keep)
+        self._idle_bytes = 0
+        self._receiving = Exchange(self, request, self._front.body_max_bytes)
+        self._waiting.append(self._receiving)
+
+    def on_body(self, data: bytes) -> None:
+        self._idle_bytes = 0
+        if self._receiving is not None:
+            self._receiving.feed(data)
+
+    def on_message_complete(self) -> None:
+        self._idle_bytes = 0
+        if self._receiving is not None and not self._parser.should_upgrade():
+            self._receiving.body_complete = True
+
+    # -- what goes
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def finished(self, exchange: Exchange, keep: bool, abort: bool) -> None:
+        """`exchange` is over; with `keep` the next request of the connection may follow."""
+        self._front.ended(exchange)
+        if exchange is not self._current:
+            return
+        self._current = None
+        if abort:
+            self.abort()
+        elif self.closing:
+            pass
+        elif keep and not self._front.stopping:
+            self._deadline = time.monotonic() + KEEP_TIMEOUT_S
+            self._advance()
+        elif exchange.body_complete:
+            self.close()
+        else:
+            self._linger()
+
+    def close(self) -> None:
+        """Close after what was written."""
+        self.closing = True
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.closing = True
+        self._transport.abort()
+
+    def _linger(self) -> None:
+        """Close after the answer, but read on for a moment: a reset would take the answer from who still sends."""
+        self._lingering = self.closing = True
+        self._deadline = time.monotonic() + LINGER_S
+        self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    # -- pace
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What the client has not read yet and the kernel did not take."""
+        return self._transport.get_write_buffer_size()
+
+    def pause_writing(self) -> None:
+        self.held = True
+        if self._current is not None:
+            self._current.hold_answer(True)
+
+    def resume_writing(self) -> None:
+        self.held = False
+        if self._current is not None:
+            self._current.hold_answer(False)
+
+    def update_reading(self) -> None:
+        """Read on, or wait: for the upstream's pace, or for the answers to requests that came at once."""
+        current = self._current
+        wait = self._refusal is not None or (
+            current is not None and (current.wants_pause or bool(self._waiting))
+        )
+        if wait == self._waits or self.closing:
+            return
+        self._waits = wait
+        if wait:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def check(self, now: float) -> None:
+        """Called every second: end what takes too long."""
+        if now >= self._deadline:
+            self.abort()
+        elif self._current is not None:
+            self._current.check(now)
+
+    @property
+    def current(self) -> Exchange | None:
+        """The exchange that is being answered."""
+        return self._current

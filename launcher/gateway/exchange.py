@@ -1,0 +1,366 @@
+"""One request and its answer on their way through: from the client to an upstream and back.
+
+Holds a few buffers at most: each side is read only as fast as the other takes it. When the client leaves, the
+upstream's connection is closed at once; when the upstream leaves, the client is told in the form it can understand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launcher.gateway import answers, websocket
+from launcher.gateway.answers import Answer
+from launcher.gateway.headers import answer_head
+from launcher.gateway.keys import Holder
+from launcher.gateway.request import Request
+from launcher.gateway.stream import Events, Tail, usage_wanted
+from launcher.gateway.upstream import Head, Upstream, Upstreams
+from launcher.gateway.usage import Call
+
+if TYPE_CHECKING:
+    from launcher.gateway.client import Client
+
+HEARTBEAT_S = 15.0  # OOD's Apache gives up a connection that is silent for 60 s
+CLIENT_LEFT = 499  # nginx's number for it
+_PENDING_BYTES = 65536
+_WRITE_STALL_S, _BODY_STALL_S = 120.0, 300.0
+_LAST_CHUNK = b"0\r\n\r\n"
+_HEARTBEAT = b": keep-alive\n\n"
+_EDGE_BYTES = 48  # more than `"include_usage": true` with any sane spacing
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where a request goes: the upstream's socket, what to say when it does not answer, and who wants to know."""
+
+    upstreams: Upstreams
+    socket: Path
+    unreachable: Callable[[], Answer]
+    engine: bool
+    touch: Callable[[], None]
+    trouble: Callable[[], None]
+
+
+class Exchange:
+    """One request of `client`; who decides about it calls `reply` or `forward`, once."""
+
+    holder: Holder | None = None
+    call: Call | None = None
+    task: asyncio.Task[None] | None = None  # what the decision waits for
+    broken_body: Answer | None = None  # what the parser said of the body
+    status, sent_bytes = CLIENT_LEFT, 0
+    done = left = broken = False
+    _way: Way | None = None
+    _upstream: Upstream | None = None
+    _events: Events | None = None
+    _body_wanted: asyncio.Future[None] | None = None
+    _head = _edge = b""
+    _replay = b""  # the whole request, as long as it may be sent once more
+    _sent_all = _full = _usage_wanted = False
+    _answered = _tunnel = _chunked = _keep = False
+    _pending_bytes = _unsent_bytes = 0
+
+    def __init__(self, client: Client, request: Request, body_max_bytes: int) -> None:
+        self.client = client
+        self.request = request
+        self.body_complete = not request.chunked and request.length == 0
+        self.begun = self._written_at = self._read_at = self._unsent_since = time.monotonic()
+        self._body_left = body_max_bytes
+        self._pending: list[bytes] = []
+        self._tail = Tail()
+
+    @property
+    def head_only(self) -> bool:
+        return self.request.method == "HEAD"
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """What the answer's usage said, prompt and completion."""
+        return self._tail.tokens() if self.request.method == "POST" else (0, 0)
+
+    @property
+    def wants_pause(self) -> bool:
+        """Whether the client should send no more for now."""
+        return self._full or (self._pending_bytes > _PENDING_BYTES and not self.done)
+
+    # -- from the client
+
+    def feed(self, data: bytes) -> None:
+        """The next piece of the body, or of what follows a WebSocket's request."""
+        self._pending.append(data)
+        self._pending_bytes += len(data)
+        self._body_left -= len(data)
+
+    def flush(self) -> None:
+        """Pass on what came; called once for each piece of the client's data, not for each part of it."""
+        self._read_at = time.monotonic()
+        if self.done:
+            self._pending.clear()
+        elif self._tunnel:
+            self._send_raw()
+        elif self.broken_body is not None:
+            self._fail(self.broken_body)
+        elif self._body_left < 0 and not self.request.wants_websocket:
+            self._fail(answers.refused(413, "The body is too long.", "body_too_long", close=True))
+        elif self._upstream is not None and not self._sent_all:
+            self._send(self._upstream)
+        elif self._body_wanted is not None and not self._body_wanted.done():
+            self._body_wanted.set_result(None)
+
+    async def body(self, limit_bytes: int) -> bytes | None:
+        """The whole body of a small request, which stays to be sent; None when it is longer than `limit_bytes`."""
+        while not self.body_complete and self._pending_bytes <= limit_bytes:
+            self._body_wanted = asyncio.get_running_loop().create_future()
+            await self._body_wanted
+        return b"".join(self._pending) if self._pending_bytes <= limit_bytes else None
+
+    def hold_answer(self, held: bool) -> None:
+        """The client reads too slowly, or again."""
+        if self._upstream is not None:
+            self._upstream.pause(held)
+
+    def cancel(self) -> None:
+        """The client left."""
+        if self.done:
+            return
+        self.left = True
+        if self._upstream is not None:
+            self._upstream.abort()
+        self._finish(keep=False)
+
+    def check(self, now: float) -> None:
+        """Called every second: keep a silent stream alive, end what nobody takes or sends."""
+        unsent = self.client.unsent_bytes
+        if unsent != self._unsent_bytes:
+            self._unsent_bytes, self._unsent_since = unsent, now
+        if unsent:
+            if now - self._unsent_since > _WRITE_STALL_S:
+                self.client.abort()
+        elif self._events is not None and self._chunked and now - self._written_at >= HEARTBEAT_S:
+            if self._way is not None and self._way.engine and self._events.between_events:
+                self._write(self._framed(_HEARTBEAT))
+        elif not self.body_complete and not self.wants_pause and now - self._read_at > _BODY_STALL_S:
+            self.client.abort()
+
+    # -- the decision
+
+    def reply(self, answer: Answer) -> None:
+        """Answer by ourselves."""
+        if self.done:
+            return
+        self.status, self.sent_bytes = answer.status, len(answer.body)
+        keep = self._may_keep() and not answer.close and self.body_complete
+        self._write(answer.head(keep) + (b"" if self.head_only else answer.body))
+        self._finish(keep)
+
+    def forward(self, way: Way, head: bytes) -> None:
+        """Send the request on; its answer follows by itself."""
+        self._way, self._head = way, head
+        if b"expect" in self.request.headers and not self.body_complete:
+            self._write(_CONTINUE)
+        upstream = way.upstreams.take(way.socket)
+        if upstream is not None:
+            self._attach(upstream, fresh=False)
+        else:
+            self._connect(way)
+
+    def _connect(self, way: Way) -> None:
+        self.task = asyncio.get_running_loop().create_task(self._reach(way))
+
+    async def _reach(self, way: Way) -> None:
+        try:
+            upstream = await way.upstreams.connect(way.socket)
+        except OSError:  # TimeoutError is one
+            self._unreachable()
+        else:
+            self._attach(upstream, fresh=True)
+
+    def _attach(self, upstream: Upstream, *, fresh: bool) -> None:
+        self._upstream = upstream
+        upstream.begin(self)
+        if fresh and self._replay:
+            upstream.write(self._replay)
+            self._replay = b""
+        else:
+            self._send(upstream)
+            if fresh:
+                self._replay = b""
+        if self.client.held:
+            upstream.pause(True)
+        self.client.update_reading()
+
+    def _send(self, upstream: Upstream) -> None:
+        out = [self._head] if self._head else []
+        first, self._head = bool(out), b""
+        if self._pending and not self.request.wants_websocket:
+            data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
+            self._pending, self._pending_bytes = [], 0
+            if not self._usage_wanted:
+                self._usage_wanted = usage_wanted(data) or (
+                    bool(self._edge) and usage_wanted(self._edge + data[:_EDGE_BYTES])
+                )
+                self._edge = b"" if self.body_complete else data[-_EDGE_BYTES:]
+            out += (b"%x\r\n" % len(data), data, b"\r\n") if self.request.chunked else (data,)
+        if self.body_complete:
+            self._sent_all = True
+            if self.request.chunked:
+                out.append(_LAST_CHUNK)
+        if out:
+            written = b"".join(out)
+            self._replay = written if first and self._sent_all and len(written) <= _PENDING_BYTES else b""
+            upstream.write(written)
+
+    # -- from the upstream
+
+    def take(self, head: Head | None, data: bytes, ended: bool) -> None:
+        """The next part of the answer."""
+        out: list[bytes] = []
+        if head is not None:
+            self._replay = b""
+            if head.status == 101 and not self.request.wants_websocket:
+                self._fail(answers.unreachable())
+                return
+            out.append(self._begin_answer(head))
+        if data:
+            if self._events is not None:
+                data = self._events.feed(data)
+            elif self._way is not None and self._way.engine:
+                self._tail.feed(data)
+            if data:
+                out.append(self._framed(data))
+                if self.call is not None and self.sent_bytes == 0:
+                    self.call.first_byte()
+                self.sent_bytes += len(data)
+        if ended:
+            if self._events is not None and (rest := self._events.rest()):
+                out.append(self._framed(rest))
+            if self._chunked:
+                out.append(_LAST_CHUNK)
+        if out:
+            self._write(out[0] if len(out) == 1 else b"".join(out))
+        if self._tunnel:
+            self._send_raw()
+        elif ended:
+            self._release()
+            self._finish(self._keep and self.body_complete)
+
+    def take_raw(self, data: bytes) -> None:
+        """Bytes of a WebSocket."""
+        if self._way is not None and websocket.shows_activity(data):
+            self._way.touch()
+        self.sent_bytes += len(data)
+        self._write(data)
+
+    def lost(self, answered: bool) -> None:
+        """The upstream went away before the end of its answer."""
+        self._upstream = None
+        if self._tunnel:
+            self._finish(keep=False)
+        elif not answered and self._replay and self._way is not None:
+            self._connect(self._way)  # a kept connection that was just being closed: ask again, once
+        elif not self._answered:
+            self._unreachable()
+        elif self._events is None or not (self._chunked or not self._keep):
+            # Without the last chunk or the promised length the client sees that the answer is not whole.
+            self.broken = True
+            self._finish(keep=False, abort=True)
+        else:
+            self._end_broken_stream(self._events)
+
+    def hold(self, full: bool) -> None:
+        """The upstream takes no more of the body for now, or takes it again."""
+        self._full = full
+        self.client.update_reading()
+
+    def _begin_answer(self, head: Head) -> bytes:
+        self._answered, self.status = True, head.status
+        headers, framing = head.headers, []
+        self._keep = self._may_keep()
+        if head.status == 101:
+            self._tunnel = True
+            return answer_head(101, head.reason, headers, (), upgrade=True)
+        if b"content-length" in headers:
+            if head.status != 204:
+                framing.append(b"Content-Length: " + headers.text(b"content-length").encode())
+        elif not self.head_only and head.status not in (204, 304):
+            if self.request.version == "1.1":
+                self._chunked = True
+                framing.append(b"Transfer-Encoding: chunked")
+            else:
+                self._keep = False
+        if not self._keep or not self.body_complete:
+            framing.append(b"Connection: close")
+            self._keep = False
+        if headers.text(b"content-type").lower().startswith("text/event-stream") and not self.head_only:
+            engine = self._way is not None and self._way.engine
+            self._events = Events(self._tail, usage_wanted=self._usage_wanted or not engine)
+        return answer_head(head.status, head.reason, headers, framing)
+
+    def _end_broken_stream(self, events: Events) -> None:
+        rest = events.rest()
+        out = self._framed(rest) if rest else b""
+        self.broken = not events.done
+        if self.broken:
+            gap = b"" if events.between_events else b"\n\n"
+            out += self._framed(gap + answers.broken_stream_event())
+        self._write(out + (_LAST_CHUNK if self._chunked else b""))
+        self._finish(self._keep)
+
+    # -- ends
+
+    def _unreachable(self) -> None:
+        assert self._way is not None
+        self._way.trouble()
+        self._fail(self._way.unreachable())
+
+    def _fail(self, answer: Answer) -> None:
+        if self._upstream is not None:
+            self._upstream.abort()
+            self._upstream = None
+        if self._answered:
+            self.broken = True
+            self._finish(keep=False, abort=True)
+        else:
+            self.reply(answer)
+
+    def _release(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is None:
+            return
+        upstream.pause(False)
+        if self._sent_all:
+            upstream.release()
+        else:
+            upstream.abort()
+
+    def _finish(self, keep: bool, *, abort: bool = False) -> None:
+        self.done = True
+        if self.task is not None and self.task is not asyncio.current_task():
+            self.task.cancel()
+        self._pending.clear()
+        self._pending_bytes = 0
+        self.client.finished(self, keep, abort)
+
+    def _may_keep(self) -> bool:
+        return self.request.keep_alive and not self.client.closing
+
+    def _send_raw(self) -> None:
+        if self._pending and self._upstream is not None:
+            data = b"".join(self._pending)
+            self._pending, self._pending_bytes = [], 0
+            if self._way is not None and websocket.shows_activity(data):
+                self._way.touch()
+            self._upstream.write(data)
+
+    def _framed(self, data: bytes) -> bytes:
+        return b"%x\r\n%s\r\n" % (len(data), data) if self._chunked else data
+
+    def _write(self, data: bytes) -> None:
+        self._written_at = time.monotonic()
+        self.client.write(data)

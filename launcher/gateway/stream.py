@@ -1,0 +1,119 @@
+"""What the gateway reads in an answer that passes: its token counts, how it ended, and where an event ends.
+
+Never more than a few kilobytes are held, and nothing is kept when the answer is over.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+_TAIL_BYTES = 8192
+_LONGEST_EVENT = 65536
+# `"usage"` with bare quotes cannot occur inside a JSON text, where quotes are escaped. One level of nesting: details.
+_USAGE = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
+_WANTED = re.compile(rb'(?<!\\)"include_usage"\s*:\s*true')
+_NO_CHOICES = re.compile(rb'(?<!\\)"choices"\s*:\s*\[\s*\]')
+_ENDS = (b"\n\n", b"\r\n\r\n")
+_DONE = b"data: [DONE]\n\n"
+
+
+class Tail:
+    """The last few kilobytes of an answer: enough to read its token counts and how it ended, too few to store it."""
+
+    __slots__ = ("_bytes",)
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next piece of the answer."""
+        self._bytes += chunk[-_TAIL_BYTES:]
+        if len(self._bytes) > 2 * _TAIL_BYTES:
+            del self._bytes[:-_TAIL_BYTES]
+
+    def ends_with(self, *ends: bytes) -> bool:
+        """Whether the answer so far ends with one of `ends`."""
+        return self._bytes.endswith(ends)
+
+    def __bool__(self) -> bool:
+        return bool(self._bytes)
+
+    def tokens(self) -> tuple[int, int]:
+        """The prompt and completion tokens that the engine's last `usage` names; 0 where it names none."""
+        last = self._bytes.rfind(b'"usage"')
+        while last >= 0:
+            if found := _USAGE.match(self._bytes, last):
+                return _counts(found.group(1))
+            last = self._bytes.rfind(b'"usage"', 0, last)  # `"usage":null`: look at the event before
+        return 0, 0
+
+
+class Events:
+    """An event stream on its way to the client.
+
+    Engines are started so that they always report usage at the end of a stream; OpenAI's clients get that event, whose
+    list of choices is empty, only when they asked for it. The rest goes on byte for byte.
+    """
+
+    __slots__ = ("_held", "_tail", "_usage_wanted")
+
+    def __init__(self, tail: Tail, *, usage_wanted: bool) -> None:
+        self._tail = tail
+        self._usage_wanted = usage_wanted
+        self._held = b""  # the beginning of an event that could be the one to leave out
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next piece; what of it may go on now. Half an event waits: no client does anything with it."""
+        if self._usage_wanted:
+            self._tail.feed(data)
+            return data
+        if self._held:
+            data, self._held = self._held + data, b""
+        if not data.endswith(_ENDS):
+            cut = max((data.rfind(end) + len(end) for end in _ENDS if end in data), default=0)
+            if len(data) - cut <= _LONGEST_EVENT:
+                data, self._held = data[:cut], data[cut:]
+        self._tail.feed(data)
+        if b'"usage"' in data and _NO_CHOICES.search(data):
+            data = b"\n\n".join(event for event in data.split(b"\n\n") if not _is_usage(event))
+        return data
+
+    def rest(self) -> bytes:
+        """What was held back when the stream ends in the middle of an event."""
+        held, self._held = self._held, b""
+        self._tail.feed(held)
+        return held
+
+    @property
+    def between_events(self) -> bool:
+        """Whether a comment of ours would stand between two events."""
+        return not self._held and (not self._tail or self._tail.ends_with(*_ENDS))
+
+    @property
+    def done(self) -> bool:
+        """Whether the stream has said that it is over."""
+        return self._tail.ends_with(_DONE)
+
+
+def usage_wanted(body: bytes) -> bool:
+    """Whether a request's body asks for the usage event of a stream."""
+    return b"include_usage" in body and _WANTED.search(body) is not None
+
+
+def _is_usage(event: bytes) -> bool:
+    return _NO_CHOICES.search(event) is not None and _USAGE.search(event) is not None
+
+
+def _counts(usage: bytes) -> tuple[int, int]:
+    try:
+        values = json.loads(usage.decode())
+    except ValueError:
+        return 0, 0
+    prompt = values.get("prompt_tokens", values.get("input_tokens"))
+    completion = values.get("completion_tokens", values.get("output_tokens"))
+    return _count(prompt), _count(completion)
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0

@@ -1,0 +1,245 @@
+"""Connections to the engine and the page: kept open between requests, parsed by llhttp (`httptools`).
+
+Owns the reading of answers and the pool. What an answer means for the client is the taker's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import httptools
+
+from launcher.gateway.request import Headers
+
+# uvicorn closes an idle connection after 5 s; ours must be dropped before, or a request could meet the close.
+_IDLE_S = 3.0
+_CONNECT_TIMEOUT_S = 10.0
+_HEAD_BYTES = 256 * 1024
+
+
+@dataclass(slots=True)
+class Head:
+    """The head of an answer; `sized` when the upstream itself says where the body ends."""
+
+    status: int
+    reason: bytes
+    headers: Headers
+    sized: bool
+
+
+class Taker(Protocol):
+    """Who gets an answer."""
+
+    @property
+    def head_only(self) -> bool:
+        """Whether the answer comes without its body (HEAD)."""
+
+    def take(self, head: Head | None, data: bytes, ended: bool) -> None:
+        """The next part of the answer: its head once, bytes of its body, its end."""
+
+    def take_raw(self, data: bytes) -> None:
+        """Bytes after a 101: no longer HTTP."""
+
+    def lost(self, answered: bool) -> None:
+        """The upstream is gone before the end; `answered` when at least a byte of the answer had come."""
+
+    def hold(self, full: bool) -> None:
+        """The upstream takes no more of the request for now, or takes it again."""
+
+
+class Upstream(asyncio.Protocol):
+    """One connection; serves one taker at a time."""
+
+    def __init__(self, pool: list[Upstream]) -> None:
+        self._pool = pool
+        self._parser = httptools.HttpResponseParser(self)
+        self._taker: Taker | None = None
+        self._raw = False
+        self._reusable = True
+        self.idle_since = 0.0
+
+    def begin(self, taker: Taker) -> None:
+        """A request of `taker` follows."""
+        self._taker = taker
+        self._answered = False
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._unparsed_bytes = 0
+        self._reason = b""
+        self._head: Head | None = None
+        self._head_told = False
+        self._pieces: list[bytes] = []
+        self._complete = self._interim = False
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def release(self) -> None:
+        """The answer is over and the whole request was sent: others may use the connection."""
+        self._taker = None
+        if self._reusable and not self._transport.is_closing():
+            self.idle_since = time.monotonic()
+            self._pool.append(self)
+        else:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Nobody wants the rest: the engine must see it at once."""
+        self._taker = None
+        self._transport.abort()
+
+    def close(self) -> None:
+        """End the connection after what was written."""
+        self._taker = None
+        self._transport.close()
+
+    def pause(self, paused: bool) -> None:
+        """Stop or go on reading: the client's pace."""
+        if self._transport.is_closing():
+            return
+        if paused:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    # -- asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        taker = self._taker
+        if taker is None:  # it speaks unasked
+            self._transport.abort()
+            return
+        if self._raw:
+            taker.take_raw(data)
+            return
+        self._answered = True
+        rest = b""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._raw, rest = True, data[upgrade.args[0] :]
+        except httptools.HttpParserError:
+            if (
+                not self._complete
+            ):  # what came before the mistake is not believed either: the length is in doubt
+                self.abort()
+                taker.lost(True)
+                return
+            self._reusable = False
+        if not self._complete and self._head is None:
+            self._unparsed_bytes += len(data)
+            if self._unparsed_bytes > _HEAD_BYTES:
+                self.abort()
+                taker.lost(True)
+            return
+        head = None if self._head_told else self._head
+        self._head_told = True
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._pieces = []
+        taker.take(head, body, self._complete and not self._raw)
+        if rest:
+            taker.take_raw(rest)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        taker, self._taker = self._taker, None
+        if taker is None:
+            if self in self._pool:
+                self._pool.remove(self)
+        elif error is None and self._head is not None and not self._head.sized and not self._raw:
+            taker.take(None, b"", True)  # the end of the connection is the end of such a body
+        else:
+            taker.lost(self._answered)
+
+    def pause_writing(self) -> None:
+        if self._taker is not None:
+            self._taker.hold(True)
+
+    def resume_writing(self) -> None:
+        if self._taker is not None:
+            self._taker.hold(False)
+
+    # -- llhttp
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            self._reusable = False  # more than was asked for
+
+    def on_status(self, reason: bytes) -> None:
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name, value))  # trailers too, which nobody looks at
+
+    def on_headers_complete(self) -> None:
+        if self._complete:
+            return
+        status = self._parser.get_status_code()
+        if 100 <= status < 200 and status != 101:
+            self._interim = True
+            return
+        keep, headers = self._parser.should_keep_alive(), Headers(self._fields)
+        self._reusable &= keep
+        bodiless = status in (101, 204, 304)
+        sized = bodiless or b"content-length" in headers or b"transfer-encoding" in headers
+        self._head = Head(status, self._reason, headers, sized)
+        if self._taker is not None and self._taker.head_only:
+            self._complete = True
+            self._reusable = False  # the parser would wait for the body
+
+    def on_body(self, data: bytes) -> None:
+        if not self._complete:
+            self._pieces.append(data)
+
+    def on_message_complete(self) -> None:
+        if self._interim:
+            self._interim, self._reason, self._fields = False, b"", []
+        else:
+            self._complete = True
+
+
+class Upstreams:
+    """Pools of idle connections, one for each socket."""
+
+    def __init__(self) -> None:
+        self._idle: dict[str, list[Upstream]] = {}
+
+    def take(self, socket: Path) -> Upstream | None:
+        """An idle connection to `socket` that is fresh enough to be trusted."""
+        pool = self._idle.get(str(socket))
+        while pool:
+            upstream = pool.pop()
+            if time.monotonic() - upstream.idle_since < _IDLE_S:
+                return upstream
+            upstream.close()
+        return None
+
+    async def connect(self, socket: Path) -> Upstream:
+        """A new connection; raises OSError."""
+        pool = self._idle.setdefault(str(socket), [])
+        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+            _, upstream = await asyncio.get_running_loop().create_unix_connection(
+                lambda: Upstream(pool), str(socket)
+            )
+        return upstream
+
+    def tidy(self) -> None:
+        """Close what has been idle for too long."""
+        now = time.monotonic()
+        for pool in self._idle.values():
+            while pool and now - pool[0].idle_since >= _IDLE_S:
+                pool.pop(0).close()
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        for pool in self._idle.values():
+            for upstream in pool:
+                upstream.abort()
+            pool.clear()
