@@ -121,21 +121,32 @@ _TYPES = {int: "whole number", float: "number", str: "text", bool: "`true` or `f
 def commands() -> str:
     """Every command with its arguments, options and examples."""
     top = parser()
-    actions = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
-    parsers: Mapping[str, argparse.ArgumentParser] = actions[0].choices
-    says = {action.dest: action.help or "" for action in actions[0]._choices_actions}
-    people = [name for name in parsers if name not in INTERNAL]
+    found = _below(top)
+    people = {name: (says, of) for name, (says, of) in found.items() if name not in INTERNAL}
+    listed = [(f"[`{n}`](#launcher-{n.replace(' ', '-')})", says) for n, (says, _) in people.items()]
     parts = [
         str(top.description),
-        _table(["Command", "What it does"], [(f"[`{n}`](#launcher-{n})", says[n]) for n in people]),
+        _table(["Command", "What it does"], listed),
         f"```text\n{(top.epilog or '').strip()}\n```",
     ]
-    parts += [_command(name, parsers[name]) for name in people]
+    parts += [_command(name, of) for name, (_, of) in people.items()]
     parts.append(
         "## What the app and the job call\n\nNobody types these; they are listed for those who read logs."
     )
-    parts.append(_table(["Command", "What it does"], [(f"`launcher {n}`", says[n]) for n in INTERNAL]))
+    parts.append(_table(["Command", "What it does"], [(f"`launcher {n}`", found[n][0]) for n in INTERNAL]))
     return "\n\n".join(parts)
+
+
+def _below(parser: argparse.ArgumentParser) -> dict[str, tuple[str, argparse.ArgumentParser]]:
+    """The commands of `parser`, those of commands too (`keys new`), with what each does."""
+    found: dict[str, tuple[str, argparse.ArgumentParser]] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            says = {choice.dest: choice.help or "" for choice in action._choices_actions}
+            for name, of in action.choices.items():
+                below = {f"{name} {inner}": command for inner, command in _below(of).items()}
+                found |= below or {name: (says[name], of)}
+    return found
 
 
 def _command(name: str, command: argparse.ArgumentParser) -> str:

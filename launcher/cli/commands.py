@@ -25,7 +25,7 @@ _DAY_S = 86400.0
 def run(arguments: Namespace) -> int:
     """Run the command that was asked for; its exit code."""
     command: Callable[[Namespace], int] = {
-        "launch": _launch, "status": _status, "wait": _wait, "logs": _logs, "stop": _stop,
+        "launch": _launch, "status": _status, "wait": _wait, "logs": _logs, "stop": _stop, "keys": _keys,
         "serve": _serve, "offer": _offer, "plan": _plan, "ended": _ended,
     }[arguments.command]  # fmt: skip
     return command(arguments)
@@ -136,6 +136,12 @@ def _stop(arguments: Namespace) -> int:
         return _print_json(_described(session, status))
     print(f"{session.id}: {status.state}. {one_line(status.message)}")
     return 0
+
+
+def _keys(arguments: Namespace) -> int:
+    from launcher.cli.keys import run
+
+    return run(Launcher().session(arguments.session), arguments)
 
 
 def _serve(arguments: Namespace) -> int:

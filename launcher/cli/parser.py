@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
+Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 _DESCRIPTION = (
     "Start a model as a job and talk to it: a chat page and an OpenAI-compatible endpoint with a private key."
 )
@@ -23,6 +24,12 @@ examples:
   launcher launch org/model --profile gpu-small --hours 8 --wait
   launcher launch /shared/models/my-model --dry-run
   launcher launch org/model -- --max-model-len 16384      arguments after -- go to the engine
+"""
+_KEYS_NEW = """\
+examples:
+  launcher keys new tiny-chat-3f9a --name alice --expires 3d
+  launcher keys new tiny-chat-3f9a --name course --requests-per-minute 60 --tokens-per-minute 20000
+  key=$(launcher keys new tiny-chat-3f9a --name script)      standard output is the key alone
 """
 _SESSION = "the id, the beginning of it, or the job's id"
 
@@ -49,16 +56,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def command(name: str, text: str, epilog: str | None = None) -> argparse.ArgumentParser:
-        return commands.add_parser(
-            name,
-            help=text,
-            description=f"{text[0].upper()}{text[1:]}.",
-            epilog=epilog,
-            parents=[common],
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+    def command(name: str, text: str, epilog: str | None = None) -> _Parser:
+        return _add(commands, name, text, epilog, [common])
 
     _launch(command("launch", "start a session of a model", _LAUNCH))
 
@@ -90,6 +89,9 @@ def parser() -> argparse.ArgumentParser:
     stop.add_argument("session", metavar="ID", help=_SESSION)
     stop.add_argument("--no-wait", action="store_true", help="do not wait until it has ended")
 
+    keys = _add(commands, "keys", "make, list and revoke further keys of a session", None, [])
+    _keys(keys.add_subparsers(dest="keys_command", metavar="COMMAND", required=True), common)
+
     serve = command("serve", "run a session; this is what its job calls")
     serve.add_argument("directory", metavar="DIRECTORY", help="the session's directory")
     command("offer", "print Open OnDemand's form; form.yml.erb calls this")
@@ -100,6 +102,44 @@ def parser() -> argparse.ArgumentParser:
     ended = command("ended", "print why Open OnDemand's session is over; completed.html.erb calls this")
     ended.add_argument("directory", metavar="DIRECTORY", help="the staged directory")
     return top
+
+
+def _add(commands: Commands, name: str, text: str, epilog: str | None, parents: list[_Parser]) -> _Parser:
+    return commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=epilog,
+        parents=parents,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _keys(commands: Commands, common: _Parser) -> None:
+    new = _add(commands, "new", "make a key and print it, this once", _KEYS_NEW, [common])
+    new.add_argument("session", metavar="ID", help=_SESSION)
+    new.add_argument("--name", metavar="NAME", required=True, help="what the key is called")
+    new.add_argument("--expires", metavar="SPAN", help="how long it is valid: 90m, 12h, 3d, 2w; else no end")
+    new.add_argument(
+        "--requests-per-minute", type=int, metavar="N", help="how many requests; more get 429 for a while"
+    )
+    new.add_argument(
+        "--tokens-per-minute", type=int, metavar="N", help="how many tokens, prompts and answers together"
+    )
+    listed = _add(
+        commands, "ls", "list the keys of a session", "example:\n  launcher keys ls tiny-chat-3f9a", [common]
+    )
+    listed.add_argument("session", metavar="ID", help=_SESSION)
+    revoke = _add(
+        commands,
+        "revoke",
+        "take a key away",
+        "example:\n  launcher keys revoke tiny-chat-3f9a alice",
+        [common],
+    )
+    revoke.add_argument("session", metavar="ID", help=_SESSION)
+    revoke.add_argument("name", metavar="NAME", help="what the key is called")
 
 
 def _launch(launch: argparse.ArgumentParser) -> None:

@@ -1,15 +1,26 @@
-"""Who may talk to a session: the API key, the cookies that a login gave out, and the price of a wrong guess."""
+"""Who may talk to a session: its API key, further keys, the cookies of logins, and the price of a wrong guess."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import hmac
+import logging
+import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+from launcher.errors import StorageError
+from launcher.gateway.limits import Budget
+from launcher.sessions.keys import OWN, NamedKey, load, opened
+
+_LOG = logging.getLogger("launcher.gateway")
 _COOKIES_KEPT = 4096
+_COOKIES_KEPT_FURTHER = 64  # of each further key
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 5.0
 _GUESSES_WAITING = 32
 _FORGIVEN_AFTER_S = 10.0
@@ -17,34 +28,113 @@ _FORGIVEN_AFTER_S = 10.0
 KEY_PROTOCOL = "openai-insecure-api-key."
 
 
-class Keys:
-    """The session's API key and the cookies made for it. Only hashes are kept."""
+@dataclass(slots=True, eq=False)
+class Holder:
+    """Whoever has one of the keys; `own` is the session's own, which has no limits and does not end before it."""
 
-    def __init__(self, key: str) -> None:
-        self._digest = _digest(key)
-        self._cookies: dict[bytes, None] = {}  # in the order they were made
+    name: str
+    own: bool
+    budget: Budget | None
+    expires_at: float | None
+    revoked: bool = False
+
+    @property
+    def valid(self) -> bool:
+        """Whether the key still opens the session."""
+        return not self.revoked and (self.expires_at is None or time.time() < self.expires_at)
+
+
+class Keys:
+    """The session's API key, the further keys in the file `further`, and the cookies made for them. Only hashes."""
+
+    def __init__(self, key: str, further: Path | None = None) -> None:
+        self._own = (_digest(key), Holder(OWN, True, None, None))
+        self._known = [self._own]
+        self._cookies: dict[bytes, Holder] = {}  # in the order they were made
+        self._file = further
+        self._mark: tuple[int, ...] | None = None
+        self._further: dict[NamedKey, Holder] = {}
+        self._readable = True
+        self.refresh()
+
+    def holder(self, candidate: str) -> Holder | None:
+        """Whose key `candidate` is; takes the same time for every wrong one, whatever it has in common with a key."""
+        digest, found = _digest(candidate), None
+        for known, holder in self._known:
+            if hmac.compare_digest(digest, known):
+                found = holder
+        return found if found is not None and found.valid else None
 
     def accepts(self, candidate: str) -> bool:
-        """Whether `candidate` is the key; takes the same time for every wrong one."""
-        return hmac.compare_digest(_digest(candidate), self._digest)
+        """Whether `candidate` is a key of the session."""
+        return self.holder(candidate) is not None
 
     def login(self, candidate: str) -> str | None:
-        """A new cookie value (256 random bits, not the key) for the right key, else None."""
-        if not self.accepts(candidate):
+        """A new cookie value (256 random bits, not the key) for a right key, else None.
+
+        A key with limits is for programs: behind the login is the page, which asks the model with the session's own.
+        """
+        holder = self.holder(candidate)
+        if holder is None or holder.budget is not None:
             return None
+        mine = [cookie for cookie, whose in self._cookies.items() if whose is holder]
+        if len(mine) >= (_COOKIES_KEPT if holder.own else _COOKIES_KEPT_FURTHER):
+            del self._cookies[mine[0]]
         cookie = secrets.token_urlsafe(32)
-        self._cookies[_digest(cookie)] = None
-        while len(self._cookies) > _COOKIES_KEPT:
-            del self._cookies[next(iter(self._cookies))]
+        self._cookies[_digest(cookie)] = holder
         return cookie
+
+    def cookie(self, value: str) -> Holder | None:
+        """Whose login `value` came from, as long as that key is valid."""
+        holder = self._cookies.get(_digest(value))
+        return holder if holder is not None and holder.valid else None
 
     def knows(self, cookie: str) -> bool:
         """Whether `cookie` came from a login of this session."""
-        return _digest(cookie) in self._cookies
+        return self.cookie(cookie) is not None
 
     def forget(self, cookie: str) -> None:
         """End the login that `cookie` stands for."""
         self._cookies.pop(_digest(cookie), None)
+
+    def refresh(self) -> None:
+        """Take over what has changed in the file of further keys; to be called every second."""
+        if self._file is None:
+            return
+        try:
+            # Opening asks a network file system's server; the answer to a mere stat may be a minute old.
+            file = opened(self._file)
+            if file is None:
+                self._take((), lambda: ())
+            else:
+                with file:
+                    self._take(_mark(os.fstat(file.fileno())), functools.partial(load, file, self._file))
+            self._readable = True
+        except OSError as error:  # too many open files say nothing about the keys: what is known holds
+            if self._readable:
+                _LOG.warning("the further keys cannot be read: %s: %s", self._file, error.strerror)
+            self._readable = False
+
+    def _take(self, mark: tuple[int, ...], read: Callable[[], Sequence[NamedKey]]) -> None:
+        if mark == self._mark:
+            return
+        keys: Sequence[NamedKey] = ()
+        try:
+            keys = read()
+        except StorageError as error:
+            _LOG.warning("no further keys: %s", error)
+        self._mark = mark
+        self._replace(keys)
+
+    def _replace(self, keys: Sequence[NamedKey]) -> None:
+        living = {key: self._further.get(key) or _holder(key) for key in keys if not key.expired}
+        for key, holder in self._further.items():
+            if key not in living:
+                holder.revoked = True
+        self._further = living
+        # The session's own stays the last, so that no entry in the file can pass for it.
+        self._known = [*((bytes.fromhex(key.digest), holder) for key, holder in living.items()), self._own]
+        self._cookies = {cookie: holder for cookie, holder in self._cookies.items() if holder.valid}
 
 
 class Throttle:
@@ -106,6 +196,17 @@ def without_our_cookies(header: str) -> str:
     """The Cookie header without any session's login."""
     items = (item.strip() for item in header.split(";"))
     return "; ".join(item for item in items if item and not item.startswith("launcher_"))
+
+
+def _holder(key: NamedKey) -> Holder:
+    limited = key.requests_per_minute is not None or key.tokens_per_minute is not None
+    budget = Budget(key.requests_per_minute, key.tokens_per_minute) if limited else None
+    return Holder(key.name, False, budget, key.expires_at)
+
+
+def _mark(found: os.stat_result) -> tuple[int, ...]:
+    """What changes whenever a file is replaced or written."""
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
 def _digest(text: str) -> bytes:

@@ -96,7 +96,10 @@ class _Session:
         self._nonce = secrets.token_hex(16)
         self._routes = Routes(probe_nonce=self._nonce)
         self._gateway = Gateway(
-            keys=Keys(self._key), routes=self._routes, report=self._report.as_dict, session_id=plan.id
+            keys=Keys(self._key, paths.further_keys),
+            routes=self._routes,
+            report=self._report.as_dict,
+            session_id=plan.id,
         )
         self._url = ""
         self._engine: Child | None = None

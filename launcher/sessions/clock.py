@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+from launcher.errors import RequestError
+
+_SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([mhdw])")
+_UNIT_S = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_LONGEST_S = 3660 * 86400.0
+
 
 def clock(seconds: float) -> str:
     """A span of time as people say it: 45 s, 12 min, 3 h 20 min."""
@@ -11,3 +19,14 @@ def clock(seconds: float) -> str:
     if whole < 7200:
         return f"{whole // 60} min"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def span_s(text: str) -> float:
+    """The seconds of a span such as 90m, 12h, 3d or 2w; raises RequestError for anything else."""
+    found = _SPAN.fullmatch(text)
+    seconds = float(found[1]) * _UNIT_S[found[2]] if found else 0.0
+    if not 0 < seconds <= _LONGEST_S:
+        raise RequestError(
+            f'"{text[:40]}" is not a span of time.', "Write 90m, 12h, 3d or 2w; ten years at the most."
+        )
+    return seconds

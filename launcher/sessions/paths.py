@@ -32,6 +32,15 @@ class SessionPaths:
         return self.root / "api_key"
 
     @property
+    def further_keys(self) -> Path:
+        """`keys.json`: the hashes of further keys, written by `launcher keys`."""
+        return self.root / "keys.json"
+
+    @property
+    def further_keys_lock(self) -> Path:
+        return self.root / ".keys.lock"
+
+    @property
     def status(self) -> Path:
         return self.root / "status.json"
 

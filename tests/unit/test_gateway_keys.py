@@ -1,11 +1,16 @@
-"""Keys, cookies and the price of guessing."""
+"""Keys, further keys as their file changes, cookies and the price of guessing."""
 
 from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
 
 import pytest
 from multidict import CIMultiDict
 
 from launcher.gateway.keys import (
+    Holder,
     Keys,
     Throttle,
     cookie_name,
@@ -13,6 +18,10 @@ from launcher.gateway.keys import (
     presented_key,
     without_our_cookies,
 )
+from launcher.sessions import keys as files
+from launcher.sessions.paths import SessionPaths
+
+OWN = "sk-" + "5a" * 32
 
 
 @pytest.mark.parametrize(
@@ -76,3 +85,183 @@ def test_cookie_headers() -> None:
     assert cookie_values("a=1; launcher_x=2;launcher_x=3==; launcher_xy=4", "launcher_x") == ["2", "3=="]
     assert without_our_cookies(' a="1;launcher_x=2; b ; launcher_y=3') == 'a="1; b'
     assert without_our_cookies("launcher_x=2") == ""
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> SessionPaths:
+    return SessionPaths(tmp_path)
+
+
+@pytest.fixture
+def keys(paths: SessionPaths) -> Keys:
+    return Keys(OWN, paths.further_keys)
+
+
+def made(keys: Keys, paths: SessionPaths, name: str, **limits: int) -> tuple[str, Holder]:
+    """A new key's secret and holder, as the gateway knows it a second later."""
+    _, secret = files.new(paths, name, **limits)
+    keys.refresh()
+    holder = keys.holder(secret)
+    assert holder is not None
+    return secret, holder
+
+
+def test_the_sessions_own_key_has_neither_limits_nor_an_end(keys: Keys) -> None:
+    holder = keys.holder(OWN)
+    assert holder is not None
+    assert (holder.name, holder.own, holder.budget, holder.expires_at) == ("session", True, None, None)
+    assert holder.valid
+
+
+def test_a_further_key_is_known_by_the_next_refresh_and_so_is_its_end(
+    keys: Keys, paths: SessionPaths
+) -> None:
+    _, secret = files.new(paths, "alice")
+    assert keys.holder(secret) is None
+    keys.refresh()
+    alice = keys.holder(secret)
+    assert alice is not None
+    assert (alice.name, alice.own, alice.budget) == ("alice", False, None)
+    other, bob = made(keys, paths, "bob")
+    assert keys.holder(secret) is alice, "a change elsewhere in the file leaves a holder as it is"
+    files.revoke(paths, "alice")
+    keys.refresh()
+    assert keys.holder(secret) is None
+    assert alice.revoked
+    assert not alice.valid
+    assert keys.holder(other) is bob
+    assert keys.holder(OWN) is not None
+
+
+def test_a_key_of_the_same_name_made_again_is_another(keys: Keys, paths: SessionPaths) -> None:
+    first, alice = made(keys, paths, "alice")
+    files.revoke(paths, "alice")
+    second, again = made(keys, paths, "alice")
+    assert again is not alice
+    assert not alice.valid
+    assert not keys.accepts(first)
+    assert keys.accepts(second)
+
+
+def test_a_budget_outlives_changes_of_the_file(keys: Keys, paths: SessionPaths) -> None:
+    secret, alice = made(keys, paths, "alice", requests_per_minute=1)
+    assert alice.budget is not None
+    assert alice.budget.admit() == 0.0
+    made(keys, paths, "bob")
+    again = keys.holder(secret)
+    assert again is not None
+    assert again.budget is alice.budget
+    assert alice.budget.admit() > 0.0
+
+
+def test_a_key_that_expires_is_refused_without_any_change_of_the_file(
+    keys: Keys, paths: SessionPaths
+) -> None:
+    secret, alice = made(keys, paths, "alice", lifetime_s=3600)
+    cookie = keys.login(secret)
+    assert cookie is not None
+    assert keys.cookie(cookie) is alice
+    alice.expires_at = 1.0  # an hour has passed
+    assert keys.holder(secret) is None
+    assert keys.cookie(cookie) is None
+    assert not keys.knows(cookie)
+    assert keys.login(secret) is None
+
+
+def test_what_has_expired_before_the_session_starts_opens_nothing(paths: SessionPaths) -> None:
+    _, secret = files.new(paths, "alice", lifetime_s=-1)
+    assert Keys(OWN, paths.further_keys).holder(secret) is None
+
+
+def test_a_login_dies_with_its_key(keys: Keys, paths: SessionPaths) -> None:
+    secret, alice = made(keys, paths, "alice")
+    cookie, own = keys.login(secret), keys.login(OWN)
+    assert cookie is not None
+    assert own is not None
+    assert keys.cookie(cookie) is alice
+    files.revoke(paths, "alice")
+    keys.refresh()
+    assert not keys.knows(cookie)
+    assert keys.knows(own)
+
+
+@pytest.mark.parametrize("limits", [{"requests_per_minute": 60}, {"tokens_per_minute": 1000}])
+def test_a_key_with_limits_opens_the_api_and_no_page(
+    limits: dict[str, int], keys: Keys, paths: SessionPaths
+) -> None:
+    secret, holder = made(keys, paths, "course", **limits)
+    assert holder.budget is not None
+    assert keys.accepts(secret)
+    assert keys.login(secret) is None
+
+
+def test_logins_with_a_further_key_do_not_end_those_of_the_sessions_own(
+    keys: Keys, paths: SessionPaths
+) -> None:
+    own = keys.login(OWN)
+    secret, _ = made(keys, paths, "alice")
+    cookies = [keys.login(secret) for _ in range(5000)]
+    assert own is not None
+    assert keys.knows(own)
+    assert not keys.knows(cookies[0] or "")
+    assert keys.knows(cookies[-1] or "")
+
+
+@pytest.mark.parametrize("spoil", ["broken", "writable", "gone"])
+def test_a_file_that_cannot_be_believed_opens_nothing_and_is_told_once(
+    spoil: str, keys: Keys, paths: SessionPaths, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret, alice = made(keys, paths, "alice")
+    before = paths.further_keys.read_bytes()
+    if spoil == "broken":
+        paths.further_keys.write_text("{")
+    elif spoil == "writable":
+        paths.further_keys.chmod(0o666)
+    else:
+        paths.further_keys.unlink()
+    for _ in range(3):
+        keys.refresh()
+    assert not keys.accepts(secret)
+    assert alice.revoked
+    assert keys.accepts(OWN)
+    assert len(caplog.records) == (0 if spoil == "gone" else 1)
+    paths.further_keys.write_bytes(before)
+    paths.further_keys.chmod(0o600)
+    keys.refresh()
+    assert keys.accepts(secret)
+    assert alice.revoked, "who was turned away comes in as a new holder"
+
+
+def test_an_entry_cannot_pass_for_the_sessions_own_key(keys: Keys, paths: SessionPaths) -> None:
+    entry = {"name": "me", "digest": files.digest(OWN), "created_at": 1.0, "requests_per_minute": 1}
+    paths.further_keys.write_text(json.dumps({"schema": 1, "keys": [entry]}))
+    paths.further_keys.chmod(0o600)
+    keys.refresh()
+    holder = keys.holder(OWN)
+    assert holder is not None
+    assert holder.own
+
+
+def test_too_many_open_files_do_not_revoke_anybody(
+    keys: Keys, paths: SessionPaths, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret, alice = made(keys, paths, "alice")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        keys.refresh()
+        keys.refresh()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert keys.holder(secret) is alice
+    assert len(caplog.records) == 1
+    files.revoke(paths, "alice")
+    keys.refresh()
+    assert keys.holder(secret) is None
+
+
+@pytest.mark.parametrize("candidate", ["", "sk-", "session", "alice", "\udcff", "5a" * 32, files.digest(OWN)])
+def test_neither_names_nor_hashes_open_anything(candidate: str, keys: Keys, paths: SessionPaths) -> None:
+    made(keys, paths, "alice")
+    assert keys.holder(candidate) is None
+    assert keys.holder(files.read(paths.further_keys)[0].digest) is None

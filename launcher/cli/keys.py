@@ -1,0 +1,89 @@
+"""`launcher keys`: a new key alone on standard output, what is known of all, and taking one away."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import Namespace
+from typing import Any
+
+from launcher.api import Session
+from launcher.cli.tables import one_line, table
+from launcher.sessions.keys import NamedKey
+
+
+def run(session: Session, arguments: Namespace) -> int:
+    """Run the command that was asked for; its exit code."""
+    if arguments.keys_command == "new":
+        return _new(session, arguments)
+    if arguments.keys_command == "revoke":
+        return _revoke(session, arguments)
+    return _list(session, arguments)
+
+
+def _new(session: Session, arguments: Namespace) -> int:
+    key, secret = session.keys.new(
+        arguments.name,
+        expires=arguments.expires,
+        requests_per_minute=arguments.requests_per_minute,
+        tokens_per_minute=arguments.tokens_per_minute,
+    )
+    if arguments.json:
+        return _print_json({"id": session.id, **_described(key), "key": secret})
+    until = "until the session ends" if key.expires_at is None else f"until {_minute(key.expires_at)}"
+    print(
+        f'The key "{key.name}" of session {session.id} is valid {until}. It is shown only now:',
+        file=sys.stderr,
+    )
+    print(secret)
+    return 0
+
+
+def _list(session: Session, arguments: Namespace) -> int:
+    keys = list(session.keys)
+    if arguments.json:
+        return _print_json({"id": session.id, "keys": [_described(key) for key in keys]})
+    if not keys:
+        print(f"Session {session.id} has only its own key.")
+        return 0
+    rows = [
+        [
+            key.name,
+            _minute(key.created_at),
+            "expired" if key.expired else "never" if key.expires_at is None else _minute(key.expires_at),
+            str(key.requests_per_minute or ""),
+            str(key.tokens_per_minute or ""),
+        ]
+        for key in keys
+    ]
+    print(table(rows, head=["Name", "Created", "Expires", "Requests/min", "Tokens/min"]))
+    return 0
+
+
+def _revoke(session: Session, arguments: Namespace) -> int:
+    key = session.keys.revoke(arguments.name)
+    if arguments.json:
+        return _print_json({"id": session.id, **_described(key)})
+    print(f'The key "{one_line(key.name)}" of session {session.id} is revoked.')
+    return 0
+
+
+def _described(key: NamedKey) -> dict[str, Any]:
+    return {
+        "name": key.name,
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "expired": key.expired,
+        "requests_per_minute": key.requests_per_minute,
+        "tokens_per_minute": key.tokens_per_minute,
+    }
+
+
+def _minute(when: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
+
+
+def _print_json(data: dict[str, Any]) -> int:
+    print(json.dumps(data))
+    return 0
