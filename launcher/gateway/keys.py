@@ -10,7 +10,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,6 @@ _COOKIES_KEPT_FURTHER = 64  # of each further key
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 5.0
 _GUESSES_WAITING = 32
 _FORGIVEN_AFTER_S = 10.0
-# OpenAI's browser clients cannot set headers on a WebSocket and send the key as a subprotocol.
-KEY_PROTOCOL = "openai-insecure-api-key."
 
 
 @dataclass(slots=True, eq=False)
@@ -165,18 +163,6 @@ class Throttle:
         finally:
             self._waiting -= 1
         return True
-
-
-def presented_key(headers: Mapping[str, str], protocols: Sequence[str] = ()) -> str | None:
-    """The key in a request's headers, right or wrong. The portal strips Authorization, hence X-Api-Key."""
-    scheme, _, value = headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and value.strip():
-        return value.strip()
-    if key := headers.get("X-Api-Key", "").strip():
-        return key
-    return next(
-        (item.removeprefix(KEY_PROTOCOL) for item in protocols if item.startswith(KEY_PROTOCOL)), None
-    )
 
 
 def cookie_name(session_id: str) -> str:

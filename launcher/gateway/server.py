@@ -27,7 +27,7 @@ from launcher.gateway.usage import Usage
 
 _LOG = logging.getLogger("launcher.gateway")
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-_CHECK_S = 1.0
+_CHECK_S, _KEYS_S = 1.0, 2.0  # the file of keys may lie on a network file system
 _BODY_MAX_BYTES = 64 * 2**30  # ten hours of uncompressed audio are 7 GB
 _ROUTED_BODY_BYTES = 64 * 2**20
 _TARGET_REMEMBERED = 128
@@ -104,10 +104,13 @@ class Gateway:
         self._clients.discard(client)
 
     async def _check(self) -> None:
+        refreshed = 0.0
         while True:
             await asyncio.sleep(min(_CHECK_S, exchange.HEARTBEAT_S / 2))
             now = time.monotonic()
-            self._keys.refresh()
+            if now - refreshed >= _KEYS_S:
+                refreshed = now
+                self._keys.refresh()
             self._upstreams.tidy()
             for client in list(self._clients):
                 client.check(now)

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-
-_TAIL_BYTES = 8192
-# `"usage"` with bare quotes cannot occur inside a JSON text, where quotes are escaped. One level of nesting: details.
-_USAGE = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
-
 
 # The API's paths, which become labels of metrics: anything else is `other`, or a client could make labels without end.
 ROUTES = frozenset((
@@ -185,45 +178,3 @@ def _histogram(of: dict[str, Histogram], route: str) -> Histogram:
     if found is None:
         found = of[route] = Histogram()
     return found
-
-
-class Tail:
-    """The last few kilobytes of an answer: enough to read its token counts and how it ended, too few to store it."""
-
-    __slots__ = ("_bytes",)
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-
-    def feed(self, chunk: bytes) -> None:
-        """Take the next piece of the answer."""
-        self._bytes += chunk[-_TAIL_BYTES:]
-        if len(self._bytes) > 2 * _TAIL_BYTES:
-            del self._bytes[:-_TAIL_BYTES]
-
-    def ends_with(self, end: bytes) -> bool:
-        """Whether the answer so far ends with `end`."""
-        return self._bytes.endswith(end)
-
-    def tokens(self) -> tuple[int, int]:
-        """The prompt and completion tokens that the engine's last `usage` names; 0 where it names none."""
-        last = self._bytes.rfind(b'"usage"')
-        while last >= 0:
-            if found := _USAGE.match(self._bytes, last):
-                return _counts(found.group(1))
-            last = self._bytes.rfind(b'"usage"', 0, last)  # `"usage":null`: look at the event before
-        return 0, 0
-
-
-def _counts(usage: bytes) -> tuple[int, int]:
-    try:
-        values = json.loads(usage)
-    except ValueError:
-        return 0, 0
-    prompt = values.get("prompt_tokens", values.get("input_tokens"))
-    completion = values.get("completion_tokens", values.get("output_tokens"))
-    return _count(prompt), _count(completion)
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0

@@ -87,4 +87,4 @@ def test_a_websocket_whose_engine_dies_is_closed(
             engine.kill()
             return await connection.receive(5)
 
-    assert asyncio.run(talk()).type is aiohttp.WSMsgType.CLOSE
+    assert asyncio.run(talk()).type is aiohttp.WSMsgType.CLOSED

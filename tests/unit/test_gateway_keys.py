@@ -7,7 +7,6 @@ import resource
 from pathlib import Path
 
 import pytest
-from multidict import CIMultiDict
 
 from launcher.gateway.keys import (
     Holder,
@@ -15,7 +14,6 @@ from launcher.gateway.keys import (
     Throttle,
     cookie_name,
     cookie_values,
-    presented_key,
     without_our_cookies,
 )
 from launcher.sessions import keys as files
@@ -59,25 +57,6 @@ def test_guesses_get_slower_and_are_forgiven_with_time() -> None:
     assert [throttle.next_delay_s() for _ in range(6)] == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
     now = 1000.0
     assert throttle.next_delay_s() == 0.5
-
-
-@pytest.mark.parametrize(
-    ("headers", "protocols", "key"),
-    [
-        ({}, (), None),
-        ({"Authorization": "Bearer a b"}, (), "a b"),
-        ({"Authorization": "bearer  a "}, (), "a"),
-        ({"Authorization": "Basic a"}, (), None),
-        ({"Authorization": "Bearer"}, (), None),
-        ({"Authorization": "Bearer a", "X-Api-Key": "b"}, (), "a"),
-        ({"X-Api-Key": "b"}, (), "b"),
-        ({}, ("realtime", "openai-insecure-api-key.c"), "c"),
-    ],
-)
-def test_where_a_key_is_looked_for(
-    headers: dict[str, str], protocols: tuple[str, ...], key: str | None
-) -> None:
-    assert presented_key(CIMultiDict(headers), protocols) == key
 
 
 def test_cookie_headers() -> None:
