@@ -33,7 +33,6 @@ def command(plan: Plan, socket: Path, cache: Path) -> Command:
         f"--served-model-name={plan.model.served_name}",  # one word: a name may begin with a dash
         "--no-enable-log-requests",  # prompts at level DEBUG
         "--disable-uvicorn-access-log",  # request lines carry query strings
-        "--enable-force-include-usage",  # streams are counted too; the gateway hides what was not asked for
     )
     return Command(argv, _variables(plan, socket, cache))
 

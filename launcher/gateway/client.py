@@ -18,7 +18,7 @@ from launcher.gateway.exchange import Exchange
 from launcher.gateway.request import Headers, Request
 
 HEAD_TIMEOUT_S, KEEP_TIMEOUT_S, LINGER_S = 10.0, 75.0, 5.0
-_TARGET_BYTES, _HEAD_BYTES = 16384, 65536
+_TARGET_BYTES, _HEAD_BYTES, _FIELDS = 16384, 32768, 200
 _IDLE_BYTES = 65536  # of a chunked body's framing or trailers, without any content
 _PIPELINED = 64
 _FOREVER = float("inf")
@@ -162,13 +162,16 @@ class Client(asyncio.Protocol):
         self._fields.append((name, value))  # trailers too, which nobody looks at
 
     def on_headers_complete(self) -> None:
-        if len(self._target) > _TARGET_BYTES or (
-            self._idle_bytes > _HEAD_BYTES and sum(len(n) + len(v) for n, v in self._fields) > _HEAD_BYTES
+        fields = self._fields
+        if (
+            len(self._target) > _TARGET_BYTES
+            or len(fields) > _FIELDS
+            or (self._idle_bytes > _HEAD_BYTES and sum(len(n) + len(v) for n, v in fields) > _HEAD_BYTES)
         ):
             raise _TooBigError("The request's head is too long.")
         parser = self._parser
         method, version, keep = parser.get_method(), parser.get_http_version(), parser.should_keep_alive()
-        request = Request(method, self._target, version, Headers(self._fields), keep)
+        request = Request(method, self._target, version, Headers(fields), keep)
         self._idle_bytes = 0
         self._receiving = Exchange(self, request, self._front.body_max_bytes)
         self._waiting.append(self._receiving)

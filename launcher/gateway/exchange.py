@@ -18,7 +18,7 @@ from launcher.gateway.answers import Answer
 from launcher.gateway.headers import answer_head
 from launcher.gateway.keys import Holder
 from launcher.gateway.request import Request
-from launcher.gateway.stream import Events, Tail, usage_wanted
+from launcher.gateway.stream import Events, Tail
 from launcher.gateway.upstream import Head, Upstream, Upstreams
 from launcher.gateway.usage import Call
 
@@ -31,7 +31,6 @@ _PENDING_BYTES = 65536
 _WRITE_STALL_S, _BODY_STALL_S = 120.0, 300.0
 _LAST_CHUNK = b"0\r\n\r\n"
 _HEARTBEAT = b": keep-alive\n\n"
-_EDGE_BYTES = 48  # more than `"include_usage": true` with any sane spacing
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -56,15 +55,17 @@ class Exchange:
     broken_body: Answer | None = None  # what the parser said of the body
     status, sent_bytes = CLIENT_LEFT, 0
     done = left = broken = False
+    usage_wanted = True  # whether the client gets a stream's usage
     _way: Way | None = None
     _upstream: Upstream | None = None
     _events: Events | None = None
     _body_wanted: asyncio.Future[None] | None = None
-    _head = _edge = b""
+    _head = b""
     _replay = b""  # the whole request, as long as it may be sent once more
-    _sent_all = _full = _usage_wanted = False
+    _sent_all = _full = _told_to_go_on = False
     _answered = _tunnel = _chunked = _keep = False
     _pending_bytes = _unsent_bytes = 0
+    _pending_max_bytes = _PENDING_BYTES
 
     def __init__(self, client: Client, request: Request, body_max_bytes: int) -> None:
         self.client = client
@@ -87,7 +88,7 @@ class Exchange:
     @property
     def wants_pause(self) -> bool:
         """Whether the client should send no more for now."""
-        return self._full or (self._pending_bytes > _PENDING_BYTES and not self.done)
+        return self._full or (self._pending_bytes > self._pending_max_bytes and not self.done)
 
     # -- from the client
 
@@ -115,10 +116,25 @@ class Exchange:
 
     async def body(self, limit_bytes: int) -> bytes | None:
         """The whole body of a small request, which stays to be sent; None when it is longer than `limit_bytes`."""
+        self._pending_max_bytes = limit_bytes
+        self.client.update_reading()
         while not self.body_complete and self._pending_bytes <= limit_bytes:
             self._body_wanted = asyncio.get_running_loop().create_future()
             await self._body_wanted
         return b"".join(self._pending) if self._pending_bytes <= limit_bytes else None
+
+    @property
+    def arrived(self) -> bytes | None:
+        """The whole body where it is small and has come already."""
+        pending = self._pending
+        if not self.body_complete or self._pending_bytes > _PENDING_BYTES:
+            return None
+        return pending[0] if len(pending) == 1 else b"".join(pending)
+
+    def replace_body(self, body: bytes) -> None:
+        """Send `body` instead of the one that came, which was whole."""
+        self._pending, self._pending_bytes = [body], len(body)
+        self.request.chunked, self.request.length = False, len(body)
 
     def hold_answer(self, held: bool) -> None:
         """The client reads too slowly, or again."""
@@ -159,11 +175,16 @@ class Exchange:
         self._write(answer.head(keep) + (b"" if self.head_only else answer.body))
         self._finish(keep)
 
+    def go_on(self) -> None:
+        """Let a client that waits for it send its body; its key has been checked."""
+        if b"expect" in self.request.headers and not self.body_complete and not self._told_to_go_on:
+            self._told_to_go_on = True
+            self._write(_CONTINUE)
+
     def forward(self, way: Way, head: bytes) -> None:
         """Send the request on; its answer follows by itself."""
         self._way, self._head = way, head
-        if b"expect" in self.request.headers and not self.body_complete:
-            self._write(_CONTINUE)
+        self.go_on()
         upstream = way.upstreams.take(way.socket)
         if upstream is not None:
             self._attach(upstream, fresh=False)
@@ -201,11 +222,6 @@ class Exchange:
         if self._pending and not self.request.wants_websocket:
             data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
             self._pending, self._pending_bytes = [], 0
-            if not self._usage_wanted:
-                self._usage_wanted = usage_wanted(data) or (
-                    bool(self._edge) and usage_wanted(self._edge + data[:_EDGE_BYTES])
-                )
-                self._edge = b"" if self.body_complete else data[-_EDGE_BYTES:]
             out += (b"%x\r\n" % len(data), data, b"\r\n") if self.request.chunked else (data,)
         if self.body_complete:
             self._sent_all = True
@@ -298,8 +314,7 @@ class Exchange:
             framing.append(b"Connection: close")
             self._keep = False
         if headers.text(b"content-type").lower().startswith("text/event-stream") and not self.head_only:
-            engine = self._way is not None and self._way.engine
-            self._events = Events(self._tail, usage_wanted=self._usage_wanted or not engine)
+            self._events = Events(self._tail, usage_wanted=self.usage_wanted)
         return answer_head(head.status, head.reason, headers, framing)
 
     def _end_broken_stream(self, events: Events) -> None:

@@ -53,7 +53,7 @@ def request_head(request: Request, target: str, page_url: str | None) -> bytes:
             lines.append(b"Sec-WebSocket-Protocol: " + ", ".join(offered).encode("latin-1"))
     elif request.chunked:
         lines.append(b"Transfer-Encoding: chunked")
-    elif b"content-length" in headers:
+    elif request.length or b"content-length" in headers:
         lines.append(b"Content-Length: %d" % request.length)
     lines.append(b"\r\n")
     return b"\r\n".join(lines)

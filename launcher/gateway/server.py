@@ -22,6 +22,7 @@ from launcher.gateway.keys import Holder, Keys
 from launcher.gateway.request import SAFE_METHODS, Request
 from launcher.gateway.routes import Address, Routes, Target
 from launcher.gateway.sockets import listen
+from launcher.gateway.stream import asking_for_usage
 from launcher.gateway.upstream import Upstreams
 from launcher.gateway.usage import Usage
 
@@ -30,6 +31,10 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _CHECK_S, _KEYS_S = 1.0, 2.0  # the file of keys may lie on a network file system
 _BODY_MAX_BYTES = 64 * 2**30  # ten hours of uncompressed audio are 7 GB
 _ROUTED_BODY_BYTES = 64 * 2**20
+_QUESTION_BYTES = (
+    2**20
+)  # a longer question goes on as it comes; its stream's usage counts if the client asks for it
+_STREAMS = frozenset(("/v1/chat/completions", "/v1/completions"))
 _TARGET_REMEMBERED = 128
 _PATH_SHOWN = 200
 _REFUSALS_SHOWN = 60
@@ -194,6 +199,7 @@ class Gateway:
 
     async def _route(self, exchange: Exchange, target: Target, holder: Holder) -> None:
         """Choose among many engines by the `model` that the body names."""
+        exchange.go_on()
         body = await exchange.body(_ROUTED_BODY_BYTES)
         try:
             model = json.loads(body)["model"] if body is not None else None
@@ -209,6 +215,29 @@ class Gateway:
         self, exchange: Exchange, target: Target, holder: Holder, engine: Path, usage: Usage
     ) -> None:
         exchange.call = usage.begin(holder.name, target.path, websocket=exchange.request.wants_websocket)
+        if target.path not in _STREAMS or exchange.request.method != "POST":
+            self._send(exchange, target, engine, usage)
+        elif (body := exchange.arrived) is not None:
+            self._ask_for_usage(exchange, body)
+            self._send(exchange, target, engine, usage)
+        else:
+            self._later(exchange, self._wait_for_question(exchange, target, engine, usage))
+
+    async def _wait_for_question(
+        self, exchange: Exchange, target: Target, engine: Path, usage: Usage
+    ) -> None:
+        exchange.go_on()
+        body = await exchange.body(_QUESTION_BYTES)
+        if body is not None:
+            self._ask_for_usage(exchange, body)
+        self._send(exchange, target, engine, usage)
+
+    def _ask_for_usage(self, exchange: Exchange, body: bytes) -> None:
+        asking, exchange.usage_wanted = asking_for_usage(body)
+        if asking is not body:
+            exchange.replace_body(asking)
+
+    def _send(self, exchange: Exchange, target: Target, engine: Path, usage: Usage) -> None:
         way = self._engine_way
         if way is None or way.socket is not engine or way.touch != usage.touch:
             way = Way(self._upstreams, engine, answers.unreachable, True, usage.touch, self._trouble)
@@ -219,7 +248,7 @@ class Gateway:
         engine = self._routes.engine
         theirs = await fetch(self._upstreams, engine, "/metrics") if engine is not None else b""
         text = metrics.render(self.usage, self._report(), theirs)
-        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8", "Cache-Control": "no-store"}
+        headers = {"Content-Type": metrics.CONTENT_TYPE, "Cache-Control": "no-store"}
         exchange.reply(Answer(200, text, headers))
 
     def _later(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:

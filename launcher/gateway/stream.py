@@ -12,7 +12,7 @@ _TAIL_BYTES = 8192
 _LONGEST_EVENT = 65536
 # `"usage"` with bare quotes cannot occur inside a JSON text, where quotes are escaped. One level of nesting: details.
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
-_WANTED = re.compile(rb'(?<!\\)"include_usage"\s*:\s*true')
+_STREAM = re.compile(rb'(?<!\\)"stream"\s*:\s*true')
 _NO_CHOICES = re.compile(rb'(?<!\\)"choices"\s*:\s*\[\s*\]')
 _ENDS = (b"\n\n", b"\r\n\r\n")
 _DONE = b"data: [DONE]\n\n"
@@ -52,8 +52,8 @@ class Tail:
 class Events:
     """An event stream on its way to the client.
 
-    Engines are started so that they always report usage at the end of a stream; OpenAI's clients get that event, whose
-    list of choices is empty, only when they asked for it. The rest goes on byte for byte.
+    Every stream is asked for its usage (`asking_for_usage`); a client that did not ask itself does not get the event
+    that brings it, whose list of choices is empty. The rest goes on byte for byte.
     """
 
     __slots__ = ("_held", "_tail", "_usage_wanted")
@@ -96,9 +96,24 @@ class Events:
         return self._tail.ends_with(_DONE)
 
 
-def usage_wanted(body: bytes) -> bool:
-    """Whether a request's body asks for the usage event of a stream."""
-    return b"include_usage" in body and _WANTED.search(body) is not None
+def asking_for_usage(body: bytes) -> tuple[bytes, bool]:
+    """The body of a chat or completion request, asking for a stream's usage; and whether the client itself did.
+
+    Engines tell a stream's usage only on request. The words are put last, where JSON's readers let them win.
+    """
+    if not _STREAM.search(body):
+        return body, True
+    try:
+        asked = json.loads(body)
+        if asked["stream"] is not True:
+            return body, True
+        options = asked.get("stream_options") or {}
+        wanted = bool(options.get("include_usage"))
+        more = json.dumps({**options, "include_usage": True}).encode()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return body, True  # the engine will say what is wrong with it
+    end = body.rindex(b"}")
+    return (body, True) if wanted else (body[:end] + b',"stream_options":' + more + b"}", False)
 
 
 def _is_usage(event: bytes) -> bool:

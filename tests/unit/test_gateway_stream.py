@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.gateway.stream import Events, Tail, usage_wanted
+from launcher.gateway.stream import Events, Tail, asking_for_usage
 
 CHAT = {
     "prompt_tokens": 11,
@@ -111,14 +111,41 @@ def test_half_an_event_waits_for_its_end_but_not_in_memory_without_end() -> None
 
 
 @pytest.mark.parametrize(
-    ("body", "wanted"),
+    ("body", "asked", "wanted"),
     [
-        ({"stream": True}, False),
-        ({"stream_options": {"include_usage": True}}, True),
-        ({"stream_options": {"include_usage": False}}, False),
-        ({"messages": [{"content": '"include_usage": true'}]}, False),
+        ({"stream": True}, {"include_usage": True}, False),
+        ({"stream": True, "stream_options": None}, {"include_usage": True}, False),
+        (
+            {"stream": True, "stream_options": {"include_usage": False, "continuous_usage_stats": True}},
+            {"include_usage": True, "continuous_usage_stats": True},
+            False,
+        ),
+        ({"stream": True, "stream_options": {"include_usage": True}}, {"include_usage": True}, True),
+        ({"stream": False, "tools": [{"stream": True}]}, None, True),
+        ({"messages": [{"content": '"stream": true'}]}, None, True),
+        ({"tools": {"stream": True}}, None, True),
     ],
 )
-def test_who_asked_for_usage(body: object, wanted: bool) -> None:
-    assert usage_wanted(json.dumps(body).encode()) is wanted
-    assert usage_wanted(json.dumps(body, separators=(",", ":")).encode()) is wanted
+@pytest.mark.parametrize("compact", [True, False])
+def test_every_stream_is_asked_for_its_usage(
+    body: dict[str, object], asked: object, wanted: bool, compact: bool
+) -> None:
+    text = json.dumps(body, separators=(",", ":") if compact else None) + "\n"
+    sent, own = asking_for_usage(text.encode())
+    assert own is wanted
+    assert json.loads(sent) == ({**body, "stream_options": asked} if asked else body)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"",
+        b'{"stream": true',
+        b'["stream": true]',
+        b'"stream": true',
+        b'{"stream": true, "stream_options": 5}',
+        b"[" * 9000,
+    ],
+)
+def test_a_broken_question_goes_on_as_it_is(broken: bytes) -> None:
+    assert asking_for_usage(broken) == (broken, True)
