@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S = 15.0  # OOD's Apache gives up a connection that is silent for 60 s
 CLIENT_LEFT = 499  # nginx's number for it
-_PENDING_BYTES = 65536
+_PENDING_BYTES, _REPLAY_BYTES = 65536, 2**20
 _WRITE_STALL_S, _BODY_STALL_S = 120.0, 300.0
 _LAST_CHUNK = b"0\r\n\r\n"
 _HEARTBEAT = b": keep-alive\n\n"
@@ -229,7 +229,7 @@ class Exchange:
                 out.append(_LAST_CHUNK)
         if out:
             written = b"".join(out)
-            self._replay = written if first and self._sent_all and len(written) <= _PENDING_BYTES else b""
+            self._replay = written if first and self._sent_all and len(written) <= _REPLAY_BYTES else b""
             upstream.write(written)
 
     # -- from the upstream

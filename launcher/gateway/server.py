@@ -60,7 +60,7 @@ class Gateway:
         self._upstreams = Upstreams()
         self._clients: set[Client] = set()
         self._running: set[Exchange] = set()
-        self._engine_way: Way | None = None  # the last one; nearly always it is the next one too
+        self._ways: dict[Path, Way] = {}  # by the engine's socket
         self._listeners: list[asyncio.Server] = []
         self._checking: asyncio.Task[None] | None = None
         # The rest is for upstreams and files; beyond this even a status could not be written.
@@ -238,10 +238,11 @@ class Gateway:
             exchange.replace_body(asking)
 
     def _send(self, exchange: Exchange, target: Target, engine: Path, usage: Usage) -> None:
-        way = self._engine_way
-        if way is None or way.socket is not engine or way.touch != usage.touch:
+        way = self._ways.get(engine)
+        if way is None or usage is not self.usage:
             way = Way(self._upstreams, engine, answers.unreachable, True, usage.touch, self._trouble)
-            self._engine_way = way
+            if usage is self.usage:
+                self._ways[engine] = way
         exchange.forward(way, request_head(exchange.request, target.path + target.query, None))
 
     async def _metrics(self, exchange: Exchange) -> None:
