@@ -89,7 +89,12 @@ def make_plan(request: Request, settings: Settings, *, door: str) -> Plan:
         cluster=PlannedCluster(cluster.name, cluster.scheduler, cluster.login_host),
         resources=_resources(request, profile, settings, origins),
         environment=environment,
-        limits=Limits(hours, idle_minutes, settings.session.start_timeout_minutes * 60),
+        limits=Limits(
+            hours,
+            idle_minutes,
+            settings.session.start_timeout_minutes * 60,
+            settings.session.engine_restarts,
+        ),
         network=settings.network,
         places=settings.places,
         launcher=launcher_program(),

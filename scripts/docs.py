@@ -63,6 +63,7 @@ SAYS: Mapping[str, str] = {
     "session.hours": "Hours, when neither the request nor the profile says.",
     "session.idle_minutes": "Stop when unused for so long; 0: never. Locked, it is also the most to ask for.",
     "session.start_timeout_minutes": "How long the first answer may take, not counting the queue.",
+    "session.engine_restarts": "How often a session starts its engine again after a crash; 0: never.",
     "session.page": "Whether there is a chat page behind *Connect*.",
     "network.bind": "The address that the gateway binds.",
     "network.host": "The name that clients are told; empty: the node's own. `{node}` in it is the short one.",
@@ -210,8 +211,10 @@ def _type(hint: Any, metadata: Mapping[str, Any]) -> str:
         return "list of texts"
     if typing.get_origin(hint) is not None:
         return "block of texts"
-    least = f", at least {metadata['minimum']}" if "minimum" in metadata else ""
-    return f"{'plain word' if 'pattern' in metadata else _TYPES[hint]}{least}"
+    bounds = f", at least {metadata['minimum']}" if "minimum" in metadata else ""
+    if "maximum" in metadata:
+        bounds = f", {metadata['minimum']} to {metadata['maximum']}"
+    return f"{'plain word' if 'pattern' in metadata else _TYPES[hint]}{bounds}"
 
 
 def _default(field: dataclasses.Field[Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from launcher.api import Launcher, Session
 from launcher.cli.tables import one_line, table
 from launcher.sessions.clock import clock
-from launcher.sessions.status import READY, Status
+from launcher.sessions.status import ENGINE_RESTART, LAUNCHING, READY, Status
 
 _ASKED = (
     "profile", "revision", "hours", "idle_minutes", "name", "environment", "trust_remote_code", "partition",
@@ -80,9 +80,10 @@ def _status(arguments: Namespace) -> int:
         print("You have no sessions. Start one with: launcher launch MODEL")
         return _older(older)
     rows = [
-        [s.id, s.plan.model.id, t.state, t.job_id or "", s.plan.resources.profile, _left(t), t.message]
+        [s.id, s.plan.model.id, t.state, t.job_id or "", s.plan.resources.profile, _left(t),
+         f"{t.message} ({spent})" if (spent := _spent(t)) else t.message]
         for s, t in zip(sessions, statuses, strict=True)
-    ]
+    ]  # fmt: skip
     print(table(rows, head=["ID", "Model", "State", "Job", "Profile", "Time left", ""]))
     return _older(older)
 
@@ -102,7 +103,10 @@ def _until_ready(session: Session, timeout_s: float | None, as_json: bool) -> in
 
     def progress(status: Status) -> None:
         where = f"{status.state} {status.phase}" if status.phase else status.state
-        print(f"{time.monotonic() - started:6.1f} s  {where:<18} {one_line(status.message)}", flush=True)
+        usual = f" ({spent})" if (spent := _spent(status)) else ""
+        print(
+            f"{time.monotonic() - started:6.1f} s  {where:<18} {one_line(status.message)}{usual}", flush=True
+        )
 
     try:
         connection = session.wait(timeout_s, None if as_json else progress)
@@ -206,10 +210,12 @@ def _status_table(session: Session, status: Status) -> str:
     connection = session.connection if status.state == READY else None
     rows = [
         ("Session", session.id), ("Model Name", session.plan.model.id), ("Model Status", status.state),
-        ("Phase", status.phase or ""), ("Reason", status.reason or ""), ("", status.message), ("", status.hint or ""),
+        ("Phase", ", ".join(filter(None, (status.phase, _spent(status))))),
+        ("Reason", status.reason or ""), ("", status.message), ("", status.hint or ""),
         ("Job ID", status.job_id or ""), ("Base URL", connection.base_url if connection else "UNAVAILABLE"),
         ("Page", connection.page_url if connection else ""),
         ("API Key", f"in {session.paths.key}" if connection else ""), ("Time left", _left(status)),
+        ("Engine restarts", str(status.engine_restarts or "")),
         ("Idle stop in", clock(status.idle.stops_at - time.time()) if status.idle else ""),
         ("Log", status.log or "" if status.state == "FAILED" else ""),
     ]  # fmt: skip
@@ -219,6 +225,19 @@ def _status_table(session: Session, status: Status) -> str:
 def _hours(hours: float) -> str:
     minutes = round(hours * 60)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:00"
+
+
+def _spent(status: Status) -> str:
+    """How long the present phase has taken, and took last time; before the first phase, the same of the whole start."""
+    if status.phase and status.phases:
+        phase = status.phases[-1]
+        since, usual_s = phase.started_at, phase.expected_s
+    elif status.state == LAUNCHING or status.reason == ENGINE_RESTART:
+        since, usual_s = status.since, status.expected_s
+    else:
+        return ""
+    usual = f" of about {clock(usual_s)}" if usual_s is not None else ""
+    return f"{clock(time.time() - since)}{usual}"
 
 
 def _left(status: Status) -> str:

@@ -1,13 +1,15 @@
-"""Why a session that was told to end is ending: its user, its scheduler, or its clock."""
+"""Why a session is ending: what its user, its scheduler or its clock said, or what failed in it."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 from pathlib import Path
 
 from launcher.engines import Diagnosis
+from launcher.errors import LauncherError
 from launcher.schedulers import Scheduler
 from launcher.sessions.status import ENDINGS
 
@@ -25,3 +27,19 @@ def why_told(stop: Path, scheduler: Scheduler, job_id: str, ends_at: float) -> D
     if (reason := scheduler.why_ending(job_id)) is not None:
         return ending(reason)
     return ending("time-limit" if time.time() >= ends_at - 5 else "cancelled")
+
+
+def failure(error: Exception) -> Diagnosis:
+    """Why a session ends that met `error` in its own parts."""
+    if isinstance(error, LauncherError):
+        return Diagnosis(getattr(error, "reason", None) or error.kind, error.message, error.hint)
+    if isinstance(error, OSError) and error.errno is not None:
+        return Diagnosis(
+            "storage", f"{error.filename or 'A file'}: {error.strerror}.", "Look at the job's log."
+        )
+    logging.getLogger("launcher.serve").error("a part of the supervisor failed", exc_info=error)
+    return Diagnosis(
+        "launcher-error",
+        f"The launcher itself failed: {type(error).__name__}: {error}.",
+        "Please report this with job.log.",
+    )

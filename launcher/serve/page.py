@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from launcher.gateway.routes import Routes
+from launcher.serve.node import PAGE_SOCKET
 from launcher.serve.process import Child
 from launcher.serve.readiness import until_listening
 
@@ -18,7 +19,7 @@ _GRACE_S = 3.0
 
 async def keep_page(root: Path, gateway_url: str, runtime: Path, log: Path, routes: Routes) -> None:
     """Run the page of the session in `root` until cancelled, or until it has ended twice."""
-    socket = runtime / "page.sock"
+    socket = runtime / PAGE_SOCKET
     given = ("--socket", str(socket), "--session", str(root), "--gateway", gateway_url)
     for _ in range(_STARTS):
         routes.page_starting = True

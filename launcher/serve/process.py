@@ -8,8 +8,10 @@ import ctypes
 import os
 import resource
 import signal
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from launcher.errors import EngineError
 
@@ -26,9 +28,13 @@ def adopt_orphans() -> None:
 class Child:
     """One program of the session: the engine or the page."""
 
+    _known: ClassVar[weakref.WeakSet[Child]] = weakref.WeakSet()
+    _starting: ClassVar[int] = 0
+
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.pid = process.pid
+        Child._known.add(self)
 
     @classmethod
     async def start(
@@ -39,8 +45,12 @@ class Child:
         *,
         niceness: int = 0,
         cwd: Path | None = None,
+        append: bool = False,
     ) -> Child:
-        """Start `argv` with its output in `log` (0600, made new); raises EngineError when it cannot be started."""
+        """Start `argv` with its output in `log` (0600), which is made new unless `append`.
+
+        Raises EngineError when it cannot be started.
+        """
 
         def prepare() -> None:
             # Without its supervisor an engine would answer without a gateway: it goes when the supervisor is killed.
@@ -49,7 +59,9 @@ class Child:
             if niceness:
                 os.nice(niceness)
 
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        made = os.O_CREAT | (0 if append else os.O_TRUNC)
+        descriptor = os.open(log, os.O_WRONLY | made | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        Child._starting += 1
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv,
@@ -65,9 +77,11 @@ class Child:
             raise EngineError(
                 f"{argv[0]} cannot be started: {error.strerror}.", "Check the environment.", "engine-missing"
             ) from error
+        else:
+            return cls(process)
         finally:
+            Child._starting -= 1
             os.close(descriptor)
-        return cls(process)
 
     @property
     def exit_code(self) -> int | None:
@@ -89,19 +103,44 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
+    @classmethod
+    def strangers(cls) -> list[int] | None:
+        """Processes handed to this one that no living child started; None while a child is just being started.
+
+        A child leads a session of its own, which all its descendants are in, unless they made one for themselves.
+        What the supervisor runs for a moment, such as scontrol, stays in the supervisor's own.
+        """
+        if cls._starting:
+            return None
+        ours = {os.getsid(0), *(child.pid for child in cls._known if child.exit_code is None)}
+        return [pid for pid in _children() if _session(pid) not in ours]
+
+
+async def end_leftovers(grace_s: float) -> None:
+    """End what a child that is over has left behind, and nothing that belongs to a living one."""
+    await _end(Child.strangers, grace_s)
+
 
 async def end_orphans(grace_s: float = 1.0) -> None:
-    """End what the children left behind: descendants that were handed to this process."""
+    """End every descendant that was handed to this process."""
+    await _end(_children, grace_s)
+
+
+async def _end(orphans: Callable[[], list[int] | None], grace_s: float) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = asyncio.get_running_loop().time() + grace_s
-        while orphans := _children():
-            if asyncio.get_running_loop().time() > deadline:
-                break
-            for pid in orphans:  # again each time: the end of one hands us its own children
-                with contextlib.suppress(ProcessLookupError):
+        while (found := orphans()) != [] and asyncio.get_running_loop().time() <= deadline:
+            for pid in found or ():  # again each time: the end of one hands us its own children
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, number)
             await asyncio.sleep(0.05)
-            _reap()
+            _reap(found or ())
+
+
+def _reap(pids: Iterable[int]) -> None:
+    for pid in pids:  # each by its number: the end of a living child is asyncio's to collect
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
 
 
 def _children() -> list[int]:
@@ -113,7 +152,8 @@ def _children() -> list[int]:
     return sorted(children)
 
 
-def _reap() -> None:
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None

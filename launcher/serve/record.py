@@ -10,18 +10,30 @@ import re
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import launcher
 from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
-from launcher.sessions.status import Status
+from launcher.sessions.status import Phase, Status
 
 _HASHED_BYTES = (
     4 * 2**30
 )  # beyond that only names, sizes and what the hub's cache says; hashing must not slow a job
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(slots=True)
+class Restart:
+    """One crash of the engine after which it was started again; `ready_after_s` is None unless it answered again."""
+
+    at: float
+    reason: str
+    message: str
+    ready_after_s: float | None = None
 
 
 def weights(snapshot: Path | None, enough: threading.Event) -> list[dict[str, Any]]:
@@ -86,6 +98,8 @@ def write(
     files: list[dict[str, Any]],
     node: dict[str, Any],
     started_at: float,
+    phases: Sequence[Phase],
+    restarts: Sequence[Restart],
     usage: dict[str, Any],
 ) -> None:
     """Write the record; nothing in it is secret."""
@@ -102,8 +116,9 @@ def write(
         "times": {
             "started_at": started_at,
             "ended_at": time.time(),
-            "phases": [dataclasses.asdict(phase) for phase in status.phases],
+            "phases": [dataclasses.asdict(phase) for phase in phases],
         },
+        "restarts": [dataclasses.asdict(restart) for restart in restarts],
         "usage": usage,
         "end": {"state": status.state, "reason": status.reason, "message": status.message},
     }

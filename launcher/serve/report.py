@@ -12,7 +12,20 @@ from typing import Any
 
 from launcher.engines import Diagnosis
 from launcher.sessions.paths import SessionPaths
-from launcher.sessions.status import ENDINGS, FAILED, LAUNCHING, PHASES, READY, UNHEALTHY, Idle, Phase, Status
+from launcher.sessions.starts import Start
+from launcher.sessions.status import (
+    ENDINGS,
+    ENGINE_RESTART,
+    FAILED,
+    LAUNCHING,
+    PHASES,
+    READY,
+    UNHEALTHY,
+    Coming,
+    Idle,
+    Phase,
+    Status,
+)
 
 _BEAT_S = 10.0
 # Told to end from outside: only the scheduler knows for certain why, and whether the job will run again.
@@ -28,7 +41,11 @@ _WORDS = {
 
 
 class Report:
-    """The session's status, kept in memory and written whenever it says something new, at least every ten seconds."""
+    """The session's status, kept in memory and written whenever it says something new, at least every ten seconds.
+
+    `last_start` is what the expectations rest on: an earlier session's start, then this one's own. `first_phases` are
+    the phases of its own first start, which a restart of the engine does not touch.
+    """
 
     def __init__(
         self,
@@ -38,12 +55,15 @@ class Report:
         ends_at: float,
         restarts: int,
         tell: Callable[[Status], None] | None,
+        last_start: Start | None = None,
     ) -> None:
         now = time.time()
         self._path = paths.status
         self._log = str(paths.engine_log)
         self._written = 0.0
         self._tell = tell
+        self.last_start = last_start
+        self.first_phases: tuple[Phase, ...] = ()
         self.status = Status(
             session_id,
             LAUNCHING,
@@ -56,6 +76,8 @@ class Report:
             pid=os.getpid(),
             updated_at=now,
             ends_at=ends_at,
+            expected_s=last_start.total_s if last_start else None,
+            coming=last_start.after(None) if last_start else (),
         )
         self._write()
 
@@ -65,18 +87,55 @@ class Report:
 
     def phase(self, name: str) -> None:
         """The start has come to phase `name`; going back to an earlier phase is not believed."""
-        status = self.status
-        if status.state != LAUNCHING or (
+        status, last = self.status, self.last_start
+        restarting = status.state == UNHEALTHY and status.reason == ENGINE_RESTART
+        if not (status.state == LAUNCHING or restarting) or (
             status.phase is not None and PHASES.index(name) <= PHASES.index(status.phase)
         ):
             return
-        self._set(phase=name, message=_WORDS[name], phases=(*self._phases(), Phase(name, time.time(), 0.0)))
+        new = Phase(name, time.time(), 0.0, last.expected_s(name) if last else None)
+        self._set(
+            phase=name,
+            message=status.message if restarting else _WORDS[name],
+            phases=(*self._phases(), new),
+            coming=last.after(name) if last else (),
+        )
 
     def ready(self) -> None:
         """A real answer came."""
+        now, phases = time.time(), self._phases()
+        if self.status.state == LAUNCHING:
+            self.first_phases = phases
+            took = tuple(Coming(phase.name, phase.elapsed_s) for phase in phases)
+            self.last_start = Start(now - self.status.since, took)
         self._set(
-            state=READY, since=time.time(), phase=None, phases=self._phases(), message="The model answers."
+            state=READY,
+            since=now,
+            reason=None,
+            phase=None,
+            phases=phases,
+            coming=(),
+            message="The model answers.",
         )
+
+    def restarting(self, why: Diagnosis) -> None:
+        """The engine stopped for `why` and is being started again."""
+        last = self.last_start
+        self._set(
+            state=UNHEALTHY,
+            since=time.time(),
+            reason=ENGINE_RESTART,
+            message=f"The engine stopped ({why.reason}) and is being started again.",
+            phase=None,
+            phases=(),
+            expected_s=last.total_s if last else None,
+            coming=last.after(None) if last else (),
+            idle=None,
+        )
+
+    def restarted(self, count: int) -> None:
+        """The engine was started again, for the `count`th time."""
+        self._set(engine_restarts=count)
 
     def unhealthy(self, why: str) -> None:
         """The model stopped answering; it may come back."""
@@ -109,11 +168,11 @@ class Report:
     def beat(self) -> None:
         """Write again when the last time was long ago, so that a reader can tell a living session."""
         if time.time() - self._written >= _BEAT_S:
-            self._set(phases=self._phases() if self.status.state == LAUNCHING else self.status.phases)
+            self._set(phases=self._phases())
 
     def ending(self) -> None:
         """The end has begun; why will be known when it is over."""
-        self._set(message="The session is ending.", phase=None, idle=None)
+        self._set(message="The session is ending.", phases=self._phases(), phase=None, coming=(), idle=None)
 
     def ended(self, end: Diagnosis) -> None:
         """The last word: why the session is over."""
@@ -124,8 +183,8 @@ class Report:
             reason=end.reason,
             message=end.message,
             hint=end.hint,
-            phases=self._phases(),
             phase=None,
+            coming=(),
             idle=None,
             ends_soon=False,
             final=end.reason not in _UNSURE,

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import dataclasses
 import os
 import secrets
-import shutil
 import signal
 import threading
 import time
@@ -25,27 +24,25 @@ from launcher.gateway.routes import Routes
 from launcher.gateway.server import Gateway
 from launcher.schedulers import scheduler
 from launcher.serve import record
-from launcher.serve.ending import ending, why_told
-from launcher.serve.environment import inside, trouble
-from launcher.serve.node import ANY, job_id, log_to, public_host, raise_file_limit, runtime_directory, tail
+from launcher.serve.ending import ending, failure, why_told
+from launcher.serve.idle import IdleClock
+from launcher.serve.life import Life
+from launcher.serve.node import ANY, job_id, log_to, public_host, raise_file_limit, runtime_directory
 from launcher.serve.page import keep_page
-from launcher.serve.process import Child, adopt_orphans, end_orphans
-from launcher.serve.readiness import ask, until_listening, version
+from launcher.serve.process import adopt_orphans, end_orphans
+from launcher.serve.readiness import ask
 from launcher.serve.report import Report
+from launcher.sessions import starts
 from launcher.sessions.connection import Connection
 from launcher.sessions.job import write_job_id
 from launcher.sessions.ownership import require_own
 from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
-from launcher.sessions.status import FAILED, Idle, Status
+from launcher.sessions.status import FAILED, Status
 
 _TICK_S = 0.5
-_PROBE_EVERY_S = 60.0
 _END_EVERY_S = 300.0
-_REFUSALS = 5
-_LOST_EVERY_S = 5.0
 _PROBE_TIMEOUT_S = 60.0
-_ENGINE_GRACE_S = 10.0  # Slurm's KillWait is 30 s by default; the rest of the ending needs its share
 _LAST_MINUTES_S = 300.0
 _TERM_SETTLES_S = (
     1.0  # scancel ends engine and supervisor at once: the signal may arrive after the engine's exit
@@ -67,12 +64,11 @@ async def serve(root: Path, tell: Callable[[Status], None] | None = None) -> int
     adopt_orphans()
     raise_file_limit()
     try:
-        runtime = runtime_directory(plan)
-        try:
-            return await _Session(plan, paths, runtime, tell).run()
-        finally:
-            shutil.rmtree(runtime, ignore_errors=True)
-            await end_orphans()
+        with runtime_directory(plan) as runtime:
+            try:
+                return await _Session(plan, paths, runtime, tell).run()
+            finally:
+                await end_orphans()
     except OSError as error:
         raise StorageError(
             f"{error.filename or root}: {error.strerror}.", "Free some space there."
@@ -90,7 +86,8 @@ class _Session:
         self._started_at = time.time()
         ends_at = self._scheduler.ends_at(plan, self._job_id, self._started_at)
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        self._report = Report(plan.id, paths, self._job_id, ends_at, restarts, tell)
+        last_start = starts.recall(plan)
+        self._report = Report(plan.id, paths, self._job_id, ends_at, restarts, tell, last_start)
         self._ends_at = ends_at
         self._key = f"sk-{secrets.token_hex(32)}"
         self._nonce = secrets.token_hex(16)
@@ -102,7 +99,9 @@ class _Session:
             session_id=plan.id,
         )
         self._url = ""
-        self._engine: Child | None = None
+        self._life: Life | None = None
+        self._restarts: list[record.Restart] = []
+        self._idle = IdleClock(plan.limits.idle_minutes * 60)
         self._port = 0
         self._enough = threading.Event()
         self._engine_version: str | None = None
@@ -125,24 +124,16 @@ class _Session:
             tasks = [
                 asyncio.create_task(self._guard(work))
                 for work in (
-                    self._watch_engine(),
-                    self._watch_lost(),
-                    self._become_ready(),
+                    self._keep_engine(),
                     self._watch_clock(),
                     self._watch_end(),
-                    self._follow_log(),
                     self._remember(),
                     self._show_page(),
                 )
             ]
             end = await self._end
-        except LauncherError as error:
-            reason = getattr(error, "reason", None) or error.kind
-            end = Diagnosis(reason, error.message, error.hint)
-        except OSError as error:
-            end = Diagnosis(
-                "storage", f"{error.filename or 'A file'}: {error.strerror}.", "Look at the job's log."
-            )
+        except (LauncherError, OSError) as error:
+            end = failure(error)
         for task in tasks:
             task.cancel()
         code = await self._finish(end)
@@ -162,16 +153,9 @@ class _Session:
         near = "127.0.0.1" if bind == ANY else bind
         self._url = f"http://{near}:{port}"
         self._port = port
-        self._report.phase("container" if self._plan.environment.kind == "container" else "weights")
         cache = Path(self._plan.places.cache)
         cache.mkdir(parents=True, exist_ok=True)
         require_own(cache, "places.cache")  # compiled code is loaded from there
-        socket = self._runtime / "engine.sock"
-        command = inside(
-            self._engine_module.command(self._plan, socket, cache), self._plan, self._runtime, os.environ
-        )
-        self._engine = await Child.start(command.argv, command.env, self._paths.engine_log, cwd=self._runtime)
-        self._routes.engine = socket
 
     async def _show_page(self) -> None:
         if not self._plan.page:
@@ -188,14 +172,7 @@ class _Session:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            logging.getLogger("launcher.serve").exception("a part of the supervisor failed")
-            self._over(
-                Diagnosis(
-                    "launcher-error",
-                    f"The launcher itself failed: {type(error).__name__}: {error}.",
-                    "Please report this with job.log.",
-                )
-            )
+            self._over(failure(error))
 
     def _over(self, end: Diagnosis) -> None:
         if not self._end.done():
@@ -205,75 +182,58 @@ class _Session:
         self._told_to_end = True
         self._over(Diagnosis("", ""))  # the reason is asked for while the engine is being stopped
 
-    async def _watch_engine(self) -> None:
-        assert self._engine is not None
-        code = await self._engine.wait()
-        await asyncio.sleep(_TERM_SETTLES_S)
-        elapsed_s = time.time() - self._started_at
-        log_tail = tail(self._paths.engine_log)
-        self._over(
-            trouble(log_tail, code)
-            or self._engine_module.explain(log_tail, code, self._ready_at > 0, elapsed_s)
-        )
-
-    async def _watch_lost(self) -> None:
-        # vLLM can wait for a process of its own that has died, without a word and without an end.
-        assert self._engine is not None
-        seen = 0
-        while seen < 2:  # twice: the first may be a process that is just being replaced
-            await asyncio.sleep(_LOST_EVERY_S)
-            seen = seen + 1 if await asyncio.to_thread(self._engine_module.lost, self._engine.pid) else 0
-        if self._engine.exit_code is None:
-            elapsed_s = time.time() - self._started_at
-            log_tail = tail(self._paths.engine_log)
-            self._over(self._engine_module.explain(log_tail, None, self._ready_at > 0, elapsed_s))
-
-    async def _become_ready(self) -> None:
-        refusals = 0
-        why: str | None = "nothing listens yet"
-        try:
-            async with asyncio.timeout(self._plan.limits.start_timeout_s):
-                assert self._routes.engine is not None
-                await until_listening(self._routes.engine, self._engine_module.health())
-                self._report.phase("probe")
-                while (why := await self._probe()) is not None:
-                    logging.getLogger("launcher.serve").warning("first request: %s", why)
-                    refusals = refusals + 1 if why.startswith("HTTP 4") else 0
-                    if refusals >= _REFUSALS:
-                        self._over(
-                            Diagnosis(
-                                "probe-refused",
-                                f"The engine refuses a first request ({why}).",
-                                "Is this a model that answers requests of this kind? See engine.log.",
-                            )
-                        )
-                        return
-                    await asyncio.sleep(1.0)
-        except TimeoutError:
-            minutes = self._plan.limits.start_timeout_s / 60
-            self._over(
-                Diagnosis(
-                    "start-timeout",
-                    f"The model did not answer within {minutes:g} minutes ({why}).",
-                    "Look at engine.log; the site can raise session.start_timeout_minutes.",
-                )
+    async def _keep_engine(self) -> None:
+        """Run the engine; one that crashes after it was ready is started again, as often as the plan allows."""
+        line = None
+        while True:
+            life = self._life = Life(
+                self._plan, self._paths, self._runtime, self._report, self._ask, self._announce
             )
-            return
-        self._announce()
-        self._engine_version = await version(self._routes.engine)
-        await self._watch_health()
+            self._routes.engine = life.socket
+            self._gateway.on_trouble = life.look
+            try:
+                end = await life.run(line)
+            except (LauncherError, OSError) as error:
+                end = failure(error)
+            self._engine_version = life.version or self._engine_version
+            self._idle.pause(self._gateway.usage, time.time())
+            count, limit = len(self._restarts), self._plan.limits.engine_restarts
+            crashed = record.Restart(time.time(), end.reason, end.message)
+            again = life.ready and not life.out_of_memory and count < limit
+            if again:
+                self._routes.ready = False
+                self._report.restarting(end)
+            await asyncio.sleep(_TERM_SETTLES_S)
+            if not again:
+                self._over(_after(count, end))
+                return
+            await life.clear_away()
+            self._restarts.append(crashed)
+            self._report.restarted(count + 1)
+            line = (
+                f"launcher: the engine stopped ({end.reason}) and is started again ({count + 1} of {limit})"
+            )
 
-    async def _probe(self) -> str | None:
+    async def _ask(self) -> str | None:
         return await ask(
             self._url, self._engine_module.probe(self._plan), self._key, self._nonce, _PROBE_TIMEOUT_S
         )
 
     def _announce(self) -> None:
-        self._ready_at = time.time()
-        self._routes.page_starting = self._plan.page
+        now = time.time()
+        first = not self._ready_at
         self._routes.ready = True
-        self._connect()
+        self._idle.go(now)
+        if first:
+            self._ready_at = now
+            self._routes.page_starting = self._plan.page
+            self._connect()
+        else:
+            self._restarts[-1].ready_after_s = round(now - self._restarts[-1].at, 3)
         self._report.ready()
+        if first and self._report.last_start is not None:
+            with contextlib.suppress(OSError, StorageError):  # a hint for the next time, and no more
+                starts.remember(self._plan, self._report.last_start)
 
     def _connect(self) -> None:
         plan = self._plan
@@ -291,19 +251,7 @@ class _Session:
             self._job_id,
         ).write(self._paths.connection)
 
-    async def _watch_health(self) -> None:
-        while True:
-            await asyncio.sleep(_PROBE_EVERY_S)
-            why = await self._probe()
-            if why is not None:
-                why = await self._probe()  # one lost request is no illness
-            if why is None:
-                self._report.healthy()
-            else:
-                self._report.unhealthy(why)
-
     async def _watch_clock(self) -> None:
-        limit_s = self._plan.limits.idle_minutes * 60
         while True:
             await asyncio.sleep(_TICK_S)
             now = time.time()
@@ -311,12 +259,10 @@ class _Session:
                 self._report.ends_soon()
             if self._plan.cluster.scheduler == "local" and now >= self._ends_at:
                 self._over(ending("time-limit"))
-            if limit_s and self._ready_at:
-                usage = self._gateway.usage
-                since = now if usage.in_flight else max(self._ready_at, usage.last_activity)
-                self._report.idle(Idle(limit_s, since, since + limit_s))
-                if now - since >= limit_s:
-                    self._over(ending("idle"))
+            idle = self._idle.reading(self._gateway.usage, now)
+            self._report.idle(idle)
+            if idle is not None and now >= idle.stops_at:
+                self._over(ending("idle"))
             self._report.beat()
 
     async def _watch_end(self) -> None:
@@ -330,18 +276,6 @@ class _Session:
                 self._report.ends_at(ends_at)
                 if self._ready_at:
                     self._connect()
-
-    async def _follow_log(self) -> None:
-        offset = 0
-        while not self._ready_at:
-            await asyncio.sleep(_TICK_S)
-            with contextlib.suppress(OSError), self._paths.engine_log.open("rb") as log:
-                log.seek(offset)
-                lines = log.read(1 << 20)
-                offset += len(lines)
-                for line in lines.decode("utf-8", "replace").splitlines():
-                    if (phase := self._engine_module.phase(line)) is not None:
-                        self._report.phase(phase)
 
     async def _remember(self) -> None:
         self._node = await asyncio.to_thread(record.hardware)
@@ -358,7 +292,7 @@ class _Session:
                 secret.unlink(missing_ok=True)
         self._routes.ready = False
         self._report.ending()
-        stopped = asyncio.create_task(self._engine.stop(_ENGINE_GRACE_S)) if self._engine else None
+        stopped = asyncio.create_task(self._life.stop()) if self._life else None
         if self._told_to_end:
             end = await asyncio.to_thread(
                 why_told, self._paths.stop, self._scheduler, self._job_id, self._ends_at
@@ -379,10 +313,12 @@ class _Session:
                 self._plan,
                 self._paths,
                 self._report.status,
-                engine_version=self._engine_version,
+                engine_version=(self._life.version if self._life else None) or self._engine_version,
                 files=self._weights,
                 node=self._node,
                 started_at=self._started_at,
+                phases=self._report.first_phases or self._report.status.phases,
+                restarts=self._restarts,
                 usage={
                     "requests": usage.requests,
                     "errors": usage.errors,
@@ -390,3 +326,10 @@ class _Session:
                     "completion_tokens": usage.completion_tokens,
                 },
             )
+
+
+def _after(restarts: int, end: Diagnosis) -> Diagnosis:
+    if not restarts:
+        return end
+    times = {1: "once", 2: "twice"}.get(restarts, f"{restarts} times")
+    return dataclasses.replace(end, message=f"{end.message} It had been started again {times}.")

@@ -59,11 +59,15 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long things may take; `idle_minutes` 0 means never stop for idleness."""
+    """How long things may take; `idle_minutes` 0 means never stop for idleness.
+
+    `engine_restarts` is how often a crashed engine is started again.
+    """
 
     hours: float
     idle_minutes: float
     start_timeout_s: float
+    engine_restarts: int = 2
 
 
 @dataclass(frozen=True, slots=True)

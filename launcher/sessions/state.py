@@ -90,6 +90,7 @@ def ended(plan: Plan, own: Status | None, reason: str | None, job_id: str | None
         since=time.time(),
         updated_at=time.time(),
         phase=None,
+        coming=(),
         idle=None,
         ends_soon=False,
         final=True,

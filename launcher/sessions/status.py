@@ -10,15 +10,17 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from launcher.sessions.paths import write_private
 
 SCHEMA = 1
+T = TypeVar("T")
 PENDING, LAUNCHING, READY = "PENDING", "LAUNCHING", "READY"
 UNHEALTHY, SHUTDOWN, FAILED = "UNHEALTHY", "SHUTDOWN", "FAILED"
 ENDED = frozenset({SHUTDOWN, FAILED})
 PHASES = ("container", "weights", "compile", "graphs", "warm-up", "probe")
+ENGINE_RESTART = "engine-restart"  # the reason of UNHEALTHY while a crashed engine is being started again
 
 # reason: (state, sentence, what to do). The states of DESIGN.md; docs/states.md lists them for people.
 ENDINGS: dict[str, tuple[str, str, str | None]] = {
@@ -60,6 +62,15 @@ class Phase:
     name: str
     started_at: float
     elapsed_s: float
+    expected_s: float | None = None  # how long it took last time
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """A phase of last time's start that this one has not reached yet."""
+
+    name: str
+    expected_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,11 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One reading of a session; times are Unix times in seconds."""
+    """One reading of a session; times are Unix times in seconds.
+
+    `restarts` counts how often the scheduler ran the job again, `engine_restarts` how often the session started a
+    crashed engine again. `expected_s` is how long the whole start took last time, from LAUNCHING to READY.
+    """
 
     id: str
     state: str
@@ -83,9 +98,12 @@ class Status:
     hint: str | None = None
     phase: str | None = None
     phases: tuple[Phase, ...] = ()
+    expected_s: float | None = None
+    coming: tuple[Coming, ...] = ()
     log: str | None = None
     job_id: str | None = None
     restarts: int = 0
+    engine_restarts: int = 0
     host: str | None = None
     pid: int | None = None
     updated_at: float = 0.0
@@ -113,8 +131,15 @@ class Status:
             data = json.loads(path.read_text(encoding="utf-8"))
             if data.pop("schema") != SCHEMA:
                 return None
-            data["phases"] = tuple(Phase(**phase) for phase in data["phases"])
-            data["idle"] = Idle(**data["idle"]) if data["idle"] else None
-            return cls(**data)
+            data["phases"] = tuple(_made(Phase, phase) for phase in data["phases"])
+            data["coming"] = tuple(_made(Coming, phase) for phase in data.get("coming") or ())
+            data["idle"] = _made(Idle, data["idle"]) if data["idle"] else None
+            return _made(cls, data)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+
+
+def _made(type_: type[T], data: dict[str, Any]) -> T:
+    # Keys of a newer launcher are passed over: an older one must still see its sessions.
+    names = {field.name for field in dataclasses.fields(type_)}  # type: ignore[arg-type] # T is a dataclass here
+    return type_(**{name: value for name, value in data.items() if name in names})

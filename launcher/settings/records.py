@@ -77,6 +77,10 @@ def _value(hint: Any, value: object, key: str, origin: str, metadata: Mapping[st
         isinstance(value, int | float) and minimum <= value < float("inf")
     ):
         raise wrong(origin, key, f"must be at least {minimum}", value)
+    if (maximum := metadata.get("maximum")) is not None and not (
+        isinstance(value, int | float) and value <= maximum
+    ):
+        raise wrong(origin, key, f"must be at most {maximum}", value)
     if (pattern := metadata.get("pattern")) and not re.fullmatch(pattern, str(value)):
         raise wrong(origin, key, "must be one plain word", value)
     return float(value) if hint is float and isinstance(value, int) else value

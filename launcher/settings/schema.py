@@ -101,6 +101,7 @@ class SessionDefaults:
     hours: float = field(default=4, metadata={"minimum": 0.01})
     idle_minutes: float = field(default=60, metadata={"minimum": 0})
     start_timeout_minutes: float = field(default=60, metadata={"minimum": 0.01})
+    engine_restarts: int = field(default=2, metadata={"minimum": 0, "maximum": 10})
     page: bool = True
 
 

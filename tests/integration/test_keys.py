@@ -61,8 +61,8 @@ def test_a_key_opens_a_running_session_until_it_is_revoked(launcher: Launcher) -
     with launcher.launch("simulated") as session:
         connection = session.wait()
         alice, bob = made(session, connection, "alice"), made(session, connection, "bob")
-        assert ask(connection, alice, CHAT, chat()).json()["choices"]
-        assert ask(connection, alice[:-1] + "x", CHAT, chat()).status == 401
+        assert ask(connection, alice, CHAT, chat(model=connection.model)).json()["choices"]
+        assert ask(connection, alice[:-1] + "x", CHAT, chat(model=connection.model)).status == 401
         session.keys.revoke("alice")
         until(lambda: ask(connection, alice).status == 401)
         assert ask(connection, alice).json()["error"]["code"] == "invalid_api_key"
@@ -129,11 +129,11 @@ def test_tokens_per_minute(stream: bool, launcher: Launcher) -> None:
     with launcher.launch("simulated") as session:
         connection = session.wait()
         secret = made(session, connection, "course", tokens_per_minute=5)
-        first = ask(connection, secret, CHAT, chat(stream=stream))
+        first = ask(connection, secret, CHAT, chat(model=connection.model, stream=stream))
         assert first.status == 200
         if stream:
             assert events(first.body)[-1] == "[DONE]"
-        answer = ask(connection, secret, CHAT, chat(stream=stream))
+        answer = ask(connection, secret, CHAT, chat(model=connection.model, stream=stream))
         assert answer.status == 429
         assert int(answer.header("Retry-After") or "") >= 1
         with (
@@ -141,14 +141,17 @@ def test_tokens_per_minute(stream: bool, launcher: Launcher) -> None:
             pytest.raises(openai.RateLimitError),
         ):
             client.models.list()
-        assert ask(connection, connection.key, CHAT, chat()).status == 200
+        assert ask(connection, connection.key, CHAT, chat(model=connection.model)).status == 200
 
 
 def test_what_was_used_is_told_by_key(launcher: Launcher) -> None:
     with launcher.launch("simulated") as session:
         connection = session.wait()
         alice = made(session, connection, "alice")
-        answers = [ask(connection, alice, CHAT, chat("one two three")).json() for _ in range(2)]
+        answers = [
+            ask(connection, alice, CHAT, chat("one two three", model=connection.model)).json()
+            for _ in range(2)
+        ]
         ask(connection, connection.key, CHAT, "{")
         used = ask(connection, connection.key, "/status").json()["usage"]
         assert used["keys"]["alice"]["requests"] == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -102,8 +103,12 @@ def test_an_engine_that_never_answers_is_given_up(
     assert session.status().reason == "start-timeout"
 
 
-def test_an_engine_that_crashes_later_fails_within_seconds(launcher: Launcher) -> None:
-    with launcher.launch("simulated", engine_args=("--fail-at", "1", "--fail-code", "9")) as session:
+def test_an_engine_that_crashes_later_fails_within_seconds(
+    launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAUNCHER_SESSION__ENGINE_RESTARTS", "0")
+    made = Launcher(load())
+    with made.launch("simulated", engine_args=("--fail-at", "1", "--fail-code", "9")) as session:
         session.wait()
         until(session, "FAILED", 15)
         assert "exit code 9" in session.status().message
@@ -160,6 +165,36 @@ def test_usage_and_files_are_in_the_record(launcher: Launcher) -> None:
     assert record["end"]["reason"] == "user"
     assert record["plan"]["id"] == session.id
     assert connection.key not in session.paths.record.read_text()
+
+
+def test_the_second_start_says_how_long_the_first_one_took(launcher: Launcher) -> None:
+    slow = ("--start-delay-s", "6")
+    with launcher.launch("simulated", engine_args=slow) as first:
+        first.wait()
+        phases = first.status().phases
+        assert {phase.expected_s for phase in phases} == {None}
+    program = str(Path(sys.executable).parent / "launcher")
+    with launcher.launch("simulated", engine_args=slow) as second:
+        deadline = time.monotonic() + 30
+        while second.status().phase != "weights":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        shown = subprocess.run(
+            [program, "status", second.id], capture_output=True, text=True, check=True, timeout=30
+        )
+        status = second.status()
+        waited = subprocess.run(
+            [program, "wait", second.id], capture_output=True, text=True, check=True, timeout=30
+        )
+        ready = second.status()
+    spent = rf"\d s of about {phases[0].elapsed_s:.0f} s"
+    assert re.search(rf"weights, {spent}", shown.stdout), shown.stdout
+    assert re.search(rf"LAUNCHING weights .*\({spent}\)", waited.stdout), waited.stdout
+    assert status.expected_s is not None
+    assert status.expected_s >= sum(phase.elapsed_s for phase in phases)
+    assert status.phases[0].expected_s == phases[0].elapsed_s
+    assert [phase.name for phase in status.coming] == [phase.name for phase in phases[1:]]
+    assert ready.coming == ()
 
 
 def test_status_of_many_is_one_answer(launcher: Launcher) -> None:

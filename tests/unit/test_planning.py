@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -48,6 +49,16 @@ def test_a_plan_says_where_every_value_came_from(settings: Settings) -> None:
 def test_a_plan_survives_its_file(settings: Settings) -> None:
     made = plan(settings, engine_args=("--tokens", "3"), hours=1.5)
     assert Plan.from_json(made.to_json()) == made
+
+
+def test_how_often_an_engine_is_started_again_is_in_the_plan(settings: Settings, tmp_path: Path) -> None:
+    assert plan(settings).limits.engine_restarts == 2
+    (tmp_path / "none.yml").write_text(SITE + "session: {engine_restarts: 0}\n")
+    none = plan(load({"LAUNCHER_SITE": str(tmp_path / "none.yml"), "XDG_CONFIG_HOME": str(tmp_path)}))
+    assert none.limits.engine_restarts == 0
+    older = json.loads(none.to_json())
+    del older["limits"]["engine_restarts"]  # a session that an earlier release planned
+    assert Plan.from_json(json.dumps(older)).limits.engine_restarts == 2
 
 
 def test_the_hours_are_the_profiles_when_nobody_says(settings: Settings) -> None:

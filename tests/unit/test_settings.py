@@ -56,9 +56,10 @@ def test_each_layer_overrides_the_one_before_and_says_so(tmp_path: Path) -> None
 
 
 def test_a_locked_key_is_the_sites(tmp_path: Path) -> None:
-    site = SITE + "locks: [session.idle_minutes, profiles.gpu-small.gpus]\n"
+    site = SITE + "locks: [session.idle_minutes, session.engine_restarts, profiles.gpu-small.gpus]\n"
     for user, variables in (
         ("session: {idle_minutes: 0}", {}),
+        ("session: {engine_restarts: 9}", {}),
         ("profiles: {gpu-small: {gpus: 8}}", {}),
         (None, {"LAUNCHER_SESSION__IDLE_MINUTES": "0"}),
     ):
@@ -93,6 +94,9 @@ def test_a_null_entry_takes_one_away(tmp_path: Path) -> None:
         ("profiles: [a]", "profiles must be a block of names, not ['a']."),
         ("profiles: {a: 3}\nclusters: {b: {}}", "profiles.a must be a block of keys, not 3."),
         ("session: {hours: .inf}", "session.hours must be at least 0.01, not inf."),
+        ("session: {engine_restarts: 11}", "session.engine_restarts must be at most 10, not 11."),
+        ("session: {engine_restarts: -1}", "session.engine_restarts must be at least 0, not -1."),
+        ("session: {engine_restarts: 1.5}", "session.engine_restarts must be a whole number, not 1.5."),
         ("session: {hours: .nan}", "session.hours must be at least 0.01, not nan."),
         ("profles: {}", "profles is not a known key."),
         ("environments: {e: {kind: container}}", "environments.e.image is missing."),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,18 @@ from launcher.planning import Request, make_plan
 from launcher.sessions.job import OVER, RUNNING, WAITING, Job
 from launcher.sessions.plan import Plan
 from launcher.sessions.state import current
-from launcher.sessions.status import FAILED, LAUNCHING, PENDING, READY, SHUTDOWN, UNHEALTHY, Status
+from launcher.sessions.status import (
+    FAILED,
+    LAUNCHING,
+    PENDING,
+    READY,
+    SHUTDOWN,
+    UNHEALTHY,
+    Coming,
+    Idle,
+    Phase,
+    Status,
+)
 from launcher.settings.layers import load
 
 
@@ -116,9 +129,31 @@ def test_a_job_that_nobody_knows_is_lost_unless_the_session_said_why(plan: Plan)
 
 def test_a_status_survives_its_file(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("status") / "status.json"
-    written = dataclasses.replace(own(plan, READY), ends_at=5.0, restarts=2)
+    written = dataclasses.replace(
+        own(plan, READY),
+        ends_at=5.0,
+        restarts=2,
+        engine_restarts=1,
+        phases=(Phase("weights", 1.0, 2.0, 3.0),),
+        coming=(Coming("probe", 0.5),),
+        expected_s=9.0,
+        idle=Idle(60, 1.0, 61.0),
+    )
     written.write(path)
     assert Status.read(path) == written
     assert path.stat().st_mode & 0o777 == 0o600
     path.write_text("{torn")
     assert Status.read(path) is None
+
+
+def test_the_status_of_an_older_or_newer_launcher_is_read(plan: Plan, tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    phases = (Phase("weights", 1.0, 2.0),)
+    written = dataclasses.replace(own(plan, READY), phases=phases)
+    data = json.loads(json.dumps(written.to_dict()))
+    older = {k: v for k, v in data.items() if k not in ("expected_s", "coming", "engine_restarts")}
+    older["phases"][0].pop("expected_s")
+    newer = {**data, "mood": "fine", "phases": [{**data["phases"][0], "mood": 1}]}
+    for found in (older, newer):
+        path.write_text(json.dumps(found))
+        assert Status.read(path) == written

@@ -1,0 +1,208 @@
+"""One life of the engine: its process from the start to the end, its first answer, and why it is over.
+
+Owns the process, its socket and its log. How often an engine is started again, and what the session says of it, is
+`launcher.serve.supervise`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from launcher.engines import Diagnosis, engine
+from launcher.serve import memory
+from launcher.serve.ending import ending
+from launcher.serve.environment import inside, trouble
+from launcher.serve.node import ENGINE_SOCKET, tail
+from launcher.serve.process import Child, end_leftovers
+from launcher.serve.readiness import until_listening, version
+from launcher.serve.report import Report
+from launcher.sessions.paths import SessionPaths
+from launcher.sessions.plan import Plan
+
+_TICK_S = 0.5
+_PROBE_EVERY_S = 60.0
+_PROBE_PAUSE_S = 5.0
+_LOST_EVERY_S = 5.0
+_LEFTOVERS_GRACE_S = 3.0
+_STOP_GRACE_S = 10.0  # Slurm's KillWait is 30 s by default; the rest of the ending needs its share
+_REFUSALS = 5
+_LOG = logging.getLogger("launcher.serve")
+
+
+class Life:
+    """One process of the engine on the socket of the session, in `runtime`.
+
+    `ask` sends a first real request through the gateway and says why it was not answered; `on_ready` is called once,
+    when it was. `ready` stays true after the end: this engine had answered.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        paths: SessionPaths,
+        runtime: Path,
+        report: Report,
+        ask: Callable[[], Awaitable[str | None]],
+        on_ready: Callable[[], None],
+    ) -> None:
+        self.socket = runtime / ENGINE_SOCKET
+        self.ready = False
+        self.version: str | None = None
+        self.out_of_memory = False
+        self._plan, self._log, self._runtime, self._report = plan, paths.engine_log, runtime, report
+        self._ask, self._on_ready = ask, on_ready
+        self._module = engine(plan.engine)
+        self._child: Child | None = None
+        self._log_from = 0
+        self._kills = memory.kills()
+        self._started_at = time.time()
+        self._doubted = asyncio.Event()
+
+    def look(self) -> None:
+        """Somebody's request did not reach the engine: probe now, not within a minute."""
+        self._doubted.set()
+
+    async def run(self, line: str | None = None) -> Diagnosis:
+        """Start it and watch it until it is over, and say why; nothing of it is left then.
+
+        `line` goes into the log before its own, behind what earlier lives have written; without it the log begins anew.
+        Raises EngineError when the program cannot be started.
+        """
+        self._report.phase("container" if self._plan.environment.kind == "container" else "weights")
+        await asyncio.to_thread(_clear, self.socket)
+        self._log_from = _write(self._log, line) if line is not None else 0
+        command = inside(
+            self._module.command(self._plan, self.socket, Path(self._plan.places.cache)),
+            self._plan, self._runtime, os.environ,
+        )  # fmt: skip
+        self._child = await Child.start(
+            command.argv, command.env, self._log, cwd=self._runtime, append=line is not None
+        )
+        self._started_at = time.time()
+        watches = [
+            asyncio.create_task(watch(self._child))
+            for watch in (self._until_exit, self._until_lost, self._serve)
+        ]
+        try:
+            await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
+            return next(watch for watch in watches if watch.done()).result()
+        finally:
+            for watch in watches:
+                watch.cancel()
+            await asyncio.gather(*watches, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """End the process with everything it started."""
+        if self._child is not None:
+            await self._child.stop(_STOP_GRACE_S)
+
+    async def clear_away(self) -> None:
+        """End what is left of an engine that is over: vLLM's processes can outlive the one that started them."""
+        if self._child is not None and self._child.exit_code is None:
+            await self.stop()
+        await end_leftovers(_LEFTOVERS_GRACE_S)
+
+    async def _until_exit(self, child: Child) -> Diagnosis:
+        return self._explained(await child.wait())
+
+    async def _until_lost(self, child: Child) -> Diagnosis:
+        # vLLM can wait for a process of its own that has died, without a word and without an end.
+        seen = 0
+        while seen < 2:  # twice: the first may be a process that is just being replaced
+            await asyncio.sleep(_LOST_EVERY_S)
+            seen = seen + 1 if await asyncio.to_thread(self._module.lost, child.pid) else 0
+        return self._explained(child.exit_code)
+
+    def _explained(self, code: int | None) -> Diagnosis:
+        elapsed_s = time.time() - self._started_at
+        said = tail(self._log, since=self._log_from)
+        if code is not None and (found := trouble(said, code)) is not None:
+            return found
+        self.out_of_memory = memory.kills() > self._kills
+        if self.ready and self.out_of_memory:
+            return ending("out-of-memory")
+        return self._module.explain(said, code, self.ready, elapsed_s)
+
+    async def _serve(self, child: Child) -> Diagnosis:
+        follow = asyncio.create_task(self._follow_log())
+        try:
+            if (failed := await self._until_ready()) is not None:
+                return failed
+        finally:
+            follow.cancel()
+        self.ready = True
+        self._on_ready()
+        self.version = await version(self.socket)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._doubted.wait(), _PROBE_EVERY_S)
+            # One lost request is no illness.
+            if (why := await self._ask()) is None or (why := await self._ask()) is None:
+                self._report.healthy()
+            else:
+                self._report.unhealthy(why)
+            await asyncio.sleep(_PROBE_PAUSE_S)
+            self._doubted.clear()  # a probe that fails is a doubt too, and must not call for the next one
+
+    async def _until_ready(self) -> Diagnosis | None:
+        refusals = 0
+        why: str | None = "nothing listens yet"
+        try:
+            async with asyncio.timeout(self._plan.limits.start_timeout_s):
+                await until_listening(self.socket, self._module.health())
+                self._report.phase("probe")
+                while (why := await self._ask()) is not None:
+                    _LOG.warning("first request: %s", why)
+                    refusals = refusals + 1 if why.startswith("HTTP 4") else 0
+                    if refusals >= _REFUSALS:
+                        return Diagnosis(
+                            "probe-refused",
+                            f"The engine refuses a first request ({why}).",
+                            "Is this a model that answers requests of this kind? See engine.log.",
+                        )
+                    await asyncio.sleep(1.0)
+        except TimeoutError:
+            minutes = self._plan.limits.start_timeout_s / 60
+            return Diagnosis(
+                "start-timeout",
+                f"The model did not answer within {minutes:g} minutes ({why}).",
+                "Look at engine.log; the site can raise session.start_timeout_minutes.",
+            )
+        return None
+
+    async def _follow_log(self) -> None:
+        offset = self._log_from
+        while True:
+            with contextlib.suppress(OSError), self._log.open("rb") as log:
+                log.seek(offset)
+                lines = log.read(1 << 20)
+                offset += len(lines)
+                for line in lines.decode("utf-8", "replace").splitlines():
+                    if (phase := self._module.phase(line)) is not None:
+                        self._report.phase(phase)
+            await asyncio.sleep(_TICK_S)
+
+
+def _clear(socket: Path) -> None:
+    # A killed engine leaves its socket; whatever else stands there was put there by a program of this user.
+    if socket.is_dir() and not socket.is_symlink():
+        shutil.rmtree(socket)
+    socket.unlink(missing_ok=True)
+
+
+def _write(log: Path, line: str) -> int:
+    """Append `line`; the size of the log after it."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    try:
+        with contextlib.suppress(OSError):  # a full disk keeps no engine from starting
+            os.write(descriptor, f"\n{line}\n".encode())
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
