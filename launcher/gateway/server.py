@@ -253,7 +253,7 @@ class Gateway:
         exchange.reply(Answer(200, text, headers))
 
     def _later(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
-        exchange.task = asyncio.get_running_loop().create_task(work)
+        exchange.task = asyncio.get_running_loop().create_task(_guarded(exchange, work))
 
     def _trouble(self) -> None:
         if self.on_trouble is not None:
@@ -287,6 +287,18 @@ class Gateway:
             self._refused_since, self._refused = now, 0
         self._refused += 1
         return self._refused <= _REFUSALS_SHOWN
+
+
+async def _guarded(exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:  # a mistake of ours must not leave somebody waiting
+        _LOG.exception("a request could not be decided")
+        exchange.reply(
+            answers.json_answer(
+                500, answers.error_body("The gateway failed.", "server_error", "internal"), close=True
+            )
+        )
 
 
 def _mistake(exchange: Exchange) -> Answer | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
+import httpx2
 import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -208,3 +209,19 @@ def test_further_keys_outlive_a_restart_of_the_job(launcher: Launcher) -> None:
         finally:
             process.terminate()
             process.wait(30)
+
+
+def test_a_running_answer_ends_with_its_key(launcher: Launcher) -> None:
+    with launcher.launch("simulated", engine_args=("--tokens", "3000", "--token-rate", "20")) as session:
+        connection = session.wait()
+        secret = made(session, connection, "alice")
+        client = openai.OpenAI(base_url=connection.base_url, api_key=secret, max_retries=0)
+        messages: list[Any] = [{"role": "user", "content": "Go on."}]
+        answer = client.chat.completions.create(model=connection.model, messages=messages, stream=True)
+        words = iter(answer)
+        next(words)
+        session.keys.revoke("alice")
+        with pytest.raises((openai.APIError, httpx2.TransportError)):
+            for _ in words:
+                pass
+        until(lambda: ask(connection, connection.key, "/status").json()["usage"]["in_flight"] == 0)
