@@ -86,6 +86,11 @@ class Exchange:
         return self._tail.tokens() if self.request.method == "POST" else (0, 0)
 
     @property
+    def spent_tokens(self) -> int:
+        """What counts against a key's limit: its usage, or what was sent of an answer that nobody waited for."""
+        return sum(self.tokens) or (self._events.count if self._events is not None else 0)
+
+    @property
     def wants_pause(self) -> bool:
         """Whether the client should send no more for now."""
         return self._full or (self._pending_bytes > self._pending_max_bytes and not self.done)

@@ -269,7 +269,7 @@ class Gateway:
             tokens = exchange.tokens
             exchange.call.end(exchange.status, tokens, broken=exchange.broken, left=exchange.left)
         if exchange.holder is not None and exchange.holder.budget is not None:
-            exchange.holder.budget.spend(sum(tokens))
+            exchange.holder.budget.spend(exchange.spent_tokens)
         if _LOG.isEnabledFor(logging.INFO) and self._worth_a_line(exchange.status):
             spent_ms = (time.monotonic() - exchange.begun) * 1000
             request, status = exchange.request, exchange.status

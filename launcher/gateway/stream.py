@@ -56,15 +56,17 @@ class Events:
     that brings it, whose list of choices is empty. The rest goes on byte for byte.
     """
 
-    __slots__ = ("_held", "_tail", "_usage_wanted")
+    __slots__ = ("_held", "_tail", "_usage_wanted", "count")
 
     def __init__(self, tail: Tail, *, usage_wanted: bool) -> None:
         self._tail = tail
         self._usage_wanted = usage_wanted
+        self.count = 0
         self._held = b""  # the beginning of an event that could be the one to leave out
 
     def feed(self, data: bytes) -> bytes:
         """Take the next piece; what of it may go on now. Half an event waits: no client does anything with it."""
+        self.count += data.count(b"\n\n")
         if self._usage_wanted:
             self._tail.feed(data)
             return data

@@ -182,8 +182,8 @@ def test_logins_with_a_further_key_do_not_end_those_of_the_sessions_own(
     cookies = [keys.login(secret) for _ in range(5000)]
     assert own is not None
     assert keys.knows(own)
-    assert not keys.knows(cookies[0] or "")
-    assert keys.knows(cookies[-1] or "")
+    assert not keys.knows(cookies[-65] or "")
+    assert keys.knows(cookies[-64] or "")
 
 
 @pytest.mark.parametrize("spoil", ["broken", "writable", "gone"])

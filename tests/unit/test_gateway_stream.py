@@ -107,6 +107,7 @@ def test_half_an_event_waits_for_its_end_but_not_in_memory_without_end() -> None
     assert events.feed(FIRST[20:]) == FIRST
     between.append(events.between_events)
     assert between == [False, True]
+    assert events.count == 1
     assert len(events.feed(b"y" * 70_000)) == 70_000
 
 
