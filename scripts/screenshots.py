@@ -1,7 +1,9 @@
-"""Take the pictures of the docs from a running session: `scripts/screenshots.py SESSION_DIR [docs/images]`.
+"""Take the pictures of the docs from running parts: `make screenshots`; ARGS='--only cards' takes some of them.
 
-Start one first, e.g. `launcher launch tiny-chat`; the directory is where its connection.json lies. Needs Debian's
-chromium and the `dev` extra. Writes login.png, chat-light.png, chat-dark.png, code.png and phone.png.
+Starts and stops all of it: Debian's Ruby renders the app's files as the dashboard does, a real Slurm runs a session of
+the shipped model on real vLLM, Chromium shows form, cards and page. Takes some minutes. What differs by chance (ids,
+host, port) is replaced by what the docs call it, so that two runs differ in their times alone.
+Needs what tests/slurm and tests/app need, Debian's libjs-bootstrap5 and fonts-font-awesome, and the `dev` extra.
 """
 
 from __future__ import annotations
@@ -9,27 +11,129 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import yaml
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-QUESTIONS = {"What is the capital of France?": "Paris", "What is the capital of Italy?": "Rome"}
+from tests.app.cards import copy_app
+from tests.app.dashboard import BOOTSTRAP, FONT_AWESOME, Shown, form_page, sessions_page
+from tests.app.ondemand import Card, OnDemand, OnDemandSession
+from tests.slurm import people
+from tests.slurm.cluster import Cluster
+
+ROOT = Path(__file__).resolve().parents[1]
 WIDE, PHONE = (1200, 760), (390, 800)
 SIDE = "Settings, session and code"
+QUESTIONS = {"What is the capital of France?": "Paris", "What is the capital of Italy?": "Rome"}
+# As README.md and docs/user.md call them.
+CARD, HOST, PORT = "aa6b2cbe-7e3c-4e5f-9f7e-0e1d2c3b4a59", "gpu07", 41823
+CLUSTER = {"scheduler": "slurm", "login_host": "login.example.edu"}
+SETTINGS = {
+    "clusters": {"test": CLUSTER},
+    "profiles": {"small": {"cluster": "test", "partition": "cpu", "cpus": 2, "memory_gb": 8, "hours_max": 1}},
+    "network": {"bind": "127.0.0.1", "host": "127.0.0.1"},
+}  # fmt: skip
+FORM_SETTINGS = {
+    "clusters": {"test": CLUSTER},
+    "profiles": {
+        "gpu-small": {
+            "cluster": "test", "description": "One A100", "partition": "gpu", "gpus": 1, "gpu_type": "a100",
+            "gpu_memory_gb": 80, "cpus": 8, "memory_gb": 64, "hours": 4, "hours_max": 24,
+        },
+    },
+}  # fmt: skip
 
 
-def visit(
-    browser: Browser, url: str, size: tuple[int, int], colours: Literal["light", "dark"] = "light"
-) -> Page:
-    """The session's address in a new profile, at twice the pixels."""
-    width, height = size
-    context = browser.new_context(
-        viewport={"width": width, "height": height}, device_scale_factor=2, color_scheme=colours
-    )
-    page = context.new_page()
+@dataclass(frozen=True)
+class Studio:
+    """A browser, and the folder the pictures go to."""
+
+    browser: Browser
+    target: Path
+
+    def page(self, size: tuple[int, int], colours: Literal["light", "dark"] = "light") -> Page:
+        """A new person's window, at twice the pixels."""
+        width, height = size
+        return self.browser.new_context(
+            viewport={"width": width, "height": height}, device_scale_factor=2, color_scheme=colours
+        ).new_page()
+
+    def keep(self, name: str, page: Page, part: str | None = None) -> None:
+        """The picture of the window, or of one element; fewer colours where Debian's pngquant is."""
+        path = self.target / f"{name}.png"
+        (page.locator(part) if part else page).screenshot(path=path, animations="disabled")
+        if quant := shutil.which("pngquant"):
+            subprocess.run(
+                [quant, "--force", "--strip", "--speed", "1", "--ext", ".png", str(path)], check=False
+            )
+        print(f"{path} {path.stat().st_size // 1024} kB", flush=True)
+
+    def shoot(self, name: str, html: str, size: tuple[int, int], part: str) -> None:
+        """The picture of an element of a page that no server has."""
+        page = self.page(size)
+        page.set_content(html)
+        self.keep(name, page, part)
+        page.context.close()
+
+
+def form(studio: Studio) -> None:
+    """The form as 4.x shows it where the site has `bc_dynamic_js`."""
+    with dashboard(FORM_SETTINGS) as ood:
+        studio.shoot("form", form_page("4.2", ood.form(), dynamic=True), (760, 700), "main")
+
+
+def cards(studio: Studio, *, page_too: bool) -> None:
+    """The session's card while it starts, when it answers and at its end; in between the page behind Connect."""
+    user = people.myself()
+    with Cluster() as slurm, dashboard(SETTINGS) as ood:
+        values = ood.posted() | {"model": "tiny-chat"}
+        try:
+            say("A first start, so that the next one knows how long it takes.")
+            ended(ood.launch(slurm, user, values))
+            say("The start that is pictured.")
+            began = time.time()
+            session = ood.launch(slurm, user, values)
+            studio.shoot("card-starting", sheet(halfway(session), began), WIDE, ".session-panel")
+            running = session.wait_for("Running", timeout_s=600)
+            studio.shoot("card-running", sheet(running, began), WIDE, ".session-panel")
+            studio.shoot("card-phone", sheet(running, began), PHONE, "body")
+            if page_too:
+                page_pictures(studio, session)
+            ended(session)
+            studio.shoot("card-ended", sheet(session.card(), began), WIDE, ".session-panel")
+        finally:
+            slurm.run_as(user, ["scancel", "--user", user.name])
+
+
+def page_pictures(studio: Studio, session: OnDemandSession) -> None:
+    """Login, chat in both colours and on a phone, code."""
+    connection = json.loads((session.staged_root / "connection.json").read_text(encoding="utf-8"))
+    url, key = connection["page_url"], connection["key"]
+    page = studio.page((1200, 520))
     page.goto(url)
-    return page
+    studio.keep("login", page)
+    for name, size, colours in (
+        ("chat-light", WIDE, "light"),
+        ("phone", PHONE, "light"),
+        ("chat-dark", WIDE, "dark"),
+    ):
+        page = studio.page(size, "dark" if colours == "dark" else "light")
+        page.goto(url)
+        chat(page, key)
+        studio.keep(name, page)
+    page.get_by_role("button", name=SIDE).click()
+    page.get_by_role("tab", name="Code", exact=True).click()
+    page.wait_for_timeout(800)
+    studio.keep("code", page)
 
 
 def chat(page: Page, key: str) -> None:
@@ -49,37 +153,90 @@ def chat(page: Page, key: str) -> None:
     page.wait_for_timeout(500)
 
 
+@contextmanager
+def dashboard(settings: dict[str, object]) -> Iterator[OnDemand]:
+    """The dashboard with the app of this checkout, at a site with these settings and no past."""
+    with tempfile.TemporaryDirectory(prefix="launcher-pictures-") as name:
+        folder = Path(name)
+        site = folder / "site.yml"
+        places = {"sessions": str(folder / "sessions"), "cache": str(folder / "cache")}
+        site.write_text(yaml.safe_dump({**settings, "places": places}))
+        env = {
+            "LAUNCHER": str(Path(sys.executable).parent / "launcher"),
+            "LAUNCHER_SITE": str(site),
+            "LAUNCHER_CONFIG": "/dev/null",
+        }
+        yield OnDemand(copy_app(folder / "app"), "4.2", env=env)
+
+
+def halfway(session: OnDemandSession) -> Card:
+    """The card when some of the phases are over."""
+    return until(session.card, lambda card: "fa-check" in (card.info_html or ""))
+
+
+def ended(session: OnDemandSession) -> None:
+    """Wait until it answers, then press Cancel."""
+    session.wait_for("Running", timeout_s=600)
+    session.cancel()
+    session.wait_for("Completed", timeout_s=120)
+
+
+def until(look: Callable[[], Card], good: Callable[[Card], bool]) -> Card:
+    deadline = time.monotonic() + 600
+    while not good(card := look()):
+        if card.state == "Completed" or time.monotonic() > deadline:
+            raise SystemExit(f"The session is {card.state}: {card.completed_html or card.info_html}")
+        time.sleep(0.3)
+    return card
+
+
+def sheet(card: Card, began: float) -> str:
+    """The dashboard's page with this card, its ids and addresses those of the docs."""
+    connection = card.connection or {}
+    names = {f"{connection.get('host')}:{connection.get('port')}": f"{HOST}:{PORT}"}
+
+    def named(html: str | None) -> str | None:
+        for old, new in names.items():
+            html = html.replace(old, new) if html else html
+        return html
+
+    shown = replace(
+        card,
+        connection={**connection, "host": HOST} if connection else None,
+        view_html=named(card.view_html),
+        info_html=named(card.info_html),
+    )
+    created = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(began))
+    span = "Time Requested: 1 hour" if card.state == "Completed" else "Time Remaining: 58 minutes"
+    return sessions_page("4.2", [Shown(shown, CARD, created=created, time=span)])
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def main() -> None:
-    """Take them all."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("session", type=Path)
-    parser.add_argument("target", type=Path, nargs="?", default=Path("docs/images"))
+    """Take them all, or one kind."""
+    parser = argparse.ArgumentParser(prog="make screenshots", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", choices=["form", "cards"], help="cards: without the page")
+    parser.add_argument("--target", type=Path, default=ROOT / "docs" / "images", metavar="FOLDER")
     given = parser.parse_args()
-    connection = json.loads((given.session / "connection.json").read_text(encoding="utf-8"))
-    url, key = connection["page_url"], connection["key"]
     given.target.mkdir(parents=True, exist_ok=True)
+    for path, package in ((BOOTSTRAP["4.2"], "libjs-bootstrap5"), (FONT_AWESOME, "fonts-font-awesome")):
+        if not path.exists():
+            sys.exit(f"{path} is missing: apt-get install {package}")
     expect.set_options(timeout=60_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"),
             args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
         )
-        page = visit(browser, url, (1200, 520))
-        page.screenshot(path=given.target / "login.png")
-        for colours in ("light", "dark"):
-            page = visit(browser, url, WIDE, colours)
-            chat(page, key)
-            page.screenshot(path=given.target / f"chat-{colours}.png")
-        page.get_by_role("button", name=SIDE).click()
-        page.get_by_role("tab", name="Code", exact=True).click()
-        page.wait_for_timeout(800)
-        page.screenshot(path=given.target / "code.png")
-        page = visit(browser, url, PHONE)
-        chat(page, key)
-        page.screenshot(path=given.target / "phone.png")
+        studio = Studio(browser, given.target)
+        if given.only != "cards":
+            form(studio)
+        if given.only != "form":
+            cards(studio, page_too=given.only is None)
         browser.close()
-    for picture in sorted(given.target.glob("*.png")):
-        print(picture)
 
 
 if __name__ == "__main__":

@@ -1,47 +1,58 @@
 """What Open OnDemand's card says of a session: small pieces of HTML in its directory, which the views paste.
 
 The views run on the portal at every poll and must be quick, so the session itself keeps `card.html` fresh.
-OOD escapes nothing and sends it all through Markdown: everything is escaped here, on one line.
+How text becomes HTML is `markup`'s, how a start is shown `progress`'s; `card.js` is what the card does in the browser.
 """
 
 from __future__ import annotations
 
-import html
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from launcher.api import Session
+from launcher.ondemand.markup import code, copy_button, disclosure, element_id, one_line, text
+from launcher.ondemand.progress import progress
 from launcher.sessions.clock import clock
 from launcher.sessions.connection import Connection
 from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
-from launcher.sessions.status import LAUNCHING, PENDING, READY, UNHEALTHY, Status
-from launcher.ui.snippets import Snippet, snippets
+from launcher.sessions.starts import recall
+from launcher.sessions.status import ENGINE_RESTART, FAILED, LAUNCHING, PENDING, READY, UNHEALTHY, Status
+from launcher.ui.snippets import key_command, snippets
 
 INFO, ENDED = "card.html", "ended.html"
-# Host, port, key and CONNECTION_WORDS for after.sh, on one line; "-" stands for what is not one plain word.
+# Host, port, key and CONNECTION_WORDS for after.sh, on one line. OOD's job pastes them into connection.yml unquoted, so
+# "~", YAML's null, stands for what is not one plain word; a date would be refused by the portal, with its whole page.
 WORDS = "connection.words"
 CONNECTION_WORDS = ("session_id", "model", "ends_at", "login_host")
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+_PLAIN = re.compile(r"(?!\d+-\d+-\d)[A-Za-z0-9][A-Za-z0-9._/-]*")
 
 
 def write_waiting(plan: Plan, root: Path) -> None:
     """The card before the job runs."""
-    waiting = Status(plan.id, PENDING, plan.created_at, "The job waits in the queue.")
+    last = recall(plan)
+    waiting = Status(
+        plan.id,
+        PENDING,
+        plan.created_at,
+        "The job waits in the queue.",
+        expected_s=last.total_s if last else None,
+    )
     write_private(root / INFO, info(plan, waiting))
 
 
 def keeper(root: Path, plan: Plan) -> Callable[[Status], None]:
     """What the session calls with each new status, to keep the card fresh."""
+    paths = SessionPaths(root)
 
     def keep(status: Status) -> None:
-        connection = Connection.read(root / "connection.json")
-        write_private(
-            root / INFO, info(plan, status, connection.base_url if connection else None), durable=False
-        )
+        connection = Connection.read(paths.connection)
+        base_url = connection.base_url if connection else None
+        write_private(root / INFO, info(plan, status, base_url, paths.key), durable=False)
         if status.state == READY and not (root / WORDS).exists():
-            write_private(root / WORDS, _connection_words(plan, SessionPaths(root)))
+            write_private(root / WORDS, _connection_words(plan, paths))
         if status.final:
             write_private(root / ENDED, ended(plan, status))
         if status.ended:
@@ -52,41 +63,44 @@ def keeper(root: Path, plan: Plan) -> Callable[[Status], None]:
     return keep
 
 
-def info(plan: Plan, status: Status, base_url: str | None = None) -> str:
-    """What the card shows in every state: the model; while it starts, each phase; when it answers, code to paste."""
-    rows = [
-        f"<p><strong>Model:</strong> {_text(plan.model.id)} <strong>on</strong> {_text(plan.resources.profile)}</p>"
-    ]
-    if status.state == LAUNCHING:
-        steps = "".join(f"<li>{_text(p.name)}: {clock(p.elapsed_s)}</li>" for p in status.phases)
-        rows.append(f"<p>{_text(status.message)}</p>" + (f"<ul>{steps}</ul>" if steps else ""))
-    elif status.state == UNHEALTHY:
-        rows.append(f'<p class="alert alert-warning">{_text(status.message)}</p>')
+def info(plan: Plan, status: Status, base_url: str | None = None, key_file: Path | None = None) -> str:
+    """What the card shows in every state: the model; while it starts, how far it is; when it answers, code to paste."""
+    rows = [_row("Model", plan.model.id), _row("Hardware", plan.resources.profile)]
+    starts_again = status.state == UNHEALTHY and status.reason == ENGINE_RESTART
+    if status.state == UNHEALTHY:
+        rows.append(_warning(status.message))
     elif status.state == READY and status.ends_soon:
-        rows.append('<p class="alert alert-warning">This session reaches its time limit soon.</p>')
+        rows.append(_warning("This session reaches its time limit soon."))
+    if status.state == PENDING and status.expected_s:
+        rows.append(f"<p>It answered {clock(status.expected_s)} after the job had started, last time.</p>")
+    if status.state == LAUNCHING or starts_again:
+        rows.append(progress(status, "Starting the engine again." if starts_again else status.message))
     if status.state == READY and base_url is not None:
-        rows += [_code(snippet) for snippet in snippets(base_url, plan.model.served_name)]
-    return _line(f"<div>{''.join(rows)}</div>")  # one block, which Markdown leaves alone
+        rows.append(_code(plan, base_url, key_file))
+    # One block, which Markdown leaves alone.
+    return one_line(f"<div>{''.join(rows)}<script>{_script()}</script></div>")
 
 
 def ended(plan: Plan, status: Status) -> str:
     """Why the session is over, in one sentence, and what to do."""
-    kind = "danger" if status.state == "FAILED" else "info"
-    hint = f" {_text(status.hint)}" if status.hint else ""
+    kind = "danger" if status.state == FAILED else "info"
+    hint = f" {text(status.hint)}" if status.hint else ""
     log = ""
-    if status.state == "FAILED" and status.log:
-        log = f"<br><small>Log: <code>{_text(status.log)}</code></small>"
-    return _line(f'<div class="alert alert-{kind}" role="status">{_text(status.message)}{hint}{log}</div>')
+    if status.state == FAILED and status.log:
+        log = f'<br><small>Log: <code class="text-break text-reset">{text(status.log)}</code></small>'
+    return one_line(
+        f'<div class="alert alert-{kind} text-break" role="status">{text(status.message)}{hint}{log}</div>'
+    )
 
 
 def settled(root: Path) -> str:
     """Why the session is over, asked of Slurm where the session itself could not say so; kept for the next time."""
     session = Session(SessionPaths(root))
     status = session.status()
-    text = ended(session.plan, status)
+    said = ended(session.plan, status)
     if status.final:
-        write_private(root / ENDED, text)
-    return text
+        write_private(root / ENDED, said)
+    return said
 
 
 def _connection_words(plan: Plan, paths: SessionPaths) -> str:
@@ -97,21 +111,41 @@ def _connection_words(plan: Plan, paths: SessionPaths) -> str:
     words = (connection.host, connection.port, connection.key, plan.id, connection.model, ends_at,
              plan.cluster.login_host)  # fmt: skip
     return (
-        " ".join(str(word) if word is not None and _PLAIN.fullmatch(str(word)) else "-" for word in words)
+        " ".join(str(word) if word is not None and _PLAIN.fullmatch(str(word)) else "~" for word in words)
         + "\n"
     )
 
 
-def _text(value: str) -> str:
-    return html.escape(value)
+def _row(label: str, value: str) -> str:
+    # As OOD writes its own rows.
+    return f'<p class="text-break"><strong>{label}:</strong> {text(value)}</p>'
 
 
-def _code(snippet: Snippet) -> str:
-    # As entities all of it survives Markdown, which would see blocks, emphasis and links of its own in it.
-    code = "".join(c if c.isalnum() else f"&#{ord(c)};" for c in snippet.code.rstrip())
-    return f"<details><summary>{_text(snippet.label)}</summary><pre><code>{code}</code></pre></details>"
+def _warning(sentence: str) -> str:
+    return f'<p class="alert alert-warning text-break">{text(sentence)}</p>'
 
 
-def _line(text: str) -> str:
-    # A blank line or an indented one would start Markdown's own blocks.
-    return " ".join(text.split()) + "\n"
+def _code(plan: Plan, base_url: str, key_file: Path | None) -> str:
+    parts = [("The key, for a shell on the cluster", "", key_command(str(key_file)))] if key_file else []
+    parts += [(s.label, s.needs, s.code.rstrip()) for s in snippets(base_url, plan.model.served_name)]
+    shown = []
+    for number, (label, needs, lines) in enumerate(parts):
+        identity = element_id(plan.id, "code", str(number))
+        first = f"First: {text(needs)}" if needs else ""
+        shown.append(
+            disclosure(
+                f"{identity}-part",
+                label,
+                '<div class="d-flex justify-content-between align-items-center mt-1">'
+                f'<span class="small text-muted">{first}</span>{copy_button(identity, label)}</div>'
+                f'<pre class="mt-1"><code id="{identity}">{code(lines)}</code></pre>',
+            )
+        )
+    body = "".join(f'<div class="pl-3 ps-3">{part}</div>' for part in shown)
+    return disclosure(element_id(plan.id, "code"), "Code to paste", body)
+
+
+@functools.cache
+def _script() -> str:
+    lines = (Path(__file__).parent / "card.js").read_text(encoding="utf-8").splitlines()
+    return " ".join(line.strip() for line in lines if not line.strip().startswith("//"))

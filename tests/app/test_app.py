@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.app.cards import copy_app
 from tests.app.ondemand import OnDemand, OnDemandError, Version
 from tests.conftest import needs_ruby
 from tests.hostile import HOSTILE
@@ -20,15 +20,6 @@ from tests.slurm.people import People
 
 pytestmark = [pytest.mark.app, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parents[2]
-FILES = (
-    "manifest.yml",
-    "form.yml.erb",
-    "submit.yml.erb",
-    "view.html.erb",
-    "info.html.erb",
-    "completed.html.erb",
-    "template",
-)
 FIELDS = (
     "model",
     "profile",
@@ -51,14 +42,7 @@ def version(request: pytest.FixtureRequest) -> Version:
 @pytest.fixture
 def ood(tmp_path: Path, version: Version) -> OnDemand:
     needs_ruby()
-    app = tmp_path / "app"
-    app.mkdir()
-    for name in FILES:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, app / name)
-        else:
-            shutil.copy(source, app / name)
+    app = copy_app(tmp_path / "app")
     site = tmp_path / "site.yml"
     site.write_text(yaml.safe_dump(SETTINGS))
     env = {

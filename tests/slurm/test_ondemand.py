@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher.ui.snippets import snippets
+from launcher.ui.snippets import key_command, snippets
 from tests.app.ondemand import OnDemand, Version
 from tests.conftest import needs_ruby
 from tests.site import Site
@@ -57,9 +57,9 @@ def test_the_card_runs_only_after_a_real_answer(
     assert connection["password"] not in re.sub(r'value="[^"]*"', "", view)  # in the two inputs, nowhere else
     assert f"ssh -N -L 8000:{connection['host']}:{connection['port']} login.example.edu" in view
     # Markdown has left the code to paste alone.
-    shown = re.findall(r"<code>(.*?)</code>", session.card().info_html or "", re.DOTALL)
+    shown = re.findall(r"<code[^>]*>(.*?)</code>", session.card().info_html or "", re.DOTALL)
     wanted = [snippet.code.rstrip() for snippet in snippets(status["base_url"], "simulated")]
-    assert [html.unescape(code) for code in shown] == wanted
+    assert [html.unescape(code) for code in shown] == [key_command(str(session.staged_root / "api_key")), *wanted]
     assert "<a " not in view
     for name in (
         "connection.yml",
