@@ -74,6 +74,7 @@ class Client(asyncio.Protocol):
         if self._current is not None:
             self._current.cancel()
         self._front.left(self)
+        del self._parser  # it holds this object's methods: a ring that only the collector would find
 
     # -- what came
 
@@ -224,8 +225,10 @@ class Client(asyncio.Protocol):
         self._lingering = self.closing = True
         self._deadline = time.monotonic() + LINGER_S
         self._transport.resume_reading()
-        if self._transport.can_write_eof():
+        try:
             self._transport.write_eof()
+        except OSError:  # it has gone already
+            self.abort()
 
     # -- pace
 

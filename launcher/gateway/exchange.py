@@ -323,11 +323,10 @@ class Exchange:
         return answer_head(head.status, head.reason, headers, framing)
 
     def _end_broken_stream(self, events: Events) -> None:
-        rest = events.rest()
-        out = self._framed(rest) if rest else b""
+        out = b""  # half an event is dropped: a client would fail on it instead of reading ours
         self.broken = not events.done
         if self.broken:
-            gap = b"" if events.between_events else b"\n\n"
+            gap = b"\n\n" if events.torn else b""
             out += self._framed(gap + answers.broken_stream_event())
         self._write(out + (_LAST_CHUNK if self._chunked else b""))
         self._finish(self._keep)

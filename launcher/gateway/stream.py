@@ -62,14 +62,11 @@ class Events:
         self._tail = tail
         self._usage_wanted = usage_wanted
         self.count = 0
-        self._held = b""  # the beginning of an event that could be the one to leave out
+        self._held = b""  # the beginning of an event
 
     def feed(self, data: bytes) -> bytes:
         """Take the next piece; what of it may go on now. Half an event waits: no client does anything with it."""
         self.count += data.count(b"\n\n")
-        if self._usage_wanted:
-            self._tail.feed(data)
-            return data
         if self._held:
             data, self._held = self._held + data, b""
         if not data.endswith(_ENDS):
@@ -77,12 +74,12 @@ class Events:
             if len(data) - cut <= _LONGEST_EVENT:
                 data, self._held = data[:cut], data[cut:]
         self._tail.feed(data)
-        if b'"usage"' in data and _NO_CHOICES.search(data):
+        if not self._usage_wanted and b'"usage"' in data and _NO_CHOICES.search(data):
             data = b"\n\n".join(event for event in data.split(b"\n\n") if not _is_usage(event))
         return data
 
     def rest(self) -> bytes:
-        """What was held back when the stream ends in the middle of an event."""
+        """What was held back when the stream ends by itself in the middle of an event."""
         held, self._held = self._held, b""
         self._tail.feed(held)
         return held
@@ -90,7 +87,12 @@ class Events:
     @property
     def between_events(self) -> bool:
         """Whether a comment of ours would stand between two events."""
-        return not self._held and (not self._tail or self._tail.ends_with(*_ENDS))
+        return not self._held and not self.torn
+
+    @property
+    def torn(self) -> bool:
+        """Whether half an event went on, because it was too long to wait for."""
+        return bool(self._tail) and not self._tail.ends_with(*_ENDS)
 
     @property
     def done(self) -> bool:

@@ -149,6 +149,7 @@ class Upstream(asyncio.Protocol):
             taker.take_raw(rest)
 
     def connection_lost(self, error: Exception | None) -> None:
+        del self._parser  # it holds this object's methods: a ring that only the collector would find
         taker, self._taker = self._taker, None
         if taker is None:
             if self in self._pool:
