@@ -1,47 +1,65 @@
-"""The chat page: its parts, what each button does, and how an answer reaches the screen.
+"""The chat page: its parts and how they are wired; what the buttons do is in `conversation`.
 
-Owns the Gradio Blocks. Each handler gets the whole conversation from the browser and gives it back: nothing is kept
-here between two requests, so two tabs share nothing. `page.js` keeps the conversation in the tab and fills the panel.
+Owns the Gradio Blocks. The scripts beside this module do what the browser does alone: `conversation.js` keeps and saves
+the chat, `pictures.js` its images, `session.js` shows the session's state, `page.js` serves keyboard and screen reader.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import AsyncIterator
 from typing import Any
 
 import gradio as gr
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from launcher.ui import transcript
-from launcher.ui.client import Endpoint, Sampling
+from launcher.ui.client import Endpoint
+from launcher.ui.conversation import IDLE, Conversation, undo
 from launcher.ui.frame import Frame
 from launcher.ui.session import SessionFiles
 from launcher.ui.snippets import key_command, snippets
-from launcher.ui.transcript import Shown
 
 _SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Ubuntu", "Cantarell", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 _UNSET = "model's default"
+# What models write; a single $ is more often money.
+_FORMULAS = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "\\[", "right": "\\]", "display": True},
+    {"left": "\\(", "right": "\\)", "display": False},
+]
 
 _HEADER = """
 <header class="bar">
   <h1 data-session="title">{title}</h1>
-  <span class="state" data-session="state" role="status" aria-live="polite"></span>
+  <span class="state" data-session="state"></span>
 </header>
+"""
+# One line above the entry, only there when there is something to say; and what is attached to the next question.
+_BELOW = """
+<div class="notice" data-session="notice" role="alert" hidden></div>
+<button class="quiet" type="button" data-session="renew" hidden>Keep alive</button>
+<ul class="pictures" id="pictures" data-allowed="{images}" aria-label="Attached images" hidden></ul>
+<p class="spoken" id="spoken" role="status" aria-live="polite"></p>
 """
 _PANEL = """
 <section class="panel" aria-label="Session">
-  <p class="notice" data-session="notice" role="alert" hidden></p>
   <dl>
     <div><dt>Time left</dt><dd data-session="ends">–</dd></div>
-    <div><dt>Stops when idle</dt><dd data-session="idle">–</dd></div>
+    <div><dt>Stops when idle</dt><dd><span data-session="idle">–</span>
+      <button class="quiet" type="button" data-session="keep" hidden>Keep alive</button></dd></div>
     <div><dt>Model</dt><dd data-session="model">{model}</dd></div>
+    <div><dt>Commit</dt><dd data-session="commit" class="code">–</dd></div>
     <div><dt>Hardware</dt><dd data-session="hardware">–</dd></div>
     <div><dt>Job</dt><dd data-session="job">–</dd></div>
   </dl>
-  <form method="post" action="../logout"><button>Log out</button></form>
+  <form method="post" action="../logout"><button class="quiet">Log out</button></form>
+</section>
+<section class="panel" aria-label="This conversation">
+  <h2>This conversation</h2>
+  <p>It is kept in this browser tab only.</p>
+  <p class="buttons"><button class="quiet" type="button" data-save="markdown">Save as Markdown</button>
+    <button class="quiet" type="button" data-save="json">Save as JSON</button></p>
 </section>
 """
 
@@ -87,86 +105,6 @@ def _theme() -> Any:
     )
 
 
-class Conversation:
-    """What the buttons do: asks `endpoint` and shows the answer as it grows.
-
-    A question can come before the browser has built every part of the page; what is not there yet is None.
-    """
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-
-    async def ask(
-        self,
-        text: str | None,
-        history: list[Shown],
-        system: str | None,
-        temperature: float | None,
-        top_p: float | None,
-        max_tokens: float | None,
-    ) -> AsyncIterator[tuple[Any, Any]]:
-        """Send `text`; yields the chat and the entry box."""
-        if not text or not text.strip():
-            yield gr.skip(), gr.skip()
-            return
-        sampling = _sampling(temperature, top_p, max_tokens)
-        async for step in self._answer([*history, transcript.question(text)], system, sampling, clear=True):
-            yield step
-
-    async def retry(
-        self,
-        history: list[Shown],
-        system: str | None,
-        temperature: float | None,
-        top_p: float | None,
-        max_tokens: float | None,
-        event: gr.RetryData,
-    ) -> AsyncIterator[tuple[Any, Any]]:
-        """Ask again for the answer to the question at `event.index`."""
-        sampling = _sampling(temperature, top_p, max_tokens)
-        async for step in self._answer(history[: event.index + 1], system, sampling):
-            yield step
-
-    async def edit(
-        self,
-        history: list[Shown],
-        system: str | None,
-        temperature: float | None,
-        top_p: float | None,
-        max_tokens: float | None,
-        event: gr.EditData,
-    ) -> AsyncIterator[tuple[Any, Any]]:
-        """Ask the changed question; what came after it is dropped."""
-        asked = [*history[: event.index], transcript.question(str(event.value))]
-        async for step in self._answer(asked, system, _sampling(temperature, top_p, max_tokens)):
-            yield step
-
-    async def _answer(
-        self, asked: list[Shown], system: str | None, sampling: Sampling, *, clear: bool = False
-    ) -> AsyncIterator[tuple[Any, Any]]:
-        yield asked, gr.Textbox(value="", **_BUSY) if clear else gr.Textbox(**_BUSY)
-        replies = self.endpoint.answer(transcript.messages(asked, system or ""), sampling)
-        try:
-            async for reply in replies:
-                ended = reply.finished is not None or reply.trouble is not None
-                yield [*asked, *transcript.answer(reply)], gr.Textbox(**_IDLE) if ended else gr.skip()
-        finally:
-            await replies.aclose()  # at once, not when the garbage is collected: it ends the engine's request
-
-
-_BUSY: dict[str, Any] = {"submit_btn": False, "stop_btn": True}
-_IDLE: dict[str, Any] = {"submit_btn": True, "stop_btn": False}
-
-
-def _sampling(temperature: float | None, top_p: float | None, max_tokens: float | None) -> Sampling:
-    return Sampling(temperature, top_p, int(max_tokens) if max_tokens else None)
-
-
-def _undo(history: list[Shown], event: gr.UndoData) -> tuple[list[Shown], str]:
-    """Take back the question at `event.index`; its text returns to the entry box."""
-    return history[: event.index], transcript.said_in(history[event.index])
-
-
 def page(files: SessionFiles, endpoint: Endpoint, gateway_url: str) -> Any:
     """The page's parts and what they do."""
     model = files.plan.model
@@ -188,9 +126,11 @@ def page(files: SessionFiles, endpoint: Endpoint, gateway_url: str) -> Any:
             feedback_options=None,
             allow_tags=False,
             allow_file_downloads=False,
-            reasoning_tags=[("<think>", "</think>")],
+            reasoning_tags=None,  # Gradio would look for them in questions too, and cut every message apart
+            latex_delimiters=_FORMULAS,
             placeholder=_PLACEHOLDER.format(title=html.escape(model.id)),
         )
+        gr.HTML(_BELOW.format(images="yes" if files.takes_images else "no"), padding=False, elem_id="below")
         entry = gr.Textbox(
             label="Your message",
             value="",
@@ -201,8 +141,9 @@ def page(files: SessionFiles, endpoint: Endpoint, gateway_url: str) -> Any:
             lines=1,
             max_lines=12,
             autofocus=True,
-            **_IDLE,
+            **IDLE,
         )
+        carried = gr.JSON(visible=False)
         with gr.Sidebar(position="right", open=False, width=400, elem_id="side"), gr.Tabs():
             with gr.Tab("Session"):
                 gr.HTML(_PANEL.format(model=html.escape(model.id)), padding=False)
@@ -212,34 +153,32 @@ def page(files: SessionFiles, endpoint: Endpoint, gateway_url: str) -> Any:
                 code = _code(files, gateway_url, model.served_name)
 
         wired = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "minimal"}
-        asked = [
-            entry.submit(talk.ask, [entry, chat, *settings], [chat, entry], **wired),
-            chat.retry(talk.retry, [chat, *settings], [chat, entry], **wired),
-            chat.edit(talk.edit, [chat, *settings], [chat, entry], **wired),
-        ]
+        asked, again = [entry, chat, carried, *settings], [chat, carried, *settings]
         instantly = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
-        entry.stop(lambda: gr.Textbox(**_IDLE), None, entry, cancels=asked, **instantly)
-        chat.undo(_undo, chat, [chat, entry], **instantly)
-        new.click(
-            lambda: ([], gr.Textbox(value="", **_IDLE)), None, [chat, entry], cancels=asked, **instantly
+        for sending in (
+            entry.submit(talk.ask, asked, [chat, entry], js="(...all) => page.ask(all)", **wired),
+            chat.retry(talk.retry, again, [chat, entry], js="(...all) => page.again(all)", **wired),
+            chat.edit(talk.edit, again, [chat, entry], js="(...all) => page.again(all)", **wired),
+        ):
+            sending.failure(None, chat, [chat, entry], js="chat => page.failed(chat)", **instantly)
+        entry.stop(talk.stop, carried, entry, js="() => page.running()", **instantly)
+        chat.undo(undo, chat, [chat, entry], **instantly).then(
+            None, entry, entry, js="text => page.attachAgain(text)", **instantly
         )
-        # In the browser only: the conversation and the settings outlive a reload of this tab.
-        chat.change(
-            None, [chat, *settings], None, js="(...all) => { page.keep(all); return []; }", **instantly
-        )
+        # In the browser only: these work after the session has ended, too.
+        new.click(None, None, [chat, entry], js="() => page.begin()", **instantly)
+        for part in (chat, *settings):
+            part.change(
+                None, [chat, *settings], None, js="(...all) => { page.keep(all); return []; }", **instantly
+            )
         blocks.load(None, None, [chat, *settings], js="() => page.kept()", **instantly)
-        blocks.load(
-            lambda system: _snippet_texts(files, gateway_url, model.served_name, system),
-            settings[0],
-            code,
-            **instantly,
-        )
-        settings[0].change(
-            lambda system: _snippet_texts(files, gateway_url, model.served_name, system),
-            settings[0],
-            code,
-            **instantly,
-        )
+        for event in (blocks.load, settings[0].change):
+            event(
+                lambda system: _snippet_texts(files, gateway_url, model.served_name, system),
+                settings[0],
+                code,
+                **instantly,
+            )
     return blocks
 
 
@@ -265,16 +204,17 @@ def _settings() -> list[Any]:
 def _code(files: SessionFiles, gateway_url: str, model: str) -> list[Any]:
     """The snippets, one tab a language."""
     gr.Markdown("Any OpenAI client works. Set the key once, on the cluster:")
-    gr.Code(key_command(str(files.paths.key)), language="shell", **_CODE)
+    gr.Code(key_command(str(files.paths.key)), **_CODE)
     shown = []
     with gr.Tabs():
         for snippet in snippets(files.base_url(gateway_url), model):
             with gr.Tab(snippet.label):
-                shown.append(gr.Code(snippet.code, language=snippet.language, **_CODE))
+                shown.append(gr.Code(snippet.code, **_CODE))
     return shown
 
 
 _CODE: dict[str, Any] = {
+    "language": None,  # Gradio's colours for code have too little contrast, in light and in dark
     "interactive": False,
     "show_label": False,
     "container": False,

@@ -7,6 +7,7 @@ Knows nothing of Gradio and keeps nothing once an answer is finished.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI, De
 SHOW_EVERY_S = 0.05  # people do not see more than this, and each step costs the browser a redraw
 HEARTBEAT_S = 3.0  # Gradio notices a closed browser only when we yield; the engine may be silent for long
 CONNECT_TIMEOUT_S = 10.0
+STOPPED = "stopped"  # beside OpenAI's finish reasons: the user ended the answer
 MEASURABLE_S = 0.2  # tokens of a short answer arrive in one or two pieces: their rate would be the network's
 
 
@@ -25,7 +27,7 @@ class Message(TypedDict):
     """One turn in OpenAI's form."""
 
     role: str
-    content: str
+    content: str | list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,14 @@ def explain(error: Exception) -> str:
                 return f"The engine does not answer. It may have stopped; the session panel says more. {said}"
             case 503:
                 return f"The model is not ready yet. Try again in a moment. {said}"
+            case 400 if "multimodal model" in said or re.search(r"At most 0 image", said):
+                return (
+                    f"This model reads no images. Undo the question that has one, or start a new chat. {said}"
+                )
+            case 413:
+                return (
+                    "The conversation has become too large to send. Start a new chat, or attach fewer images."
+                )
             case 400 if "context length" in said.lower() or "maximum model length" in said.lower():
                 return (
                     "The conversation has become longer than this model can read. "
@@ -125,10 +135,12 @@ class Endpoint:
         """Close its connections."""
         await self._client.close()
 
-    async def answer(self, messages: Sequence[Message], sampling: Sampling) -> AsyncGenerator[Reply]:
+    async def answer(
+        self, messages: Sequence[Message], sampling: Sampling, stop: asyncio.Event | None = None
+    ) -> AsyncGenerator[Reply]:
         """The answer as it grows, at least every HEARTBEAT_S; the last one is finished or says what the trouble is.
 
-        Closing this generator, or cancelling the task that reads it, ends the engine's request.
+        Setting `stop`, closing this generator, or cancelling the task that reads it, ends the engine's request.
         """
         begun = time.perf_counter()
         reply = Reply()
@@ -137,6 +149,7 @@ class Endpoint:
         )  # its forty overloads take no fields made at run time
         stream: Any = None
         step: asyncio.Future[Any] | None = None
+        stopping = asyncio.ensure_future((stop or asyncio.Event()).wait())
         try:
             step = asyncio.ensure_future(
                 completions.create(
@@ -150,8 +163,13 @@ class Endpoint:
             shown_at, unseen = begun, False
             while True:
                 due_s = shown_at + (SHOW_EVERY_S if unseen else HEARTBEAT_S) - time.perf_counter()
-                await asyncio.wait({step}, timeout=max(0.0, due_s))
+                await asyncio.wait(
+                    {step, stopping}, timeout=max(0.0, due_s), return_when=asyncio.FIRST_COMPLETED
+                )
                 now = time.perf_counter()
+                if stopping.done():
+                    reply = replace(reply, finished=STOPPED)
+                    break
                 if step.done():
                     if stream is None:
                         stream = step.result()
@@ -169,6 +187,7 @@ class Endpoint:
             yield replace(reply, trouble=explain(error), elapsed_s=time.perf_counter() - begun)
             return
         finally:
+            stopping.cancel()
             if step is not None:
                 step.cancel()
             if stream is not None:

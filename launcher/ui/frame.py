@@ -17,13 +17,17 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # GET and HEAD. `info` is Gradio's API schema: it lists nothing, since every event is private, but the page asks for it.
+# By `app_id`, a random word, it notices that a lost connection is back.
 _READ = re.compile(
     r"/|/config/?|/theme\.css|/(assets|static|svelte)/.+"
-    r"|/gradio_api/(queue/data|info|startup-events|heartbeat/[a-z0-9]+)/?"
+    r"|/gradio_api/(queue/data|info|app_id|startup-events|heartbeat/[a-z0-9]+)/?"
 )
 _WRITE = re.compile(r"/gradio_api/(queue/join|run/predict|cancel|reset)/?")
-_OWN = {"/page.css": "text/css", "/page.js": "text/javascript"}
-MAX_BODY_BYTES = 32 * 1024 * 1024  # a long conversation is sent with each question; nothing else is large
+_SCRIPTS = ("session.js", "conversation.js", "pictures.js", "page.js")
+_STYLES = ("page.css", "chat.css")
+_OWN = {f"/{name}": "text/css" if name.endswith(".css") else "text/javascript" for name in _SCRIPTS + _STYLES}
+# A long conversation and its images are sent with each question (pictures.js stays below); nothing else is large.
+MAX_BODY_BYTES = 32 * 1024 * 1024
 
 # An origin is shared by all apps of a portal, so an injected script would be worth much: only scripts with this
 # response's nonce or from our own files run. Gradio compiles its event handlers, hence 'unsafe-eval'.
@@ -154,13 +158,15 @@ def dress(page: str, public_url: str | None, title: str, nonce: str) -> str:
         head += f"<script>{_CORRECT_BASE}</script>"
     head += (
         f'<title>{_escape(title)}</title><link rel="icon" href="{_ICON}">'
-        '<meta name="color-scheme" content="light dark"><script src="page.js"></script>'
+        '<meta name="color-scheme" content="light dark">'
     )
+    head += "".join(f'<script src="{name}"></script>' for name in _SCRIPTS)
     page = page.replace('<base href="./" />', head, 1)
     page = page.replace(
         "<script data-gradio-mode>", f"<script>{_CORRECT_ROOT}</script><script data-gradio-mode>", 1
     )
-    page = page.replace("</head>", '<link rel="stylesheet" href="page.css"></head>', 1)
+    styles = "".join(f'<link rel="stylesheet" href="{name}">' for name in _STYLES)
+    page = page.replace("</head>", f"{styles}</head>", 1)
     return re.sub(r"<script(?=[\s>])", f'<script nonce="{nonce}"', page)
 
 

@@ -1,138 +1,144 @@
-// What the browser does by itself: keep the conversation in this tab, show the session's state, count down.
-// Served by frame.py. `page` is what the Gradio events in chat.py call.
+// What the keyboard and a screen reader need beyond what Gradio gives; and the start of the other scripts.
 "use strict";
 
-window.page = (() => {
-  const REFRESH_MS = 10000;
-  const KEEP_AFTER_MS = 300; // a streamed answer changes twenty times a second
-  const EMPTY = [[], "", null, null, null];
+(() => {
+  const MARK = /\n*\u2063.*/g; // footnotes, see transcript.py
+  const STOPS_WITHIN_MS = 5000;
 
-  // --- the conversation: in sessionStorage, which one tab has for itself ---------------------------------------
-  // All apps of a portal share one origin, so the name holds the path, and nothing is put where other tabs can read it.
-  const place = () => "launcher-chat:" + new URL(document.baseURI).pathname;
-  let waiting;
+  page.writing = () => Boolean(document.querySelector("#entry .stop-button"));
 
-  const keep = (all) => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => {
-      try {
-        sessionStorage.setItem(place(), JSON.stringify(all));
-      } catch {
-        // full or forbidden: the chat works all the same, a reload starts anew
-      }
-    }, KEEP_AFTER_MS);
-  };
-
-  const kept = () => {
-    try {
-      return JSON.parse(sessionStorage.getItem(place())) || EMPTY;
-    } catch {
-      return EMPTY;
+  // Press "Stop" and wait until the answer has its end.
+  page.stop = async () => {
+    document.querySelector("#entry .stop-button")?.click();
+    for (let waited = 0; page.writing() && waited < STOPS_WITHIN_MS; waited += 25) {
+      await new Promise((resolve) => setTimeout(resolve, 25));
     }
   };
 
-  // The copy button of an answer would take our footnote along (see transcript.py for the mark it begins with).
+  // --- copying ------------------------------------------------------------------------------------------------
+  // The copy button of a message would take our footnote and the references to images along.
+  const plain = (text) => page.words(text).replace(MARK, "");
   if (navigator.clipboard) {
     const write = navigator.clipboard.writeText.bind(navigator.clipboard);
-    navigator.clipboard.writeText = (text) => write(text.replace(/\n*\u2063.*/g, ""));
+    navigator.clipboard.writeText = (text) => write(plain(text));
+  } else {
+    // Browsers have no clipboard for a page over http.
+    const writeText = async (text) => {
+      const area = Object.assign(document.createElement("textarea"), { value: plain(text) });
+      const before = document.activeElement;
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+      before?.focus();
+    };
+    Object.defineProperty(navigator, "clipboard", { value: { writeText } });
   }
 
-  document.addEventListener("submit", (event) => {
-    if (event.target.closest(".panel")) sessionStorage.removeItem(place()); // "Log out" leaves nothing behind
+  // --- keys ---------------------------------------------------------------------------------------------------
+  document.addEventListener("keydown", (event) => {
+    if (event.isComposing) return;
+    const row = event.target.closest?.(".message-row, .message-wrap");
+    const inEdit = event.target.matches?.(".edit-textarea");
+    if (inEdit && (event.key === "Escape" || (event.key === "Enter" && !event.shiftKey))) {
+      event.preventDefault();
+      const buttons = row?.closest(".message-wrap")?.querySelectorAll(".message-buttons-right button") || [];
+      const name = event.key === "Escape" ? "Cancel" : "Submit";
+      [...buttons].find((button) => button.title === name || button.ariaLabel === name)?.click();
+      document.querySelector("#entry textarea")?.focus();
+    } else if (event.key === "Escape" && page.writing()) {
+      event.preventDefault();
+      page.stop();
+    } else if (event.key === "Escape" && document.querySelector("#side.open")) {
+      document.querySelector("#side > .toggle-button").click();
+      document.querySelector("#side > .toggle-button").focus();
+    } else if (event.key === " " && event.target.closest?.('.thought-group [role="button"]')) {
+      event.preventDefault(); // Gradio's folded part knows Enter alone
+      event.target.click();
+    }
   });
 
-  // --- the session's state -------------------------------------------------------------------------------------
-  let known = null;
-  let readAt = 0;
-
-  const spell = (seconds) => {
-    const minutes = Math.floor(seconds / 60);
-    if (minutes < 1) return "less than a minute";
-    if (minutes < 120) return minutes + " min";
-    return Math.floor(minutes / 60) + " h " + (minutes % 60) + " min";
-  };
-
-  const put = (name, text) => {
-    for (const element of document.querySelectorAll(`[data-session="${name}"]`)) {
-      if (element.textContent !== text) element.textContent = text;
-    }
-  };
-
-  const notice = (text) => {
-    put("notice", text);
-    for (const element of document.querySelectorAll('[data-session="notice"]')) element.hidden = !text;
-  };
-
-  const show = () => {
-    if (!known) return;
-    const passed = (performance.now() - readAt) / 1000;
-    const left = (seconds) => (seconds === null ? null : Math.max(0, seconds - passed));
-    const ends = left(known.ends_in_s);
-    const idle = left(known.idle_in_s);
-    const ready = known.state === "READY";
-    document.documentElement.dataset.session = ready ? (known.ends_soon ? "soon" : "ready") : "away";
-    put("state", ready ? (ends === null ? "Ready" : spell(ends) + " left") : known.message || known.state || "");
-    put("ends", ends === null ? "no limit" : spell(ends));
-    put("idle", idle === null ? "never" : "in " + spell(idle));
-    put("model", known.revision ? `${known.model} @ ${known.revision}` : known.model);
-    put("hardware", known.hardware);
-    put("job", [known.job, known.host].filter(Boolean).join(" on ") || "–");
-    notice(ready ? (known.ends_soon ? known.message : "") : [known.message, known.hint].filter(Boolean).join(" "));
-  };
-
-  const gone = (text) => {
-    document.documentElement.dataset.session = "away";
-    put("state", text);
-    notice(text + " Open it again from its card, or start a new one. This conversation stays here until you close the tab.");
-  };
-
-  const refresh = async () => {
-    if (document.hidden) return;
-    try {
-      const answer = await fetch(new URL("session", document.baseURI), { cache: "no-store" });
-      if (answer.status === 401) return gone("You are logged out of this session.");
-      if (!answer.ok) return gone("The session cannot be reached.");
-      known = await answer.json();
-      readAt = performance.now();
-      show();
-    } catch {
-      gone("The session cannot be reached.");
-    }
-  };
-
-  // Names for screen readers where Gradio has none or an odd one; the visible words are in page.css.
-  const names = {
+  // --- names for screen readers where Gradio has none or an odd one; the visible words are in page.css ------------
+  const NAMES = {
     "#side:not(.open) > .toggle-button": "Settings, session and code",
     "#side.open > .toggle-button": "Close settings, session and code",
     "#entry .submit-button": "Send",
     "#entry .stop-button": "Stop",
     "#entry textarea": "Your message", // its label element holds the button as well, and would be "Your message Send"
+    "#chat .edit-textarea": "Edit your question",
+    '#chat [role="log"]': "Conversation",
   };
+
+  const set = (element, name, value) => element.getAttribute(name) !== value && element.setAttribute(name, value);
+
   const label = () => {
-    for (const [selector, name] of Object.entries(names)) {
-      for (const element of document.querySelectorAll(selector)) {
-        if (element.ariaLabel !== name) element.ariaLabel = name;
-      }
+    for (const [selector, name] of Object.entries(NAMES)) {
+      for (const element of document.querySelectorAll(selector)) set(element, "aria-label", name);
     }
-    const toggle = document.querySelector("#side > .toggle-button");
-    if (toggle) toggle.ariaExpanded = String(toggle.parentElement.classList.contains("open"));
+    const side = document.getElementById("side");
+    const open = side?.classList.contains("open");
+    const toggle = side?.querySelector(":scope > .toggle-button");
+    if (toggle) set(toggle, "aria-expanded", String(open));
+    const inside = side?.querySelector(":scope > .sidebar-content");
+    if (inside) inside.inert = !open; // closed, it is off the screen: not for the Tab key either
+    for (const log of document.querySelectorAll('#chat [role="log"]')) {
+      set(log, "aria-live", "off"); // an answer is told once, whole: see `announce`
+      set(log, "tabindex", "0"); // for scrolling by keys
+    }
+    for (const title of document.querySelectorAll('#chat .thought-group [role="button"]')) {
+      set(title, "aria-expanded", String(title.classList.contains("expanded")));
+    }
+    mark();
+    page.addAttachButton();
+    page.showPictures();
   };
 
-  document.addEventListener("visibilitychange", refresh);
-  setInterval(refresh, REFRESH_MS);
-  setInterval(show, 1000);
-
-  // Gradio builds the page after loading: fill the panel as soon as it is there.
-  new MutationObserver((_, watching) => {
-    if (!["top", "side", "entry"].every((id) => document.getElementById(id))) return;
-    watching.disconnect();
-    label();
-    refresh();
-    for (const id of ["side", "entry"]) {
-      const part = document.getElementById(id);
-      new MutationObserver(label).observe(part, { childList: true, subtree: true, attributeFilter: ["class"] });
+  // Gradio puts a message's text into an aria-label, where markup and footnote marks would be read out.
+  const mark = () => {
+    for (const part of document.querySelectorAll("#chat [data-testid][aria-label*='message: ']")) {
+      const text = part.getAttribute("aria-label").replace(/^.*?message: /s, "");
+      const kind = text.startsWith("\u2063\u2063") ? "trouble" : text.startsWith("\u2063") ? "counts" : null;
+      if (kind) part.dataset.footnote = kind;
+      else delete part.dataset.footnote;
+      part.removeAttribute("aria-label");
     }
-  }).observe(document.documentElement, { childList: true, subtree: true });
+  };
 
-  return { keep, kept };
+  let wasWriting = false;
+  const announce = () => {
+    const writing = page.writing();
+    if (writing === wasWriting) return;
+    wasWriting = writing;
+    const last = [...document.querySelectorAll("#chat .bot-row")].at(-1);
+    const parts = [...(last?.querySelectorAll(".message-content") || [])]
+      .filter((part) => !part.closest('.thought-group, [data-footnote="counts"]'))
+      .map((part) => part.innerText);
+    page.speak(writing ? "The answer is being written." : "Answer: " + parts.join(" ").replaceAll("\u2063", ""));
+    // The pressed button has gone; whoever uses the keyboard stays where they were.
+    if (document.activeElement === document.body && matchMedia("(pointer: fine)").matches) {
+      document.querySelector("#entry textarea")?.focus();
+    }
+  };
+
+  // Gradio builds the page after loading, and changes it with each piece of an answer.
+  let due = false;
+  new MutationObserver(() => {
+    if (due) return;
+    due = true;
+    queueMicrotask(() => {
+      due = false;
+      label();
+      announce();
+    });
+  }).observe(document.documentElement, {
+    childList: true,
+    subtree: true,
+    attributeFilter: ["class", "aria-label"],
+  });
+
+  new MutationObserver((_, watching) => {
+    if (!["top", "side", "below", "entry"].every((id) => document.getElementById(id))) return;
+    watching.disconnect();
+    page.refresh();
+  }).observe(document.documentElement, { childList: true, subtree: true });
 })();

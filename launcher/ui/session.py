@@ -11,21 +11,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+from launcher.models.vision import images_refused, read_config, takes_images
 from launcher.sessions.paths import SessionPaths
 from launcher.sessions.plan import Plan
-
-COMMIT_CHARS = 8
 
 
 def panel(plan: Plan, status: dict[str, Any], now: float) -> dict[str, object]:
     """The panel's facts; `ends_in_s` and `idle_in_s` are None where there is no such limit."""
     idle = status.get("idle") or {}
     return {
+        "id": plan.id,
         "state": status.get("state"),
         "message": status.get("message"),
         "hint": status.get("hint"),
         "model": plan.model.id,
-        "revision": (plan.model.revision or "")[:COMMIT_CHARS] or None,
+        "commit": plan.model.revision,
         "hardware": hardware(plan),
         "job": status.get("job_id"),
         "host": status.get("host"),
@@ -61,6 +61,15 @@ class SessionFiles:
     def panel(self) -> dict[str, object]:
         """The panel as it is now."""
         return panel(self.plan, _read(self.paths.status), time.time())
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether the model reads images, as far as its files and the engine's arguments say."""
+        if images_refused(self.plan.engine_args):
+            return False
+        snapshot = self.plan.model.snapshot
+        # Only the simulated engine has no snapshot; it counts images.
+        return snapshot is None or takes_images(read_config(Path(snapshot)))
 
     def base_url(self, otherwise: str) -> str:
         """Where clients outside the browser reach the session, once it is ready; until then `otherwise`."""

@@ -33,7 +33,7 @@ def snippets(base_url: str, model: str, *, system: str = "") -> tuple[Snippet, .
     return (
         Snippet("Python", "python", "pip install openai", _python(base_url, model, system)),
         Snippet("curl", "shell", "", _curl(base_url, model, system)),
-        Snippet("JavaScript", "javascript", "npm install openai", _javascript(base_url, model, system)),
+        Snippet("JavaScript", "javascript", "", _javascript(base_url, model, system)),
         Snippet("R", "r", 'install.packages("httr2")', _r(base_url, model, system)),
     )
 
@@ -79,19 +79,26 @@ def _curl(base_url: str, model: str, system: str) -> str:
 
 def _javascript(base_url: str, model: str, system: str) -> str:
     turns = "".join(
-        f"    {{ role: {_string(turn['role'])}, content: {_string(turn['content'])} }},\n"
+        f"      {{ role: {_string(turn['role'])}, content: {_string(turn['content'])} }},\n"
         for turn in _turns(system)
     )
+    # fetch is part of the language's platform everywhere; a package would first have to be installed.
     return (
-        "// Save as chat.mjs and run: node chat.mjs\n"
-        'import OpenAI from "openai";\n\n'
-        "// The key comes from OPENAI_API_KEY.\n"
-        f"const client = new OpenAI({{ baseURL: {_string(base_url)} }});\n"
-        "const answer = await client.chat.completions.create({\n"
-        f"  model: {_string(model)},\n"
-        f"  messages: [\n{turns}  ],\n"
+        "// Save as chat.mjs and run: node chat.mjs (Node 18 or newer, no package needed).\n"
+        f"const url = {_string(base_url + '/chat/completions')};\n"
+        "const answer = await fetch(url, {\n"
+        '  method: "POST",\n'
+        "  headers: {\n"
+        '    "Content-Type": "application/json",\n'
+        "    Authorization: `Bearer ${process.env.OPENAI_API_KEY}`,\n"
+        "  },\n"
+        "  body: JSON.stringify({\n"
+        f"    model: {_string(model)},\n"
+        f"    messages: [\n{turns}    ],\n"
+        "  }),\n"
         "});\n"
-        "console.log(answer.choices[0].message.content);\n"
+        "if (!answer.ok) throw new Error(await answer.text());\n"
+        "console.log((await answer.json()).choices[0].message.content);\n"
     )
 
 

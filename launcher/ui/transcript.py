@@ -7,14 +7,15 @@ went wrong) that never goes back to the model. Reasoning stands before it as a m
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launcher.ui.client import Message, Reply
+from launcher.ui import pictures
+from launcher.ui.client import STOPPED, Message, Reply
 
-# Invisible characters by which page.css tells a footnote: Gradio puts a part's text into its aria-label, where a
-# screen reader would read out any markup.
+# Invisible characters by which page.js tells a footnote; the first begins counts, two begin trouble.
 _COUNTS = "\N{INVISIBLE SEPARATOR}"
 _TROUBLE = _COUNTS * 2
 _MARKUP = re.compile(r"([\\`*_\[\]<>&~$|])")
@@ -23,26 +24,32 @@ Shown = dict[str, Any]  # one message of a Gradio chatbot
 
 
 def question(text: str) -> Shown:
-    """What the user asked."""
+    """What the user asked; it may begin with references to images."""
     return {"role": "user", "content": [_part(text)]}
 
 
 def answer(reply: Reply) -> list[Shown]:
     """The messages that show `reply`, finished or not."""
     shown: list[Shown] = []
-    if reply.reasoning:
-        thinking = not reply.text and reply.finished is None and reply.trouble is None
+    thought, said = _without_thoughts(reply.text)
+    reasoning = "\n\n".join(part for part in (reply.reasoning, thought) if part)
+    if reasoning:
+        thinking = not said and reply.finished is None and reply.trouble is None
         metadata = {"title": "Reasoning", "status": "pending" if thinking else "done"}
-        shown.append({"role": "assistant", "content": [_part(reply.reasoning)], "metadata": metadata})
+        shown.append({"role": "assistant", "content": [_part(reasoning)], "metadata": metadata})
     footnote = _footnote(reply)
-    if reply.text or footnote:
-        parts = [_part(reply.text)] + ([_part(footnote)] if footnote else [])
-        shown.append({"role": "assistant", "content": parts})
+    if said or footnote:
+        parts = [_part(said)] + ([_part(footnote)] if footnote else [])
+        # Without a title Gradio shows nothing of the metadata; conversation.js reads the counts there to save them.
+        shown.append({"role": "assistant", "content": parts, "metadata": {"log": json.dumps(_counts(reply))}})
     return shown
 
 
-def messages(history: Sequence[Shown], system: str) -> list[Message]:
-    """What the engine is asked to continue: the system prompt if there is one, then all that was said."""
+def messages(history: Sequence[Shown], system: str, images: Mapping[str, str]) -> list[Message]:
+    """What the engine is asked to continue: the system prompt if there is one, then all that was said.
+
+    Raises LostPictureError when `images` lacks one that a question refers to.
+    """
     said: list[Message] = []
     if system.strip():
         said.append({"role": "system", "content": system.strip()})
@@ -50,25 +57,53 @@ def messages(history: Sequence[Shown], system: str) -> list[Message]:
         if (message.get("metadata") or {}).get("title"):
             continue  # reasoning models are trained without their earlier reasoning in the prompt
         text = said_in(message)
-        if not text:
-            continue
-        # Gradio cuts an answer with <think> tags into several messages; to the model it was one.
-        if said and said[-1]["role"] == message["role"] == "assistant":
-            said[-1]["content"] += f"\n\n{text}"
-        else:
-            said.append({"role": message["role"], "content": text})
+        if text:
+            role = message["role"]
+            said.append({"role": role, "content": pictures.content(text, images) if role == "user" else text})
     return said
 
 
 def said_in(message: Shown) -> str:
-    """What was said in `message`, without our footnote, which Gradio may have made a message of its own."""
+    """What was said in `message`, without our footnote."""
     content = message["content"]
     parts = [content] if isinstance(content, str) else [str(part.get("text") or "") for part in content]
     return "\n\n".join(part for part in parts if part and not part.startswith(_COUNTS))
 
 
+def _without_thoughts(text: str) -> tuple[str, str]:
+    """What a model without a reasoning parser thought, between <think> tags, and what it said.
+
+    Some chat templates put the opening tag into the prompt, so that an answer has the closing one only.
+    """
+    opening, closing = "<think>", "</think>"
+    start = text.lstrip()
+    if start.startswith(opening):
+        thought, _, said = start.removeprefix(opening).partition(closing)
+        return thought.strip(), said.lstrip()
+    thought, closed, said = text.partition(closing)
+    if closed and opening not in thought and "```" not in thought:  # not one that is merely quoted
+        return thought.strip(), said.lstrip()
+    return "", text
+
+
 def _part(text: str) -> dict[str, str]:
     return {"type": "text", "text": text}  # a bare str would be dedented by Gradio
+
+
+def _counts(reply: Reply) -> dict[str, object]:
+    """What is worth keeping of an answer besides its words, under OpenAI's names where it has them."""
+    counts = {
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+        "tokens_per_s": _rounded(reply.tokens_per_s),
+        "first_token_s": _rounded(reply.first_token_s),
+        "finish_reason": reply.finished,
+    }
+    return {name: count for name, count in counts.items() if count is not None}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def _footnote(reply: Reply) -> str:
@@ -76,9 +111,9 @@ def _footnote(reply: Reply) -> str:
         return _TROUBLE + _plain(reply.trouble)
     if reply.finished is None:
         return ""
-    facts = []
+    facts = ["stopped"] if reply.finished == STOPPED else []
     if reply.completion_tokens is not None:
-        facts.append(f"{reply.completion_tokens} tokens")
+        facts.append(f"{reply.completion_tokens} token{'' if reply.completion_tokens == 1 else 's'}")
     if reply.tokens_per_s is not None:
         facts.append(f"{reply.tokens_per_s:.{0 if reply.tokens_per_s >= 10 else 1}f} tokens/s")
     if reply.first_token_s is not None:

@@ -25,6 +25,11 @@ ANSWER = "The capital of France is Paris, and it lies on the Seine."
 FOREIGN = "http://elsewhere.example/x.png"
 # One begins to answer at once and takes two seconds; the other goes on for minutes.
 SHORT = ("--start-delay-s", "0", "--token-rate", "6", "--answer", ANSWER)
+QUICK = ("--start-delay-s", "0")
+THOUGHTFUL = (
+    *("--start-delay-s", "0", "--token-rate", "20"),
+    *("--answer", "<think>They ask for a city.</think>It is Paris."),
+)
 LONG = ("--start-delay-s", "0", "--token-rate", "25", "--tokens", "5000", "--answer", f"word ![x]({FOREIGN})")
 
 
@@ -47,6 +52,30 @@ def quick() -> Iterator[Session]:
 def endless() -> Iterator[Session]:
     """A session whose model writes without end."""
     yield from _running("endless", "sk-" + "2b" * 32, *LONG)
+
+
+@pytest.fixture(scope="module")
+def thinker() -> Iterator[Session]:
+    """A session whose model thinks aloud, in tags that no reasoning parser has taken out."""
+    yield from _running("thinker", "sk-" + "3c" * 32, *THOUGHTFUL)
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Session]:
+    """A session whose model only reads text."""
+    yield from _running("reader", "sk-" + "4d" * 32, *QUICK, "--no-images")
+
+
+@pytest.fixture(scope="module")
+def counting() -> Iterator[Session]:
+    """A session whose model tells how many words and images it was given."""
+    yield from _running("counting", "sk-" + "5e" * 32, *QUICK)
+
+
+@pytest.fixture
+def mortal() -> Iterator[Session]:
+    """A session that its test may end."""
+    yield from _running("mortal", "sk-" + "6f" * 32, *SHORT)
 
 
 @pytest.fixture(scope="package")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from launcher.gateway.server import Gateway
 from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan, PlannedModel
 from tests.engines.plans import vllm_plan
-from tests.programs.front import ROOT, RunningGateway, SimulatedEngine, ask_socket, wait_until
+from tests.programs.front import ROOT, RunningGateway, SimulatedEngine, Upstream, ask_socket, wait_until
 
 
 class _Gateway(RunningGateway):
@@ -35,6 +36,7 @@ class Session:
 
     def __init__(self, name: str, key: str, *engine_args: str) -> None:
         self.key = key
+        self._ended = False
         self._folder = tempfile.TemporaryDirectory(
             prefix="iod"
         )  # short: a socket's path has at most 107 bytes
@@ -54,11 +56,12 @@ class Session:
             "idle": {"limit_s": 3600, "since": now, "stops_at": now + 3600},
         }
         self.gateway = _Gateway(key, f"{name}-1234abcd", self.status)
-        write_private(self.paths.plan, _plan(name).to_json())
+        write_private(self.paths.plan, _plan(name, engine_args).to_json())
         write_private(self.paths.key, f"{key}\n")
         write_private(self.paths.connection, json.dumps({"base_url": f"{self.gateway.url}/v1"}))
         self.tell()
         self.engine = SimulatedEngine(self.root, *engine_args, quick=False, wait=False)
+        self.silent = Upstream(self.root, None, name="silent.sock")
         socket = self.root / "page.sock"
         argv = [sys.executable, "-m", "launcher.ui", "--socket", str(socket), "--session", str(self.root)]
         argv += ["--gateway", self.gateway.url]
@@ -84,10 +87,17 @@ class Session:
         self.status.update(changes)
         write_private(self.paths.status, json.dumps(self.status))
 
+    def end(self) -> None:
+        """The gateway goes, and its port answers nobody, as when the job is over."""
+        if not self._ended:
+            self._ended = True
+            self.gateway.close()
+
     def close(self) -> None:
         self.page.terminate()
         self.engine.close()
-        self.gateway.close()
+        self.silent.close()
+        self.end()
         try:
             self.page.wait(10)
         finally:
@@ -95,13 +105,12 @@ class Session:
             self._folder.cleanup()
 
 
-def _plan(name: str) -> Plan:
-    import dataclasses
-
+def _plan(name: str, engine_args: tuple[str, ...]) -> Plan:
     return dataclasses.replace(
         vllm_plan(),
         id=f"{name}-1234abcd",
         name=name,
         engine="simulated",
+        engine_args=engine_args,
         model=PlannedModel(name, "tiny", None, "0123456789abcdef"),
     )

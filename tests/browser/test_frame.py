@@ -17,7 +17,6 @@ CLOSED = [
     ("GET", "/gradio_api/file/etc/passwd"),
     ("GET", "/gradio_api/proxy=https://example.org/"),
     ("GET", "/gradio_api/openapi.json"),
-    ("GET", "/gradio_api/app_id"),
     ("GET", "/gradio_api/token"),
     ("GET", "/gradio_api/user"),
     ("GET", "/gradio_api/runs"),
@@ -99,7 +98,7 @@ def test_socket_and_log_are_private(quick: Session) -> None:
 def test_panel(quick: Session) -> None:
     told = ask_socket(quick.page_socket, "/session").json()
     assert told["state"] == "READY"
-    assert told["revision"] == "01234567"
+    assert told["commit"] == "0123456789abcdef"
     assert 7000 < told["ends_in_s"] < 7300
     assert 3000 < told["idle_in_s"] <= 3600
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.chat import QUESTION, Address, answers, ask, entry, finish, open_side, questions
 from tests.browser.conftest import ANSWER, FOREIGN, WAYS, Visitor
 from tests.browser.session import Session
 from tests.programs.front import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
-Address = Callable[[Session, str], str]
 # Remembers each text that the answer had on its way.
 WATCH = """
     window.steps = new Set();
@@ -24,26 +23,6 @@ WATCH = """
       subtree: true, childList: true, characterData: true,
     });
 """
-QUESTION = "What is the capital of France?"
-
-
-def ask(page: Page, text: str) -> None:
-    page.get_by_label("Your message").fill(text)
-    page.get_by_label("Your message").press("Enter")
-
-
-def answers(page: Page) -> list[str]:
-    return page.locator("#chat .bot-row").all_inner_texts()
-
-
-def questions(page: Page) -> list[str]:
-    return page.locator("#chat .user-row").all_inner_texts()
-
-
-def finish(page: Page) -> None:
-    """Wait until the last answer has its counts and the entry takes the next question."""
-    expect(page.locator("#chat .bot-row").last).to_contain_text("tokens/s")
-    expect(page.get_by_role("button", name="Send")).to_be_visible()
 
 
 def no_overflow(page: Page) -> bool:
@@ -90,6 +69,7 @@ def test_stop_ends_the_engines_work(visitor: Visitor, address: Address, endless:
     page.wait_for_timeout(600)
     assert answers(page) == stopped
     assert "word word word" in stopped[0]
+    assert "stopped" in stopped[0], "a stopped answer must be told from a finished one"
     assert not [url for url in visitor.asked if url.startswith(FOREIGN)], (
         "a model's picture must not be fetched"
     )
@@ -109,14 +89,13 @@ def test_retry_undo_and_new_chat(visitor: Visitor, address: Address, quick: Sess
     finish(page)
     asked = quick.engine.counts()["started"]
     page.get_by_role("button", name="Retry").last.click()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
     wait_until(lambda: quick.engine.counts()["started"] == asked + 1, 20)
-    expect(page.locator("#chat .bot-row")).to_contain_text(ANSWER)
     finish(page)
     assert len(answers(page)) == 1
     before = quick.engine.counts()["prompt_tokens"]
     ask(page, "two")
-    expect(page.locator("#chat .bot-row")).to_have_count(2)
-    finish(page)
+    finish(page, 2)
     said = f"one {ANSWER} two"
     assert quick.engine.counts()["prompt_tokens"] - before == len(said.split()), (
         "only what was said goes back"
@@ -126,6 +105,89 @@ def test_retry_undo_and_new_chat(visitor: Visitor, address: Address, quick: Sess
     assert questions(page) == ["one"]
     page.get_by_role("button", name="New chat").click()
     expect(page.locator("#chat .user-row")).to_have_count(0)
+    expect(entry(page)).to_have_value("")
+
+
+def test_new_chat_while_an_answer_is_written(visitor: Visitor, address: Address, endless: Session) -> None:
+    page = visitor.log_in(address(endless, "direct"), endless.key)
+    ask(page, "Go on for ever")
+    expect(page.locator("#chat .bot-row")).to_contain_text("word word word")
+    page.get_by_role("button", name="New chat").click()
+    expect(page.locator("#chat .user-row")).to_have_count(0)
+    wait_until(lambda: endless.engine.counts()["running"] == 0, 10)
+    page.wait_for_timeout(600)
+    assert answers(page) == [], "no late piece of the old answer comes back"
+
+
+def test_edit_asks_anew(visitor: Visitor, address: Address, quick: Session) -> None:
+    page = visitor.log_in(address(quick, "direct"), quick.key)
+    for number, text in enumerate(("one", "two"), start=1):
+        ask(page, text)
+        finish(page, number)
+    before = quick.engine.counts()["prompt_tokens"]
+    page.get_by_role("button", name="Edit").first.click()
+    page.get_by_label("Edit your question").fill("four words this time")
+    page.get_by_label("Edit your question").press("Enter")
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    wait_until(lambda: quick.engine.counts()["prompt_tokens"] > before, 20)
+    finish(page)
+    assert questions(page) == ["four words this time"], "what came after is dropped"
+    assert quick.engine.counts()["prompt_tokens"] == before + 4
+
+
+def test_a_stopped_question_and_the_next(visitor: Visitor, address: Address, quick: Session) -> None:
+    page = visitor.log_in(address(quick, "direct"), quick.key)
+    socket, quick.gateway.routes.engine = quick.gateway.routes.engine, quick.silent.socket
+    try:
+        ask(page, "never answered")
+        page.get_by_role("button", name="Stop").click()
+        expect(page.locator("#chat .bot-row")).to_contain_text("stopped")
+    finally:
+        quick.gateway.routes.engine = socket
+    ask(page, "one")
+    finish(page, 2)
+    assert questions(page) == ["never answered", "one"]
+
+
+def test_reasoning_is_folded(visitor: Visitor, address: Address, thinker: Session) -> None:
+    page = visitor.log_in(address(thinker, "direct"), thinker.key)
+    ask(page, QUESTION)
+    finish(page)
+    reasoning = page.get_by_role("button", name="Reasoning")
+    expect(reasoning).to_have_attribute("aria-expanded", "false")
+    expect(page.get_by_text("They ask for a city.")).to_have_count(0)
+    reasoning.press(" ")
+    expect(page.get_by_text("They ask for a city.")).to_be_visible()
+    before = thinker.engine.counts()["prompt_tokens"]
+    ask(page, "And Italy?")
+    finish(page, 2)
+    sent = len(f"{QUESTION} It is Paris. And Italy?".split())
+    assert thinker.engine.counts()["prompt_tokens"] - before == sent, "reasoning is not sent back"
+
+
+def test_a_draft_outlives_a_reload(visitor: Visitor, address: Address, quick: Session) -> None:
+    page = visitor.log_in(address(quick, "direct"), quick.key)
+    open_side(page, "Settings")
+    page.get_by_label("System prompt").fill("Be brief")
+    page.get_by_label("Temperature").fill("0.5")
+    entry(page).fill("half a question")
+    page.reload()
+    expect(entry(page)).to_have_value("half a question")
+    open_side(page, "Settings")
+    expect(page.get_by_label("System prompt")).to_have_value("Be brief")
+    expect(page.get_by_label("Temperature")).to_have_value("0.5")
+
+
+def test_a_reload_in_the_middle_of_an_answer_is_told(
+    visitor: Visitor, address: Address, endless: Session
+) -> None:
+    page = visitor.log_in(address(endless, "node"), endless.key)
+    ask(page, "Go on for ever")
+    expect(page.locator("#chat .bot-row")).to_contain_text("word word word")
+    page.reload()
+    expect(page.locator("#chat .bot-row")).to_contain_text("cut off")
+    assert "word word word" in answers(page)[0]
+    wait_until(lambda: endless.engine.counts()["running"] == 0, 30)
 
 
 def test_settings_reach_the_engine(visitor: Visitor, address: Address, quick: Session) -> None:
@@ -211,17 +273,6 @@ def test_starting_page_becomes_the_chat(visitor: Visitor, address: Address, quic
     expect(page.get_by_label("Your message")).to_be_visible(timeout=25_000)
 
 
-def test_an_end_is_told(visitor: Visitor, address: Address, quick: Session) -> None:
-    page = visitor.log_in(address(quick, "node"), quick.key)
-    expect(page.locator('[data-session="state"]')).to_contain_text("left")
-    quick.gateway.routes.ready = False
-    try:
-        expect(page.locator('[data-session="state"]')).to_contain_text("cannot be reached")
-    finally:
-        quick.gateway.routes.ready = True
-    expect(page.locator('[data-session="state"]')).to_contain_text("left")
-
-
 def test_trouble_is_told_in_words(visitor: Visitor, address: Address, quick: Session) -> None:
     page = visitor.log_in(address(quick, "direct"), quick.key)
     socket, quick.gateway.routes.engine = quick.gateway.routes.engine, quick.root / "nobody.sock"
@@ -231,26 +282,6 @@ def test_trouble_is_told_in_words(visitor: Visitor, address: Address, quick: Ses
     finally:
         quick.gateway.routes.engine = socket
     page.get_by_role("button", name="Retry").click()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
     finish(page)
     assert ANSWER in answers(page)[0]
-
-
-def test_names_for_screen_readers(visitor: Visitor, address: Address, quick: Session) -> None:
-    page = visitor.log_in(address(quick, "direct"), quick.key)
-    page.get_by_role("button", name="Settings, session and code").click()
-    assert page.title() == "quick"
-    for role, name in (
-        ("heading", "quick"),
-        ("log", "chatbot conversation"),
-        ("textbox", "Your message"),
-        ("button", "Send"),
-        ("button", "New chat"),
-        ("tab", "Session"),
-        ("region", "Session"),
-    ):
-        expect(page.get_by_role(role, name=name, exact=True)).to_be_visible()  # type: ignore[arg-type]  # a Literal
-    nameless = page.evaluate(
-        "[...document.querySelectorAll('button')].filter(b => b.checkVisibility() && !b.closest('[aria-hidden=true]')"
-        " && !(b.ariaLabel || b.title || b.innerText.trim())).map(b => b.outerHTML)"
-    )
-    assert nameless == []

@@ -16,6 +16,7 @@ import pytest
 from launcher.ui import client
 from launcher.ui.client import Endpoint, Message, Reply, Sampling
 from launcher.ui.snippets import snippets
+from tests.conftest import needs, skip_loudly
 from tests.programs.front import KEY, RunningGateway, SimulatedEngine, wait_until
 
 ASKED: list[Message] = [{"role": "user", "content": "What is the capital of France?"}]
@@ -141,10 +142,77 @@ async def test_a_proxy_in_the_environment_is_not_asked(
     assert (await answer(connect(front.url)))[-1].trouble is None
 
 
-@pytest.mark.parametrize("label", ["Python", "curl"])
-def test_snippets_run_as_pasted(label: str, front: RunningGateway) -> None:
-    code = next(s.code for s in snippets(f"{front.url}/v1", "tiny", system="It's $HOME") if s.label == label)
-    argv = [sys.executable, "-c", code] if label == "Python" else ["bash", "-c", code]
-    environment = {**os.environ, "OPENAI_API_KEY": KEY}
-    shown = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True, timeout=60)
-    assert "your question has 6 words" in shown.stdout
+async def test_stopping_ends_the_request_and_keeps_what_was_said(
+    connect: Connected, start_engine: Engines, start_gateway: Gateways
+) -> None:
+    engine = start_engine("--token-rate", "20", "--tokens", "5000")
+    endpoint, stop = connect(start_gateway(engine=engine.socket).url), asyncio.Event()
+    seen: list[Reply] = []
+    async for reply in endpoint.answer(ASKED, Sampling(), stop):
+        seen.append(reply)
+        if reply.text:
+            stop.set()
+    assert (seen[-1].finished, seen[-1].trouble) == (client.STOPPED, None)
+    assert seen[-1].text
+    await asyncio.to_thread(wait_until, lambda: engine.counts()["running"] == 0)
+
+
+async def test_a_silent_engine_is_stopped_at_once(
+    connect: Connected, start_engine: Engines, start_gateway: Gateways
+) -> None:
+    engine = start_engine("--first-token-ms", "600000")
+    endpoint, stop = connect(start_gateway(engine=engine.socket).url), asyncio.Event()
+    stop.set()
+    replies = [reply async for reply in endpoint.answer(ASKED, Sampling(), stop)]
+    assert [reply.finished for reply in replies] == [client.STOPPED]
+
+
+async def test_a_model_without_eyes(
+    connect: Connected, start_engine: Engines, start_gateway: Gateways
+) -> None:
+    engine = start_engine("--no-images")
+    url = "data:image/png;base64,iVBORw0KGgo="
+    asked: list[Message] = [
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]},
+    ]
+    endpoint = connect(start_gateway(engine=engine.socket).url)
+    replies = [reply async for reply in endpoint.answer(asked, Sampling())]
+    assert (replies[-1].trouble or "").startswith("This model reads no images.")
+
+
+RUN = {
+    "Python": ([sys.executable, "-"], "python3", "python3"),
+    "curl": (["bash", "-s"], "curl", "curl"),
+    "JavaScript": (["node", "--input-type=module", "-"], "node", "nodejs"),
+    "R": (["Rscript", "-"], "Rscript", "r-base-core"),
+}
+
+
+@pytest.mark.parametrize("label", RUN)
+@pytest.mark.parametrize(
+    "system", ["", 'It\'s "so": $HOME, \\n, `ls`, ${x}, é 日本'], ids=["plain", "system"]
+)
+def test_snippets_run_as_pasted(label: str, system: str, front: RunningGateway) -> None:
+    argv, program, package = RUN[label]
+    needs(program, package)
+    if label == "R" and subprocess.run(["Rscript", "-e", "library(httr2)"], capture_output=True).returncode:
+        skip_loudly("R package httr2: apt-get install r-cran-httr2")
+    code = next(s.code for s in snippets(f"{front.url}/v1", "tiny", system=system) if s.label == label)
+    environment = {**os.environ, "OPENAI_API_KEY": KEY, "LC_ALL": "C.UTF-8"}
+    shown = subprocess.run(
+        argv, input=code, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert "your question has 6 words" in shown.stdout, shown.stderr
+
+
+@pytest.mark.parametrize("label", ["Python", "JavaScript", "R"])
+def test_snippets_with_a_wrong_key_say_so(label: str, front: RunningGateway) -> None:
+    argv, program, package = RUN[label]
+    needs(program, package)
+    code = next(s.code for s in snippets(f"{front.url}/v1", "tiny") if s.label == label)
+    environment = {**os.environ, "OPENAI_API_KEY": "sk-" + "0" * 64}
+    shown = subprocess.run(
+        argv, input=code, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert shown.returncode != 0
+    assert "401" in shown.stderr or "API key" in shown.stderr

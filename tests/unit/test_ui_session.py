@@ -25,7 +25,7 @@ def test_times_are_seconds_left() -> None:
     }
     told = panel(PLAN, status, now=1000.0)
     assert (told["ends_in_s"], told["idle_in_s"], told["idle_limit_s"]) == (600.0, 500.0, 600)
-    assert (told["model"], told["revision"]) == ("org/big", "01234567")
+    assert (told["model"], told["commit"]) == ("org/big", "0123456789abcdef")
     assert panel(PLAN, status, now=2000.0)["ends_in_s"] == 0.0
 
 

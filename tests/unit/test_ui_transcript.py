@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
 from launcher.ui import transcript
-from launcher.ui.client import Reply
+from launcher.ui.client import STOPPED, Reply
 from tests.hostile import HOSTILE
 
 DONE = Reply(
@@ -51,7 +52,7 @@ def test_a_footnote_never_goes_to_the_model() -> None:
         *transcript.answer(Reply(trouble="The engine does not answer.")),
         transcript.question("Again"),
     ]
-    assert transcript.messages(history, "  Be brief. ") == [
+    assert transcript.messages(history, "  Be brief. ", {}) == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Capital?"},
         {"role": "assistant", "content": "Paris."},
@@ -60,18 +61,51 @@ def test_a_footnote_never_goes_to_the_model() -> None:
     ]
 
 
-def test_messages_that_gradio_cut_apart() -> None:
-    parts = [part for message in transcript.answer(DONE) for part in message["content"]]
-    apart = [{"role": "assistant", "content": [part]} for part in [{"type": "text", "text": "So:"}, *parts]]
-    assert transcript.messages(apart, "") == [{"role": "assistant", "content": "So:\n\nParis."}]
-
-
 def test_reasoning_is_folded_and_not_sent_back() -> None:
     thinking = transcript.answer(Reply(reasoning="Hm."))
     assert thinking[0]["metadata"] == {"title": "Reasoning", "status": "pending"}
     shown = transcript.answer(Reply("Paris.", "Hm.", finished="stop"))
     assert shown[0]["metadata"]["status"] == "done"
-    assert transcript.messages(shown, "") == [{"role": "assistant", "content": "Paris."}]
+    assert transcript.messages(shown, "", {}) == [{"role": "assistant", "content": "Paris."}]
+
+
+@pytest.mark.parametrize(
+    ("text", "thought", "said"),
+    [
+        ("<think>\nHm.\n</think>\n\nParis.", "Hm.", "Paris."),
+        ("  <think>Hm.", "Hm.", None),
+        ("Hm, so.\n</think>\nParis.", "Hm, so.", "Paris."),
+        ("Paris.", None, "Paris."),
+        ("Write <think>x</think> so.", None, "Write <think>x</think> so."),
+        ("```\n</think>\n```", None, "```\n</think>\n```"),
+    ],
+)
+def test_reasoning_in_tags(text: str, thought: str | None, said: str | None) -> None:
+    parts = [message["content"][0]["text"] for message in transcript.answer(Reply(text))]
+    assert parts == [part for part in (thought, said) if part is not None]
+
+
+def test_a_question_about_tags_is_left_alone() -> None:
+    asked = [transcript.question("What does <think> do?")]
+    assert transcript.messages(asked, "", {})[0]["content"] == "What does <think> do?"
+
+
+def test_a_stopped_answer_says_so() -> None:
+    assert texts(Reply("Par", finished=STOPPED, first_token_s=0.1))[0][1].endswith(
+        "stopped · first after 100 ms"
+    )
+    assert texts(Reply(finished=STOPPED)) == [["", "\N{INVISIBLE SEPARATOR}stopped"]]
+
+
+def test_counts_go_along_for_the_saved_file() -> None:
+    counts = json.loads(transcript.answer(DONE)[-1]["metadata"]["log"])
+    assert counts == {
+        "prompt_tokens": 9,
+        "completion_tokens": 21,
+        "tokens_per_s": 20.0,
+        "first_token_s": 0.25,
+        "finish_reason": "stop",
+    }
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -36,6 +36,23 @@ def text_of(content: object) -> str:
     return " ".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))
 
 
+def images_in(body: Mapping[str, Any]) -> int:
+    """How many images the messages of a chat hold; raises RefusedError for one that is no `data:` URL."""
+    found = 0
+    for message in body.get("messages") or ():
+        content = message.get("content") if isinstance(message, dict) else None
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, dict) and part.get("type") == "image_url":
+                given = part.get("image_url")
+                url = given.get("url") if isinstance(given, dict) else None
+                if not isinstance(url, str) or not url.startswith("data:image/"):
+                    raise RefusedError(
+                        400, "BadRequestError", "Only images in data: URLs are read here.", "messages"
+                    )
+                found += 1
+    return found
+
+
 def question(body: Mapping[str, Any], chat: bool) -> tuple[str, int]:
     """The last question and the tokens of the whole prompt; raises RefusedError for a wrong shape."""
     if not chat:
@@ -56,10 +73,12 @@ def question(body: Mapping[str, Any], chat: bool) -> tuple[str, int]:
     return texts[-1], sum(len(words(text)) for text in texts)
 
 
-def answer(script: Script, asked: str, limit: int | None, chat: bool) -> tuple[list[str], str]:
+def answer(
+    script: Script, asked: str, limit: int | None, chat: bool, images: int = 0
+) -> tuple[list[str], str]:
     """The tokens of the answer and its finish reason; the same question always gets the same answer."""
-    count = len(words(asked))
-    text = f"your question has {count} word{'' if count == 1 else 's'}."
+    seen = f" and the conversation {_counted(images, 'image')}" if images else ""
+    text = f"your question has {_counted(len(words(asked)), 'word')}{seen}."
     text = f"Simulated answer: {text}" if chat else f" {text}"
     tokens = words(text if script.answer is None else script.answer) or [""]
     if script.tokens is not None:
@@ -67,6 +86,10 @@ def answer(script: Script, asked: str, limit: int | None, chat: bool) -> tuple[l
     if limit is not None and limit < len(tokens):
         return tokens[:limit], "length"
     return tokens, "stop"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _repeated(tokens: Sequence[str]) -> Iterator[str]:

@@ -79,7 +79,12 @@ class SimulatedEngine:
     async def _generate(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
         body = await self._body(request)
         asked, prompt = answers.question(body, chat)
-        tokens, reason = answers.answer(self.script, asked, answers.limit_of(body, chat), chat)
+        images = answers.images_in(body) if chat else 0
+        if images and self.script.no_images:  # vLLM's words for a model without an image side
+            raise RefusedError(400, "BadRequestError", f"{self.name} is not a multimodal model")
+        self.counts.images += images
+        limit = answers.limit_of(body, chat)
+        tokens, reason = answers.answer(self.script, asked, limit, chat, images)
         identity = f"{'chatcmpl' if chat else 'cmpl'}-simulated-{next(self._ids)}"
         head: Json = {"id": identity, "created": int(time.time()), "model": self.name}
         reply = Reply(head, tokens, reason, prompt, chat)

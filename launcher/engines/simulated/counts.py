@@ -19,6 +19,7 @@ class Counts:
     first_tokens: int = 0
     latency_s: float = 0.0
     upload_bytes: int = 0
+    images: int = 0
 
     def as_json(self) -> dict[str, float]:
         """For tests: how many requests run, ended, and were cancelled because the client left."""
@@ -30,6 +31,7 @@ class Counts:
             "prompt_tokens": self.prompt_tokens,
             "generation_tokens": self.generation_tokens,
             "upload_bytes": self.upload_bytes,
+            "images": self.images,
         }
 
     def as_prometheus(self, model: str) -> str:

@@ -22,6 +22,7 @@ class Script:
     token_rate: float = 50.0  # tokens per second of each request; 0: as fast as possible
     tokens: int | None = None
     answer: str | None = None
+    no_images: bool = False
     fail_at: str | None = None  # "start", "ready", or the seconds after the first answer
     fail_with: str | None = None
     fail_code: int = 1
@@ -60,6 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--token-rate", type=_not_negative, metavar="N", help="tokens/s; 0: without a pause (default 50)")
     add("--tokens", type=_count, metavar="N", help="make every answer N tokens long")
     add("--answer", metavar="TEXT", help="what it always answers")
+    add("--no-images", action="store_true", help="refuse images, as a model that only reads text does")
     add("--fail-at", type=_moment, metavar="start|ready|S", help="S: seconds after the first answer")
     add("--fail-with", metavar="TEXT", help="the error that its traceback ends with")
     add("--fail-code", type=_exit_code, metavar="N", help="exit code of the failure (default 1)")

@@ -1,0 +1,163 @@
+// The session's state in the browser: bar, panel and notice, the two countdowns, "keep alive", and whether a question
+// can be sent at all. Served by frame.py, before the other scripts; `page` is what chat.py and they call.
+"use strict";
+
+window.page = {};
+
+(() => {
+  const REFRESH_MS = 10000;
+  const LAG_S = 15; // the session writes its countdown every ten seconds
+  const SOON_S = 300;
+  const ENDED = ["SHUTDOWN", "FAILED"];
+  const KEPT = "The conversation stays in this tab until you close it; you can still save it.";
+
+  let known = null; // what the page's process said last
+  let readAt = 0;
+  let away = null; // {state, text} while it does not answer
+  let renewedAt = null;
+  let told = ""; // what did not work just now; the next good answer clears it
+
+  const since = (moment) => (performance.now() - moment) / 1000;
+  const left = (seconds) => (seconds === null ? null : Math.max(0, seconds - since(readAt)));
+
+  const spell = (seconds) => {
+    const minutes = Math.floor(seconds / 60);
+    if (minutes < 1) return "less than a minute";
+    if (minutes < 120) return minutes + " min";
+    return Math.floor(minutes / 60) + " h " + (minutes % 60) + " min";
+  };
+
+  const each = (name, action) => document.querySelectorAll(`[data-session="${name}"]`).forEach(action);
+  const put = (name, text) => each(name, (element) => element.textContent !== text && (element.textContent = text));
+  const toggle = (name, shown) => each(name, (element) => (element.hidden = !shown));
+
+  const show = () => {
+    if (known) {
+      put("ends", left(known.ends_in_s) === null ? "no limit" : spell(left(known.ends_in_s)));
+      put("idle", left(known.idle_in_s) === null ? "never" : "in " + spell(left(known.idle_in_s)));
+      put("model", known.model);
+      put("commit", known.commit || "–");
+      put("hardware", known.hardware);
+      put("job", [known.job, known.host].filter(Boolean).join(" on ") || "–");
+    }
+    const here = known && !away;
+    const ready = here && known.state === "READY";
+    const idle = here ? left(known.idle_in_s) : null;
+    const idleSoon = ready && idle !== null && idle <= Math.min(SOON_S, known.idle_limit_s / 4);
+    const soon = ready && (known.ends_soon || idleSoon);
+    document.documentElement.dataset.session = ready ? (soon ? "soon" : "ready") : known || away ? "away" : "";
+    put("state", away ? away.state : ready ? readyText() : known ? known.message || known.state || "" : "");
+    // Without numbers: each change is read out to those who listen to the page.
+    const said = away
+      ? away.text
+      : !here
+        ? ""
+        : !ready
+          ? [known.message, known.hint].filter(Boolean).join(" ")
+          : known.ends_soon
+            ? "This session reaches its time limit soon. " + KEPT
+            : idleSoon
+              ? "Nobody uses this session: it stops in a few minutes."
+              : "";
+    const text = [told, said].filter(Boolean).join(" ");
+    put("notice", text);
+    toggle("notice", text);
+    toggle("renew", idleSoon);
+    toggle("keep", here && known.idle_limit_s !== null);
+  };
+
+  const readyText = () => (known.ends_in_s === null ? "Ready" : spell(left(known.ends_in_s)) + " left");
+
+  // --- what an answer that is none means -----------------------------------------------------------------------
+  const why = () => {
+    if (!known) return "";
+    if (known.ends_in_s !== null && left(known.ends_in_s) < 60) return "It reached its time limit. ";
+    if (known.idle_in_s !== null && left(known.idle_in_s) < 30) return "Nobody used it for a while. ";
+    return "";
+  };
+  const ended = (reason) => ({
+    state: "Ended",
+    text: `This session has ended. ${reason}Start a new one from Open OnDemand or the command line. ${KEPT}`,
+    over: true,
+  });
+  const unreachable = () => ({
+    state: "Cannot be reached",
+    text: `The session cannot be reached: it has ended, or the network is down. ${why()}${KEPT}`,
+  });
+
+  const meaning = async (answer) => {
+    if (answer.type === "opaqueredirect") {
+      return { state: "Logged out", text: "The portal wants you to log in again: reload this page. " + KEPT };
+    }
+    if (answer.status === 401) {
+      return { state: "Logged out", text: "You are logged out of this session. Open it again from its card. " + KEPT };
+    }
+    const error = await answer.json().then((body) => body.error, () => null);
+    if (error && error.code === "session_ended") {
+      return ended(error.message.replace(/^The session has ended \(\w+\)\.\s*/, "") + " ");
+    }
+    if (error && error.code === "not_ready") {
+      const said = error.message.replace(/^The session is not ready yet \([^)]*\)\.\s*/, "") || error.message;
+      return { state: "Not ready", text: said };
+    }
+    // The portal answers and the session's port does not: nobody listens there any more.
+    return [502, 503, 504].includes(answer.status) && !error ? ended(why()) : unreachable();
+  };
+
+  // Ask the page's process how the session is; true when it answers and the session goes on.
+  const refresh = async () => {
+    try {
+      const answer = await fetch(new URL("session", document.baseURI), { cache: "no-store", redirect: "manual" });
+      if (answer.ok) {
+        known = await answer.json();
+        readAt = performance.now();
+        if (renewedAt !== null && since(renewedAt) < LAG_S && known.idle_in_s !== null) {
+          known.idle_in_s = Math.max(known.idle_in_s, known.idle_limit_s - since(renewedAt));
+        }
+        away = ENDED.includes(known.state) ? ended([known.message, known.hint, ""].filter((t) => t !== null).join(" ")) : null;
+      } else {
+        away = await meaning(answer);
+      }
+    } catch {
+      away = unreachable();
+    }
+    if (!away) told = "";
+    show();
+    return !away;
+  };
+
+  // For a question about to be sent: throws, and says why, when nobody could answer it.
+  page.reach = async () => {
+    if (await refresh()) return;
+    page.tell("Not sent.");
+    throw new Error("not sent: " + away.state);
+  };
+
+  page.facts = () => known;
+
+  page.tell = (text) => {
+    told = text;
+    show();
+  };
+
+  page.speak = (text) => {
+    const spoken = document.getElementById("spoken");
+    if (spoken) spoken.textContent = text;
+  };
+
+  const renew = async () => {
+    const answer = await fetch(new URL("../keep-alive", document.baseURI), { method: "POST" }).catch(() => null);
+    if (!answer || answer.status !== 204) return page.tell("The idle countdown could not be reset.");
+    renewedAt = performance.now();
+    page.speak("The idle countdown has begun again.");
+    await refresh();
+  };
+
+  document.addEventListener("click", (event) => {
+    if (event.target.closest('[data-session="keep"], [data-session="renew"]')) renew();
+  });
+  document.addEventListener("visibilitychange", () => document.hidden || refresh());
+  setInterval(() => document.hidden || refresh(), REFRESH_MS);
+  setInterval(show, 1000);
+  page.refresh = refresh;
+})();
