@@ -20,7 +20,7 @@ from launcher.gateway.request import Headers, Request
 HEAD_TIMEOUT_S, KEEP_TIMEOUT_S, LINGER_S = 10.0, 75.0, 5.0
 _TARGET_BYTES, _HEAD_BYTES, _FIELDS = 16384, 32768, 200
 _IDLE_BYTES = 65536  # of a chunked body's framing or trailers, without any content
-_PIPELINED = 64
+_PIPELINED = 512
 _FOREVER = float("inf")
 
 
@@ -59,7 +59,7 @@ class Client(asyncio.Protocol):
         self._refusal: Answer | None = (
             None  # of what the parser or a limit refused, after the requests before it
         )
-        self._lingering = self._raw = self._advancing = self._waits = False
+        self._lingering = self._raw = self._advancing = self._waits = self._in_head = False
         self._deadline = time.monotonic() + HEAD_TIMEOUT_S
         self.closing = False
         self.held = False
@@ -151,7 +151,7 @@ class Client(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._refusal is not None or len(self._waiting) >= _PIPELINED:
             raise _TooBigError("Too many requests at once on one connection.")
-        self._target, self._fields, self._receiving = b"", [], None
+        self._target, self._fields, self._receiving, self._in_head = b"", [], None, True
         if self._current is None and not self._waiting:
             self._deadline = time.monotonic() + HEAD_TIMEOUT_S
 
@@ -172,7 +172,7 @@ class Client(asyncio.Protocol):
         parser = self._parser
         method, version, keep = parser.get_method(), parser.get_http_version(), parser.should_keep_alive()
         request = Request(method, self._target, version, Headers(fields), keep)
-        self._idle_bytes = 0
+        self._idle_bytes, self._in_head = 0, False
         self._receiving = Exchange(self, request, self._front.body_max_bytes)
         self._waiting.append(self._receiving)
 
@@ -202,7 +202,7 @@ class Client(asyncio.Protocol):
         elif self.closing:
             pass
         elif keep and not self._front.stopping:
-            self._deadline = time.monotonic() + KEEP_TIMEOUT_S
+            self._deadline = time.monotonic() + (HEAD_TIMEOUT_S if self._in_head else KEEP_TIMEOUT_S)
             self._advance()
         elif exchange.body_complete:
             self.close()

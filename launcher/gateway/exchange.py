@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.gateway import answers, websocket
@@ -19,31 +16,23 @@ from launcher.gateway.headers import answer_head
 from launcher.gateway.keys import Holder
 from launcher.gateway.request import Request
 from launcher.gateway.stream import Events, Tail
-from launcher.gateway.upstream import Head, Upstream, Upstreams
+from launcher.gateway.upstream import Head, Upstream
 from launcher.gateway.usage import Call
+from launcher.gateway.way import Way
 
 if TYPE_CHECKING:
     from launcher.gateway.client import Client
 
 HEARTBEAT_S = 15.0  # OOD's Apache gives up a connection that is silent for 60 s
 CLIENT_LEFT = 499  # nginx's number for it
-_PENDING_BYTES, _REPLAY_BYTES = 65536, 2**20
+_PENDING_BYTES = 65536
+_IDEMPOTENT = frozenset(
+    ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
+)  # RFC 9110 section 9.2.2: only these may be repeated
 _WRITE_STALL_S, _BODY_STALL_S = 120.0, 300.0
 _LAST_CHUNK = b"0\r\n\r\n"
 _HEARTBEAT = b": keep-alive\n\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """Where a request goes: the upstream's socket, what to say when it does not answer, and who wants to know."""
-
-    upstreams: Upstreams
-    socket: Path
-    unreachable: Callable[[], Answer]
-    engine: bool
-    touch: Callable[[], None]
-    trouble: Callable[[], None]
 
 
 class Exchange:
@@ -63,7 +52,7 @@ class Exchange:
     _head = b""
     _replay = b""  # the whole request, as long as it may be sent once more
     _sent_all = _full = _told_to_go_on = False
-    _answered = _tunnel = _chunked = _keep = False
+    _answered = _tunnel = _chunked = _keep = _sized = False
     _pending_bytes = _unsent_bytes = 0
     _pending_max_bytes = _PENDING_BYTES
 
@@ -234,7 +223,8 @@ class Exchange:
                 out.append(_LAST_CHUNK)
         if out:
             written = b"".join(out)
-            self._replay = written if first and self._sent_all and len(written) <= _REPLAY_BYTES else b""
+            again = first and self._sent_all and self.request.method in _IDEMPOTENT
+            self._replay = written if again and len(written) <= _PENDING_BYTES else b""
             upstream.write(written)
 
     # -- from the upstream
@@ -244,7 +234,7 @@ class Exchange:
         out: list[bytes] = []
         if head is not None:
             self._replay = b""
-            if head.status == 101 and not self.request.wants_websocket:
+            if head.status == 101 and not self._agreed(head):
                 self._fail(answers.unreachable())
                 return
             out.append(self._begin_answer(head))
@@ -258,6 +248,12 @@ class Exchange:
                 if self.call is not None and self.sent_bytes == 0:
                     self.call.first_byte()
                 self.sent_bytes += len(data)
+        if ended and self._unsized_stream_broke(self._events):
+            assert self._events is not None
+            self._write(b"".join(out))
+            self._release()
+            self._end_broken_stream(self._events)
+            return
         if ended:
             if self._events is not None and (rest := self._events.rest()):
                 out.append(self._framed(rest))
@@ -299,8 +295,22 @@ class Exchange:
         self._full = full
         self.client.update_reading()
 
+    def _agreed(self, head: Head) -> bool:
+        """Whether the upstream's 101 is to the WebSocket that was asked for."""
+        return self.request.wants_websocket and head.headers.text(b"upgrade").lower() == "websocket"
+
+    def _unsized_stream_broke(self, events: Events | None) -> bool:
+        # Where only the end of the connection ends a stream, a killed engine looks like a finished one.
+        return (
+            events is not None
+            and not self._sized
+            and not events.done
+            and self._way is not None
+            and self._way.engine
+        )
+
     def _begin_answer(self, head: Head) -> bytes:
-        self._answered, self.status = True, head.status
+        self._answered, self._sized, self.status = True, head.sized, head.status
         headers, framing = head.headers, []
         self._keep = self._may_keep()
         if head.status == 101:

@@ -15,7 +15,7 @@ from launcher.gateway import answers, exchange, metrics, pages
 from launcher.gateway.admission import Admission, Refusal
 from launcher.gateway.answers import Answer
 from launcher.gateway.client import Client
-from launcher.gateway.exchange import Exchange, Way
+from launcher.gateway.exchange import Exchange
 from launcher.gateway.fetch import fetch
 from launcher.gateway.headers import request_head
 from launcher.gateway.keys import Holder, Keys
@@ -25,6 +25,7 @@ from launcher.gateway.sockets import listen
 from launcher.gateway.stream import asking_for_usage
 from launcher.gateway.upstream import Upstreams
 from launcher.gateway.usage import Usage
+from launcher.gateway.way import Way
 
 _LOG = logging.getLogger("launcher.gateway")
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))

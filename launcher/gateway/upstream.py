@@ -173,6 +173,8 @@ class Upstream(asyncio.Protocol):
             self._reusable = False  # more than was asked for
 
     def on_status(self, reason: bytes) -> None:
+        if not (reason.isascii() and reason.decode("ascii").isprintable()):
+            raise ValueError("the answer's reason is no text")
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:

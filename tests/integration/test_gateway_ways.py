@@ -100,7 +100,7 @@ def test_a_kept_connection_that_the_engine_just_closed_costs_no_request(
 def test_requests_go_to_the_engine_of_their_model(
     start_upstream: StartUpstream, start_gateway: StartGateway
 ) -> None:
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n%s"
+    answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n%s"
     one, two = (start_upstream(answer % name, name=f"{name.decode()}.sock") for name in (b"m1", b"m2"))
     front = start_gateway(models={"org/one": one.socket, "two": two.socket})
     padding = "x" * 300_000
