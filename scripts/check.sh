@@ -23,7 +23,7 @@ files() { # files PATTERN...: of this checkout, tracked or about to be, that sti
 }
 
 # Shell scripts by name and by first line; the sample app of tests/app is written as badly as other people's apps are.
-mapfile -t shell < <({ files '*.sh'; files .ci scripts template tests | xargs -r grep -lE '^#!.*\b(ba)?sh\b'; } |
+mapfile -t shell < <({ files '*.sh'; files .ci scripts template tests | xargs -r awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh( |$)/ { print FILENAME }'; } |
   sort -u | grep -v '^tests/app/sample/')
 mapfile -t yaml < <(files '*.yml' '*.yaml')
 mapfile -t python < <(for name in launcher tests scripts benchmarks; do if [ -d "$name" ]; then echo "$name"; fi; done)

@@ -59,7 +59,10 @@ def test_the_card_runs_only_after_a_real_answer(
     # Markdown has left the code to paste alone.
     shown = re.findall(r"<code[^>]*>(.*?)</code>", session.card().info_html or "", re.DOTALL)
     wanted = [snippet.code.rstrip() for snippet in snippets(status["base_url"], "simulated")]
-    assert [html.unescape(code) for code in shown] == [key_command(str(session.staged_root / "api_key")), *wanted]
+    assert [html.unescape(code) for code in shown] == [
+        key_command(str(session.staged_root / "api_key")),
+        *wanted,
+    ]
     assert "<a " not in view
     for name in (
         "connection.yml",
