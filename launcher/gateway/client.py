@@ -17,10 +17,10 @@ from launcher.gateway.answers import Answer, refused
 from launcher.gateway.exchange import Exchange
 from launcher.gateway.request import Headers, Request
 
-HEAD_TIMEOUT_S, KEEP_TIMEOUT_S, LINGER_S = 10.0, 75.0, 5.0
+HEAD_TIMEOUT_S, KEEP_TIMEOUT_S, LINGER_S, WRITE_STALL_S = 10.0, 75.0, 5.0, 120.0
 _TARGET_BYTES, _HEAD_BYTES, _FIELDS = 16384, 32768, 200
 _IDLE_BYTES = 65536  # of a chunked body's framing or trailers, without any content
-_PIPELINED = 512
+_PIPELINED = 64
 _FOREVER = float("inf")
 
 
@@ -61,8 +61,8 @@ class Client(asyncio.Protocol):
         )
         self._lingering = self._raw = self._advancing = self._waits = self._in_head = False
         self._deadline = time.monotonic() + HEAD_TIMEOUT_S
-        self.closing = False
-        self.held = False
+        self.closing = self.held = False
+        self.trusted = False  # a right key has come by it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -97,7 +97,7 @@ class Client(asyncio.Protocol):
                 self._refuse(refused(431, str(error.__context__), "head_too_long", close=True))
             else:
                 self._refuse(refused(400, "This is not valid HTTP.", "bad_request", close=True))
-        if self._idle_bytes > _IDLE_BYTES + len(data):
+        if self._idle_bytes > _IDLE_BYTES:  # the parser's calls set it back
             self._refuse(refused(431, "Too much without any content.", "head_too_long", close=True))
 
     def _after_upgrade(self, rest: bytes) -> None:
@@ -130,14 +130,14 @@ class Client(asyncio.Protocol):
                     self._current.flush()
                     if self._current is not None:
                         break
-                if not self._waiting:
+                if self.held or not self._waiting:  # who does not read the answers gets no more of them
                     break
                 self._current = self._waiting.popleft()
                 self._deadline = _FOREVER
                 self._front.decide(self._current)
         finally:
             self._advancing = False
-        if self._current is None and self._refusal is not None and not self.closing:
+        if self._current is None and self._refusal is not None and not (self.closing or self._waiting):
             self._say_refusal(self._refusal)
         self.update_reading()
 
@@ -159,14 +159,14 @@ class Client(asyncio.Protocol):
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self._fields) >= _FIELDS:
+            raise _TooBigError("The request's head has too many fields.")
         self._fields.append((name, value))  # trailers too, which nobody looks at
 
     def on_headers_complete(self) -> None:
         fields = self._fields
-        if (
-            len(self._target) > _TARGET_BYTES
-            or len(fields) > _FIELDS
-            or (self._idle_bytes > _HEAD_BYTES and sum(len(n) + len(v) for n, v in fields) > _HEAD_BYTES)
+        if len(self._target) > _TARGET_BYTES or (
+            self._idle_bytes > _HEAD_BYTES and sum(len(n) + len(v) for n, v in fields) > _HEAD_BYTES
         ):
             raise _TooBigError("The request's head is too long.")
         parser = self._parser
@@ -202,7 +202,8 @@ class Client(asyncio.Protocol):
         elif self.closing:
             pass
         elif keep and not self._front.stopping:
-            self._deadline = time.monotonic() + (HEAD_TIMEOUT_S if self._in_head else KEEP_TIMEOUT_S)
+            patience_s = KEEP_TIMEOUT_S if self.trusted and not self._in_head else HEAD_TIMEOUT_S
+            self._deadline = time.monotonic() + patience_s
             self._advance()
         elif exchange.body_complete:
             self.close()
@@ -212,6 +213,7 @@ class Client(asyncio.Protocol):
     def close(self) -> None:
         """Close after what was written."""
         self.closing = True
+        self._deadline = time.monotonic() + WRITE_STALL_S
         self._transport.close()
 
     def abort(self) -> None:
@@ -245,12 +247,14 @@ class Client(asyncio.Protocol):
         self.held = False
         if self._current is not None:
             self._current.hold_answer(False)
+        else:
+            self._advance()
 
     def update_reading(self) -> None:
         """Read on, or wait: for the upstream's pace, or for the answers to requests that came at once."""
         current = self._current
         wait = self._refusal is not None or (
-            current is not None and (current.wants_pause or bool(self._waiting))
+            self.held if current is None else current.wants_pause or bool(self._waiting)
         )
         if wait == self._waits or self.closing:
             return
@@ -265,9 +269,8 @@ class Client(asyncio.Protocol):
         if now >= self._deadline:
             self.abort()
         elif self._current is not None:
-            self._current.check(now)
-
-    @property
-    def current(self) -> Exchange | None:
-        """The exchange that is being answered."""
-        return self._current
+            holder = self._current.holder
+            if holder is not None and not holder.valid:
+                self.abort()  # a revoked key's answers end too
+            else:
+                self._current.check(now)

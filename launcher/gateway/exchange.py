@@ -30,6 +30,7 @@ _IDEMPOTENT = frozenset(
     ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
 )  # RFC 9110 section 9.2.2: only these may be repeated
 _WRITE_STALL_S, _BODY_STALL_S = 120.0, 300.0
+_BYTES_PER_TOKEN = 4  # about, of English text
 _LAST_CHUNK = b"0\r\n\r\n"
 _HEARTBEAT = b": keep-alive\n\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -53,7 +54,7 @@ class Exchange:
     _replay = b""  # the whole request, as long as it may be sent once more
     _sent_all = _full = _told_to_go_on = False
     _answered = _tunnel = _chunked = _keep = _sized = False
-    _pending_bytes = _unsent_bytes = 0
+    _pending_bytes = _unsent_bytes = _read_bytes = 0
     _pending_max_bytes = _PENDING_BYTES
 
     def __init__(self, client: Client, request: Request, body_max_bytes: int) -> None:
@@ -76,8 +77,11 @@ class Exchange:
 
     @property
     def spent_tokens(self) -> int:
-        """What counts against a key's limit: its usage, or what was sent of an answer that nobody waited for."""
-        return sum(self.tokens) or (self._events.count if self._events is not None else 0)
+        """What counts against a key's limit: the usage, else what went both ways, so that nobody saves by hiding it."""
+        if self.request.method != "POST" and not self._tunnel:
+            return 0
+        events = self._events.count if self._events is not None else 0
+        return sum(self.tokens) or max(events, (self._read_bytes + self.sent_bytes) // _BYTES_PER_TOKEN)
 
     @property
     def wants_pause(self) -> bool:
@@ -91,6 +95,7 @@ class Exchange:
         self._pending.append(data)
         self._pending_bytes += len(data)
         self._body_left -= len(data)
+        self._read_bytes += len(data)
 
     def flush(self) -> None:
         """Pass on what came; called once for each piece of the client's data, not for each part of it."""

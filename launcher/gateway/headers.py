@@ -35,7 +35,7 @@ def request_head(request: Request, target: str, page_url: str | None) -> bytes:
     dropped = _NOT_SENT | _named(headers) if b"connection" in headers else _NOT_SENT
     lines = [b"%s %s HTTP/1.1" % (request.method.encode(), target.encode("ascii"))]
     for name, lower, value in headers.fields:
-        if lower in dropped or (lower == _HANDSHAKE and websocket):
+        if lower in dropped or lower == _HANDSHAKE:  # it may hold the key
             continue
         if page_url is not None and (lower in _FORGEABLE or lower.startswith(b"x-forwarded-")):
             continue

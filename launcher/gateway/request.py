@@ -61,7 +61,7 @@ class Request:
             b"upgrade" in headers
             and method == b"GET"
             and headers[b"upgrade"].lower() == b"websocket"
-            and b"upgrade" in headers.get(b"connection", b"").lower()
+            and "upgrade" in (word.lower() for word in headers.words(b"connection"))
         )
         self.length = int(headers.get(b"content-length", 0))
 

@@ -136,6 +136,8 @@ def _stripped_prefix(headers: Headers, host: str) -> str:
 
 def same_origin(headers: Headers) -> bool:
     """Whether a request that names its Origin comes from the host that it was sent to."""
+    if headers.text(b"sec-fetch-site").lower() == "cross-site":
+        return False
     if b"origin" not in headers:
         return True
     scheme, _, host = headers.text(b"origin").partition("://")

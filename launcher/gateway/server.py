@@ -35,7 +35,7 @@ _ROUTED_BODY_BYTES = 64 * 2**20
 _QUESTION_BYTES = (
     2**20
 )  # a longer question goes on as it comes; its stream's usage counts if the client asks for it
-_STREAMS = frozenset(("/v1/chat/completions", "/v1/completions"))
+_STREAMS = frozenset(("/v1/chat/completions", "/v1/completions", "/invocations"))
 _TARGET_REMEMBERED = 128
 _PATH_SHOWN = 200
 _REFUSALS_SHOWN = 60
@@ -59,7 +59,7 @@ class Gateway:
         self._report = report
         self._admission = Admission(keys, session_id)
         self._upstreams = Upstreams()
-        self._clients: set[Client] = set()
+        self._clients: dict[Client, None] = {}  # the oldest first
         self._running: set[Exchange] = set()
         self._ways: dict[Path, Way] = {}  # by the engine's socket
         self._listeners: list[asyncio.Server] = []
@@ -100,29 +100,34 @@ class Gateway:
 
     def _accept(self) -> asyncio.BaseProtocol:
         if len(self._clients) >= self._clients_max:
-            return _Closed()
+            # Strangers must not keep out who has a key: the one that came first has had its time.
+            stranger = next((client for client in self._clients if not client.trusted), None)
+            if stranger is None:
+                return _Closed()
+            stranger.abort()
+            del self._clients[stranger]
         client = Client(self)
-        self._clients.add(client)
+        self._clients[client] = None
         return client
 
     def left(self, client: Client) -> None:
         """A client's connection is closed."""
-        self._clients.discard(client)
+        self._clients.pop(client, None)
 
     async def _check(self) -> None:
         refreshed = 0.0
         while True:
             await asyncio.sleep(min(_CHECK_S, exchange.HEARTBEAT_S / 2))
             now = time.monotonic()
-            if now - refreshed >= _KEYS_S:
-                refreshed = now
-                self._keys.refresh()
-            self._upstreams.tidy()
-            for client in list(self._clients):
-                client.check(now)
-                current = client.current
-                if current is not None and current.holder is not None and not current.holder.valid:
-                    client.abort()  # a revoked key's answers end too
+            try:
+                if now - refreshed >= _KEYS_S:
+                    refreshed = now
+                    self._keys.refresh()
+                self._upstreams.tidy()
+                for client in list(self._clients):
+                    client.check(now)
+            except Exception:  # without this task nothing would end in time and no key be revoked
+                _LOG.exception("the gateway could not look after its connections")
 
     # -- one request
 
@@ -147,7 +152,7 @@ class Gateway:
         else:
             verdict = self._admission.admit(request, target)
             if not isinstance(verdict, Refusal):
-                exchange.holder = verdict
+                exchange.holder, exchange.client.trusted = verdict, True
                 self._admitted(exchange, target, verdict)
             elif verdict.guess:
                 self._later(exchange, self._admission.refuse(exchange, verdict))
@@ -158,13 +163,20 @@ class Gateway:
         request, path = exchange.request, target.path
         if path == "/logout":
             exchange.reply(self._admission.logout(request, target))
+        elif path == "/keep-alive" and request.method == "POST" and holder.budget is not None:
+            exchange.reply(
+                answers.refused(403, "A key with limits does not keep a session awake.", "limited_key")
+            )
         elif path == "/keep-alive" and request.method == "POST":
             self.usage.touch()
             exchange.reply(Answer(204, headers={"Cache-Control": "no-store"}))
         elif path == "/status" and request.method in SAFE_METHODS:
             exchange.reply(answers.json_answer(200, {**self._report(), "usage": self.usage.as_json()}))
         elif path == "/metrics" and request.method in SAFE_METHODS:
-            self._later(exchange, self._metrics(exchange))
+            if holder.budget is not None and (wait_s := holder.budget.admit()) > 0:
+                exchange.reply(answers.over_limit(wait_s))
+            else:
+                self._later(exchange, self._metrics(exchange))
         else:
             self._pass_on(exchange, target, holder)
 
@@ -271,20 +283,18 @@ class Gateway:
             exchange.call.end(exchange.status, tokens, broken=exchange.broken, left=exchange.left)
         if exchange.holder is not None and exchange.holder.budget is not None:
             exchange.holder.budget.spend(exchange.spent_tokens)
-        if _LOG.isEnabledFor(logging.INFO) and self._worth_a_line(exchange.status):
+        if _LOG.isEnabledFor(logging.INFO) and (exchange.holder is not None or self._worth_a_line()):
             spent_ms = (time.monotonic() - exchange.begun) * 1000
             request, status = exchange.request, exchange.status
             path = request.path[:_PATH_SHOWN]
             _LOG.info("%s %s %d %d B %.0f ms", request.method, path, status, exchange.sent_bytes, spent_ms)
 
-    def _worth_a_line(self, status: int) -> bool:
-        # Whoever has no key could fill a disk with refusals: a few a minute are told, then only their number.
-        if status not in (400, 401, 403, 404, 405, 413, 417, 501, 505):
-            return True
+    def _worth_a_line(self) -> bool:
+        # Whoever has no key could fill a disk: a few lines a minute are written, then only their number.
         now = time.monotonic()
         if now - self._refused_since > 60:
             if self._refused > _REFUSALS_SHOWN:
-                _LOG.info("%d more requests were refused", self._refused - _REFUSALS_SHOWN)
+                _LOG.info("%d more requests came without a right key", self._refused - _REFUSALS_SHOWN)
             self._refused_since, self._refused = now, 0
         self._refused += 1
         return self._refused <= _REFUSALS_SHOWN

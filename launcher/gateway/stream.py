@@ -12,24 +12,25 @@ _TAIL_BYTES = 8192
 _LONGEST_EVENT = 65536
 # `"usage"` with bare quotes cannot occur inside a JSON text, where quotes are escaped. One level of nesting: details.
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
-_STREAM = re.compile(rb'(?<!\\)"stream"\s*:\s*true')
 _NO_CHOICES = re.compile(rb'(?<!\\)"choices"\s*:\s*\[\s*\]')
 _ENDS = (b"\n\n", b"\r\n\r\n")
 _DONE = b"data: [DONE]\n\n"
 
 
 class Tail:
-    """The last few kilobytes of an answer: enough to read its token counts and how it ended, too few to store it."""
+    """The last few kilobytes of an answer and the counts seen before: enough to read them, too few to store it."""
 
-    __slots__ = ("_bytes",)
+    __slots__ = ("_bytes", "_seen")
 
     def __init__(self) -> None:
         self._bytes = bytearray()
+        self._seen = 0, 0
 
     def feed(self, chunk: bytes) -> None:
         """Take the next piece of the answer."""
-        self._bytes += chunk[-_TAIL_BYTES:]
+        self._bytes += chunk
         if len(self._bytes) > 2 * _TAIL_BYTES:
+            self._seen = self.tokens()  # vLLM can put lists of tokens behind its usage
             del self._bytes[:-_TAIL_BYTES]
 
     def ends_with(self, *ends: bytes) -> bool:
@@ -46,7 +47,7 @@ class Tail:
             if found := _USAGE.match(self._bytes, last):
                 return _counts(found.group(1))
             last = self._bytes.rfind(b'"usage"', 0, last)  # `"usage":null`: look at the event before
-        return 0, 0
+        return self._seen
 
 
 class Events:
@@ -105,11 +106,11 @@ def asking_for_usage(body: bytes) -> tuple[bytes, bool]:
 
     Engines tell a stream's usage only on request. The words are put last, where JSON's readers let them win.
     """
-    if not _STREAM.search(body):
+    if b'"stream"' not in body:
         return body, True
     try:
         asked = json.loads(body)
-        if asked["stream"] is not True:
+        if not asked.get("stream"):  # vLLM takes 1 and "yes" for true
             return body, True
         options = asked.get("stream_options") or {}
         wanted = bool(options.get("include_usage"))
