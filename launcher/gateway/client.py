@@ -62,10 +62,14 @@ class Client(asyncio.Protocol):
         self._lingering = self._raw = self._advancing = self._waits = self._in_head = False
         self._deadline = time.monotonic() + HEAD_TIMEOUT_S
         self.closing = self.held = False
+        self._connected = False
         self.trusted = False  # a right key has come by it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._connected = True
+        if self.closing:  # given up before it began
+            self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closing = True
@@ -214,12 +218,14 @@ class Client(asyncio.Protocol):
         """Close after what was written."""
         self.closing = True
         self._deadline = time.monotonic() + WRITE_STALL_S
-        self._transport.close()
+        if self._connected:
+            self._transport.close()
 
     def abort(self) -> None:
         """Close at once."""
         self.closing = True
-        self._transport.abort()
+        if self._connected:
+            self._transport.abort()
 
     def _linger(self) -> None:
         """Close after the answer, but read on for a moment: a reset would take the answer from who still sends."""
@@ -236,7 +242,7 @@ class Client(asyncio.Protocol):
     @property
     def unsent_bytes(self) -> int:
         """What the client has not read yet and the kernel did not take."""
-        return self._transport.get_write_buffer_size()
+        return self._transport.get_write_buffer_size() if self._connected else 0
 
     def pause_writing(self) -> None:
         self.held = True
