@@ -75,11 +75,14 @@ class Admission:
             fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=16)
         except ValueError:
             return answers.refused(400, "The login form is broken.", "bad_request")
-        cookie = self._keys.login(fields.get("key", [""])[0].strip())
+        key = fields.get("key", [""])[0].strip()
+        cookie = self._keys.login(key)
+        if cookie is None and self._keys.holder(key) is not None:
+            return pages.login_page(target.up(), trouble=pages.LIMITED_KEY)
         if cookie is None:
             if not await self._throttle.wrong():
                 return answers.too_many_guesses()
-            return pages.login_page(target.up(), wrong=True)
+            return pages.login_page(target.up(), trouble=pages.WRONG_KEY)
         address = Address.of(request.headers, target.prefix)
         secure = "; Secure" if address.scheme == "https" else ""
         # The portal puts its own prefix into Path anyway.

@@ -68,8 +68,8 @@ def too_many_guesses() -> Answer:
 
 def over_limit(wait_s: float) -> Answer:
     """A further key has used up its requests or tokens of this minute."""
-    retry_s = max(1, min(round(wait_s + 0.5), _LONGEST_RETRY_S))
-    return _too_many(f"This key's limit is reached. Try again in {retry_s} s.", retry_s)
+    wait = max(1, round(wait_s + 0.5))
+    return _too_many(f"This key's limit is reached. Try again in {wait} s.", min(wait, _LONGEST_RETRY_S))
 
 
 def _too_many(message: str, retry_s: int) -> Answer:

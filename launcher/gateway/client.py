@@ -7,6 +7,7 @@ head, and the time that a connection may take.
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from collections import deque
 from typing import Protocol, cast
@@ -20,7 +21,10 @@ from launcher.gateway.request import Headers, Request
 HEAD_TIMEOUT_S, KEEP_TIMEOUT_S, LINGER_S, WRITE_STALL_S = 10.0, 75.0, 5.0, 120.0
 _TARGET_BYTES, _HEAD_BYTES, _FIELDS = 16384, 32768, 200
 _IDLE_BYTES = 65536  # of a chunked body's framing or trailers, without any content
-_PIPELINED = 64
+_PIPELINED, _WAITING = (
+    64,
+    8,
+)  # from so many on nothing more is read; below it, a client that leaves is noticed
 _FOREVER = float("inf")
 
 
@@ -56,12 +60,14 @@ class Client(asyncio.Protocol):
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._idle_bytes = 0
+        self._body_only = False  # the parser reads the head that `_read_body_anew` wrote for it
         self._refusal: Answer | None = (
             None  # of what the parser or a limit refused, after the requests before it
         )
         self._lingering = self._raw = self._advancing = self._waits = self._in_head = False
         self._deadline = time.monotonic() + HEAD_TIMEOUT_S
         self.closing = self.held = False
+        self._unsent_bytes, self._unsent_since = 0, 0.0
         self._connected = False
         self.trusted = False  # a right key has come by it
 
@@ -110,12 +116,27 @@ class Client(asyncio.Protocol):
         if exchange is None:
             return
         exchange.request.keep_alive = False
+        if not exchange.request.wants_websocket:
+            self._read_body_anew(exchange, rest)
+            return
         if not exchange.body_complete:
-            exchange.broken_body = refused(400, "An Upgrade cannot have a body.", "bad_request", close=True)
-        if exchange.request.wants_websocket and rest:
+            exchange.broken_body = refused(
+                400, "A WebSocket's request has no body.", "bad_request", close=True
+            )
+        if rest:
             exchange.feed(rest)
-        elif not exchange.request.wants_websocket:
+
+    def _read_body_anew(self, exchange: Exchange, rest: bytes) -> None:
+        # Java's HttpClient asks for h2c with a POST too; who does not take it passes it over (RFC 9110 section 7.8).
+        if exchange.body_complete:
             self._receiving = None
+            return
+        request = exchange.request
+        framing = b"Transfer-Encoding: chunked" if request.chunked else b"Content-Length: %d" % request.length
+        self._parser, self._raw, self._body_only = httptools.HttpRequestParser(self), False, True
+        self._parser.feed_data(b"POST / HTTP/1.1\r\nConnection: close\r\n" + framing + b"\r\n\r\n")
+        self._body_only = False
+        self._parse(rest)
 
     def _refuse(self, answer: Answer) -> None:
         if self._receiving is not None and not self._receiving.body_complete:
@@ -153,6 +174,8 @@ class Client(asyncio.Protocol):
     # -- llhttp
 
     def on_message_begin(self) -> None:
+        if self._body_only:
+            return
         if self._refusal is not None or len(self._waiting) >= _PIPELINED:
             raise _TooBigError("Too many requests at once on one connection.")
         self._target, self._fields, self._receiving, self._in_head = b"", [], None, True
@@ -168,6 +191,8 @@ class Client(asyncio.Protocol):
         self._fields.append((name, value))  # trailers too, which nobody looks at
 
     def on_headers_complete(self) -> None:
+        if self._body_only:
+            return
         fields = self._fields
         if len(self._target) > _TARGET_BYTES or (
             self._idle_bytes > _HEAD_BYTES and sum(len(n) + len(v) for n, v in fields) > _HEAD_BYTES
@@ -260,7 +285,7 @@ class Client(asyncio.Protocol):
         """Read on, or wait: for the upstream's pace, or for the answers to requests that came at once."""
         current = self._current
         wait = self._refusal is not None or (
-            self.held if current is None else current.wants_pause or bool(self._waiting)
+            self.held if current is None else current.wants_pause or len(self._waiting) >= _WAITING
         )
         if wait == self._waits or self.closing:
             return
@@ -270,13 +295,23 @@ class Client(asyncio.Protocol):
         else:
             self._transport.resume_reading()
 
+    def _has_left(self) -> bool:
+        # asyncio does not see the end of a connection that it does not read.
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket"), select.POLLRDHUP)
+        return bool(poll.poll(0))
+
     def check(self, now: float) -> None:
         """Called every second: end what takes too long."""
-        if now >= self._deadline:
+        unsent = self.unsent_bytes
+        if unsent != self._unsent_bytes:
+            self._unsent_bytes, self._unsent_since = unsent, now
+        if unsent:
+            if now - self._unsent_since > WRITE_STALL_S:
+                self.abort()
+        elif now >= self._deadline or (self._waits and self._has_left()):
             self.abort()
         elif self._current is not None:
-            holder = self._current.holder
-            if holder is not None and not holder.valid:
-                self.abort()  # a revoked key's answers end too
-            else:
-                self._current.check(now)
+            self._current.check(now)
+        if self._current is not None and (holder := self._current.holder) is not None and not holder.valid:
+            self.abort()  # a revoked key's answers end too

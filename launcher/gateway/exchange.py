@@ -29,7 +29,7 @@ _PENDING_BYTES = 65536
 _IDEMPOTENT = frozenset(
     ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
 )  # RFC 9110 section 9.2.2: only these may be repeated
-_WRITE_STALL_S, _BODY_STALL_S = 120.0, 300.0
+_BODY_STALL_S = 300.0
 _BYTES_PER_TOKEN = 4  # about, of English text
 _LAST_CHUNK = b"0\r\n\r\n"
 _HEARTBEAT = b": keep-alive\n\n"
@@ -54,14 +54,14 @@ class Exchange:
     _replay = b""  # the whole request, as long as it may be sent once more
     _sent_all = _full = _told_to_go_on = False
     _answered = _tunnel = _chunked = _keep = _sized = False
-    _pending_bytes = _unsent_bytes = _read_bytes = 0
+    _pending_bytes = _read_bytes = 0
     _pending_max_bytes = _PENDING_BYTES
 
     def __init__(self, client: Client, request: Request, body_max_bytes: int) -> None:
         self.client = client
         self.request = request
         self.body_complete = not request.chunked and request.length == 0
-        self.begun = self._written_at = self._read_at = self._unsent_since = time.monotonic()
+        self.begun = self._written_at = self._read_at = time.monotonic()
         self._body_left = body_max_bytes
         self._pending: list[bytes] = []
         self._tail = Tail()
@@ -144,20 +144,14 @@ class Exchange:
         """The client left."""
         if self.done:
             return
-        self.left = True
+        self.left, self.status = True, 101 if self._tunnel else CLIENT_LEFT
         if self._upstream is not None:
             self._upstream.abort()
         self._finish(keep=False)
 
     def check(self, now: float) -> None:
         """Called every second: keep a silent stream alive, end what nobody takes or sends."""
-        unsent = self.client.unsent_bytes
-        if unsent != self._unsent_bytes:
-            self._unsent_bytes, self._unsent_since = unsent, now
-        if unsent:
-            if now - self._unsent_since > _WRITE_STALL_S:
-                self.client.abort()
-        elif self._events is not None and self._chunked and now - self._written_at >= HEARTBEAT_S:
+        if self._events is not None and now - self._written_at >= HEARTBEAT_S:
             if self._way is not None and self._way.engine and self._events.between_events:
                 self._write(self._framed(_HEARTBEAT))
         elif not self.body_complete and not self.wants_pause and now - self._read_at > _BODY_STALL_S:
@@ -176,7 +170,8 @@ class Exchange:
 
     def go_on(self) -> None:
         """Let a client that waits for it send its body; its key has been checked."""
-        if b"expect" in self.request.headers and not self.body_complete and not self._told_to_go_on:
+        asked = b"expect" in self.request.headers and self.request.version == "1.1"
+        if asked and not self.body_complete and not self._told_to_go_on:
             self._told_to_go_on = True
             self._write(_CONTINUE)
 
@@ -288,7 +283,7 @@ class Exchange:
             self._connect(self._way)  # a kept connection that was just being closed: ask again, once
         elif not self._answered:
             self._unreachable()
-        elif self._events is None or not (self._chunked or not self._keep):
+        elif self._events is None:
             # Without the last chunk or the promised length the client sees that the answer is not whole.
             self.broken = True
             self._finish(keep=False, abort=True)
@@ -333,7 +328,8 @@ class Exchange:
         if not self._keep or not self.body_complete:
             framing.append(b"Connection: close")
             self._keep = False
-        if headers.text(b"content-type").lower().startswith("text/event-stream") and not self.head_only:
+        stream = headers.text(b"content-type").lower().startswith("text/event-stream") and not self.head_only
+        if stream and b"content-length" not in headers:
             self._events = Events(self._tail, usage_wanted=self.usage_wanted)
         return answer_head(head.status, head.reason, headers, framing)
 
@@ -391,6 +387,7 @@ class Exchange:
             if self._way is not None and websocket.shows_activity(data):
                 self._way.touch()
             self._upstream.write(data)
+            self.client.update_reading()
 
     def _framed(self, data: bytes) -> bytes:
         return b"%x\r\n%s\r\n" % (len(data), data) if self._chunked else data

@@ -96,7 +96,7 @@ class Keys:
         self._cookies.pop(_digest(cookie), None)
 
     def refresh(self) -> None:
-        """Take over what has changed in the file of further keys; to be called every second."""
+        """Take over what has changed in the file of further keys; to be called every two seconds."""
         if self._file is None:
             return
         try:

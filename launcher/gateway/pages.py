@@ -61,14 +61,17 @@ _HEADERS = {
 }
 
 
-def login_page(up: str, *, status: int = 401, wrong: bool = False) -> Answer:
-    """The form that asks for the key; `wrong` says that the last one was not right."""
-    said = (
-        '<p class="bad" role="alert">That key is not this session\'s. Copy it once more.</p>' if wrong else ""
-    )
-    state = ' aria-invalid="true"' if wrong else ""
+WRONG_KEY = "That key is not this session's. Copy it once more."
+LIMITED_KEY = "That key has limits: it is for programs and does not open the page."
+
+
+def login_page(up: str, *, status: int = 401, trouble: str | None = None) -> Answer:
+    """The form that asks for the key; `trouble` says what was wrong with the last one."""
+    said = f'<p class="bad" role="alert">{escape(trouble)}</p>' if trouble else ""
+    state = ' aria-invalid="true"' if trouble else ""
     body = (
-        f"<p>This session is private. Paste its API key; the session's card shows it.</p>{said}"
+        "<p>This session is private. Paste its API key: the session's card shows it, "
+        f"<code>launcher status ID</code> says where it is.</p>{said}"
         f'<form method="post" action="{escape(up)}login"><label for="key">API key</label>'
         f'<input id="key" name="key" type="password" autocomplete="current-password" required autofocus{state}>'
         "<button>Open</button></form>"

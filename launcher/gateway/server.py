@@ -82,7 +82,7 @@ class Gateway:
         for listener in self._listeners:
             listener.close()
         until = time.monotonic() + grace_s
-        while self._running and time.monotonic() < until:
+        while (self._running or any(one.unsent_bytes for one in self._clients)) and time.monotonic() < until:
             await asyncio.sleep(0.02)
         await asyncio.sleep(0)  # the last answers' bytes are on their way
         for client in list(self._clients):
@@ -144,7 +144,10 @@ class Gateway:
         except ValueError as error:
             exchange.reply(answers.refused(400, str(error), "bad_request", close=True))
             return
-        if target.path == "/health" and request.method in SAFE_METHODS:
+        if target.prefix == raw and request.from_browser:
+            # Without the last slash a relative link, the login's among them, would leave the session.
+            exchange.reply(Answer(303, headers={"Location": f"{raw.rpartition('/')[2]}/"}))
+        elif target.path == "/health" and request.method in SAFE_METHODS:
             up = self._routes.ready and not self.stopping
             exchange.reply(answers.json_answer(200 if up else 503, {"status": "up" if up else "down"}))
         elif target.path == "/login" and request.method in ("GET", "HEAD", "POST"):
@@ -201,6 +204,7 @@ class Gateway:
         elif page_path is not None or target.path == "/favicon.ico":
             exchange.reply(answers.refused(404, "Nothing is served here. The API is under /v1.", "not_found"))
         elif holder.budget is not None and (wait_s := holder.budget.admit()) > 0:
+            self.usage.refuse(holder.name, target.path, 429)
             exchange.reply(answers.over_limit(wait_s))
         elif routes.models and request.method == "POST":
             self._later(exchange, self._route(exchange, target, holder))
@@ -214,8 +218,11 @@ class Gateway:
         """Choose among many engines by the `model` that the body names."""
         exchange.go_on()
         body = await exchange.body(_ROUTED_BODY_BYTES)
+        if body is None:
+            exchange.reply(answers.refused(413, "The body is too long.", "body_too_long", close=True))
+            return
         try:
-            model = json.loads(body)["model"] if body is not None else None
+            model = json.loads(body)["model"]
         except (ValueError, KeyError, TypeError):
             model = None
         engine = self._routes.models.get(model) if isinstance(model, str) else None

@@ -14,7 +14,8 @@ _LONGEST_EVENT = 65536
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
 _NO_CHOICES = re.compile(rb'(?<!\\)"choices"\s*:\s*\[\s*\]')
 _ENDS = (b"\n\n", b"\r\n\r\n")
-_DONE = b"data: [DONE]\n\n"
+_EVENT = re.compile(rb".*?(?:\r\n\r\n|\n\n)|.+\Z", re.DOTALL)
+_DONE = (b"data: [DONE]\n\n", b"data: [DONE]\r\n\r\n")
 
 
 class Tail:
@@ -76,7 +77,7 @@ class Events:
                 data, self._held = data[:cut], data[cut:]
         self._tail.feed(data)
         if not self._usage_wanted and b'"usage"' in data and _NO_CHOICES.search(data):
-            data = b"\n\n".join(event for event in data.split(b"\n\n") if not _is_usage(event))
+            data = b"".join(event for event in _EVENT.findall(data) if not _is_usage(event))
         return data
 
     def rest(self) -> bytes:
@@ -98,7 +99,7 @@ class Events:
     @property
     def done(self) -> bool:
         """Whether the stream has said that it is over."""
-        return self._tail.ends_with(_DONE)
+        return self._tail.ends_with(*_DONE)
 
 
 def asking_for_usage(body: bytes) -> tuple[bytes, bool]:

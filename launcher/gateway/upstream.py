@@ -6,6 +6,8 @@ Owns the reading of answers and the pool. What an answer means for the client is
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +82,7 @@ class Upstream(asyncio.Protocol):
     def release(self) -> None:
         """The answer is over and the whole request was sent: others may use the connection."""
         self._taker = None
-        if self._reusable and not self._transport.is_closing():
+        if self._reusable and self.open and not self._transport.get_write_buffer_size():
             self.idle_since = time.monotonic()
             self._pool.append(self)
         else:
@@ -104,6 +106,11 @@ class Upstream(asyncio.Protocol):
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
+
+    @property
+    def open(self) -> bool:
+        """Whether it is not being closed, as far as is known."""
+        return not self._transport.is_closing()
 
     # -- asyncio
 
@@ -144,10 +151,12 @@ class Upstream(asyncio.Protocol):
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._pieces = []
         taker.take(head, body, self._complete and not self._raw)
-        if rest:
+        if rest and self._taker is taker:
             taker.take_raw(rest)
 
     def connection_lost(self, error: Exception | None) -> None:
+        if error is not None and self._taker is not None:
+            self._read_rest()
         del self._parser  # it holds this object's methods: a ring that only the collector would find
         taker, self._taker = self._taker, None
         if taker is None:
@@ -157,6 +166,12 @@ class Upstream(asyncio.Protocol):
             taker.take(None, b"", True)  # the end of the connection is the end of such a body
         else:
             taker.lost(self._answered)
+
+    def _read_rest(self) -> None:
+        # asyncio stops reading at a failed write; the answer that says why the engine hung up may lie there.
+        with contextlib.suppress(OSError):
+            while data := os.read(self._transport.get_extra_info("socket").fileno(), _HEAD_BYTES):
+                self.data_received(data)
 
     def pause_writing(self) -> None:
         if self._taker is not None:
@@ -218,7 +233,7 @@ class Upstreams:
         pool = self._idle.get(str(socket))
         while pool:
             upstream = pool.pop()
-            if time.monotonic() - upstream.idle_since < _IDLE_S:
+            if time.monotonic() - upstream.idle_since < _IDLE_S and upstream.open:
                 return upstream
             upstream.close()
         return None

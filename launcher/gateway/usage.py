@@ -98,6 +98,12 @@ class Usage(Counters):
             of_key = self.keys[key] = KeyUsage()
         return Call(self, of_key, path, websocket)
 
+    def refuse(self, key: str, path: str, status: int) -> None:
+        """Count a request that the gateway itself refused: an error, and no activity."""
+        last = self.last_activity
+        self.begin(key, path).end(status, (0, 0))
+        self.last_activity = last
+
     def as_json(self) -> dict[str, Any]:
         """The counters for `GET /status`, those of each key under `keys`."""
         # Counters.as_json by name: a slots dataclass is made anew, and super() without arguments means the first one.
