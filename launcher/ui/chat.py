@@ -7,6 +7,7 @@ the chat, `pictures.js` its images, `session.js` shows the session's state, `pag
 from __future__ import annotations
 
 import html
+import json
 from typing import Any
 
 import gradio as gr
@@ -16,12 +17,14 @@ from starlette.types import ASGIApp
 from launcher.ui.client import Endpoint
 from launcher.ui.conversation import IDLE, Conversation, undo
 from launcher.ui.frame import Frame
-from launcher.ui.session import SessionFiles
+from launcher.ui.session import SessionFiles, title
 from launcher.ui.snippets import key_command, snippets
 
 _SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Ubuntu", "Cantarell", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 _UNSET = "model's default"
+# The numbers in Settings, in their order: name, least, most; conversation.js sends nothing beyond them.
+_RANGES = (("Temperature", 0, 2), ("Top-p", 0.01, 1), ("Longest answer", 1, None))
 # What models write; a single $ is more often money.
 _FORMULAS = [
     {"left": "$$", "right": "$$", "display": True},
@@ -39,7 +42,8 @@ _HEADER = """
 _BELOW = """
 <div class="notice" data-session="notice" role="alert" hidden></div>
 <button class="quiet" type="button" data-session="renew" hidden>Keep alive</button>
-<ul class="pictures" id="pictures" data-allowed="{images}" aria-label="Attached images" hidden></ul>
+<ul class="pictures" id="pictures" data-allowed="{images}" data-ranges="{ranges}" aria-label="Attached images"
+  hidden></ul>
 <p class="spoken" id="spoken" role="status" aria-live="polite"></p>
 """
 _PANEL = """
@@ -71,7 +75,6 @@ _PLACEHOLDER = """
 
 def application(files: SessionFiles, endpoint: Endpoint, gateway_url: str) -> ASGIApp:
     """The page of one session as an ASGI application, mounted at the root."""
-    title = files.plan.model.id
     app = gr.mount_gradio_app(
         Starlette(),
         page(files, endpoint, gateway_url),
@@ -86,7 +89,7 @@ def application(files: SessionFiles, endpoint: Endpoint, gateway_url: str) -> AS
         max_file_size=0,
         theme=_theme(),
     )
-    return Frame(app, files.panel, title)
+    return Frame(app, files.panel, title(files.plan))
 
 
 def _theme() -> Any:
@@ -109,7 +112,7 @@ def page(files: SessionFiles, endpoint: Endpoint, gateway_url: str) -> Any:
     """The page's parts and what they do."""
     model = files.plan.model
     talk = Conversation(endpoint)
-    with gr.Blocks(title=model.id, analytics_enabled=False, fill_height=True) as blocks:
+    with gr.Blocks(title=title(files.plan), analytics_enabled=False, fill_height=True) as blocks:
         with gr.Row(elem_id="top"):
             gr.HTML(_HEADER.format(title=html.escape(model.id)), padding=False)
             new = gr.Button("New chat", size="sm", elem_id="new", min_width=0)
@@ -130,7 +133,10 @@ def page(files: SessionFiles, endpoint: Endpoint, gateway_url: str) -> Any:
             latex_delimiters=_FORMULAS,
             placeholder=_PLACEHOLDER.format(title=html.escape(model.id)),
         )
-        gr.HTML(_BELOW.format(images="yes" if files.takes_images else "no"), padding=False, elem_id="below")
+        below = _BELOW.format(
+            images="yes" if files.takes_images else "no", ranges=html.escape(json.dumps(_RANGES))
+        )
+        gr.HTML(below, padding=False, elem_id="below")
         entry = gr.Textbox(
             label="Your message",
             value="",
@@ -183,17 +189,19 @@ def page(files: SessionFiles, endpoint: Endpoint, gateway_url: str) -> Any:
 
 
 def _settings() -> list[Any]:
-    """System prompt, temperature, top-p, length; an empty field leaves the choice to the engine."""
+    """System prompt, temperature, top-p, length; an empty field leaves the choice to the engine.
+
+    The numbers have no `minimum` or `maximum`: beyond these Gradio fails without a word for the person.
+    """
     return [
         gr.Textbox(
             label="System prompt", value="", lines=4, max_lines=12, placeholder="none", elem_id="system"
         ),
-        gr.Number(label="Temperature", value=None, minimum=0, maximum=2, step=0.1, placeholder=_UNSET),
-        gr.Number(label="Top-p", value=None, minimum=0.01, maximum=1, step=0.05, placeholder=_UNSET),
+        gr.Number(label="Temperature (0 to 2)", value=None, step=0.1, placeholder=_UNSET),
+        gr.Number(label="Top-p (0.01 to 1)", value=None, step=0.05, placeholder=_UNSET),
         gr.Number(
-            label="Longest answer, in tokens",
+            label="Longest answer, in tokens (1 or more)",
             value=None,
-            minimum=1,
             step=1,
             precision=0,
             placeholder="no limit",

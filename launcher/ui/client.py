@@ -104,6 +104,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, APIConnectionError):
         return "The session cannot be reached. It may have ended; the session panel says more."
     if isinstance(error, APIError):
+        if error.code == "engine_died":  # the gateway's own words say it all
+            return error.message
         return f"The answer was cut off. {error.message}"
     return "The answer was cut off: the connection to the engine was lost."
 

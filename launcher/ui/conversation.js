@@ -83,17 +83,35 @@
   };
 
   let refused = false; // whether a question was held back here, with its own words
-  const reach = async () => {
+  const reach = async (settings) => {
     refused = true;
     if (page.writing()) throw new Error("an answer is being written");
+    const wrong = beyond(settings);
+    if (wrong) {
+      page.tell(`Not sent. ${wrong}`);
+      throw new Error("not sent: " + wrong);
+    }
     await page.reach();
     refused = false;
+  };
+
+  // What is wrong with the numbers in Settings; Gradio would refuse them without a word.
+  const beyond = ([, ...numbers]) => {
+    const ranges = JSON.parse(document.getElementById("pictures").dataset.ranges);
+    return ranges
+      .map(([name, least, most], place) => {
+        const value = numbers[place] ?? null; // not there before its part of the page is built
+        if (value === null || (value >= least && (most === null || value <= most))) return "";
+        return `${name} must be ${most === null ? `at least ${least}` : `between ${least} and ${most}`}.`;
+      })
+      .filter(Boolean)
+      .join(" ");
   };
 
   page.ask = async ([text, history, , ...settings]) => {
     const attached = page.attached();
     if (!text?.trim() && !attached.length) return ["", history, null, ...settings];
-    await reach();
+    await reach(settings);
     const before = attached.map(({ id, name }) => `[${name}](#picture-${id})`).join(" ");
     const carried = carry(history, attached.map(({ id }) => id));
     page.detach();
@@ -101,7 +119,7 @@
   };
 
   page.again = async ([history, , ...settings]) => {
-    await reach();
+    await reach(settings);
     return [history, carry(history), ...settings];
   };
 
@@ -114,6 +132,17 @@
   };
 
   page.running = () => [{ turn }];
+
+  // Before Gradio sees the click: there is no way back from a new chat.
+  const ASK = "Start a new chat? This conversation is kept nowhere else.";
+  const begun = () => Boolean(latest?.[0].length || draft() || page.attached().length);
+  document.addEventListener(
+    "click",
+    (event) => {
+      if (event.target.closest("#new") && begun() && !confirm(ASK)) event.stopPropagation();
+    },
+    true,
+  );
 
   page.begin = async () => {
     await page.stop();

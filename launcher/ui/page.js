@@ -45,7 +45,7 @@
       const buttons = row?.closest(".message-wrap")?.querySelectorAll(".message-buttons-right button") || [];
       const name = event.key === "Escape" ? "Cancel" : "Submit";
       [...buttons].find((button) => button.title === name || button.ariaLabel === name)?.click();
-      document.querySelector("#entry textarea")?.focus();
+      page.write();
     } else if (event.key === "Escape" && page.writing()) {
       event.preventDefault();
       page.stop();
@@ -116,7 +116,7 @@
     page.speak(writing ? "The answer is being written." : "Answer: " + parts.join(" ").replaceAll("\u2063", ""));
     // The pressed button has gone; whoever uses the keyboard stays where they were.
     if (document.activeElement === document.body && matchMedia("(pointer: fine)").matches) {
-      document.querySelector("#entry textarea")?.focus();
+      page.write();
     }
   };
 

@@ -76,13 +76,15 @@
 
   const attach = async (files) => {
     const trouble = [];
-    for (const file of files) {
+    for (const [number, file] of [...files].entries()) {
       if (!allowed()) {
         trouble.push(NONE);
         break;
       }
       if (pending.length >= MOST_IN_A_QUESTION) {
-        trouble.push(`A question can have ${MOST_IN_A_QUESTION} images.`);
+        const out = files.length - number;
+        const were = out === 1 ? "One image was" : `${out} images were`;
+        trouble.push(`${were} left out: a question can have ${MOST_IN_A_QUESTION} images.`);
         break;
       }
       try {
@@ -112,6 +114,7 @@
     const { ids, words } = split(text || "");
     pending = [...pending, ...ids.filter(get)];
     draw();
+    page.write();
     return words;
   };
 
@@ -141,7 +144,7 @@
       remove.onclick = () => {
         pending.splice(number, 1);
         draw();
-        document.querySelector("#entry textarea")?.focus();
+        page.write();
       };
       item.append(image, remove);
       return item;
@@ -186,7 +189,7 @@
     input.onchange = async () => {
       await attach(input.files);
       input.value = "";
-      document.querySelector("#entry textarea")?.focus();
+      page.write();
     };
     const button = Object.assign(document.createElement("button"), { id: "attach", type: "button" });
     button.ariaLabel = "Attach images";

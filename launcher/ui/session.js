@@ -8,14 +8,17 @@ window.page = {};
   const REFRESH_MS = 10000;
   const LAG_S = 15; // the session writes its countdown every ten seconds
   const SOON_S = 300;
+  const TOLD_S = 5;
+  const PRESSED_S = 2;
   const ENDED = ["SHUTDOWN", "FAILED"];
   const KEPT = "The conversation stays in this tab until you close it; you can still save it.";
 
   let known = null; // what the page's process said last
   let readAt = 0;
-  let away = null; // {state, text} while it does not answer
+  let away = null; // {state, text, gone} while it does not answer; gone: what was known of it no longer holds
   let renewedAt = null;
-  let told = ""; // what did not work just now; the next good answer clears it
+  let told = ""; // what did not work just now; a later good answer clears it
+  let toldAt = 0;
 
   const since = (moment) => (performance.now() - moment) / 1000;
   const left = (seconds) => (seconds === null ? null : Math.max(0, seconds - since(readAt)));
@@ -33,8 +36,8 @@ window.page = {};
 
   const show = () => {
     if (known) {
-      put("ends", left(known.ends_in_s) === null ? "no limit" : spell(left(known.ends_in_s)));
-      put("idle", left(known.idle_in_s) === null ? "never" : "in " + spell(left(known.idle_in_s)));
+      put("ends", away?.gone ? "–" : left(known.ends_in_s) === null ? "no limit" : spell(left(known.ends_in_s)));
+      put("idle", away?.gone ? "–" : idleText());
       put("model", known.model);
       put("commit", known.commit || "–");
       put("hardware", known.hardware);
@@ -45,6 +48,8 @@ window.page = {};
     const idle = here ? left(known.idle_in_s) : null;
     const idleSoon = ready && idle !== null && idle <= Math.min(SOON_S, known.idle_limit_s / 4);
     const soon = ready && (known.ends_soon || idleSoon);
+    // The nearer end is told. Only the idle one can be put off: no button stands beside the other.
+    const idleFirst = idleSoon && (!known.ends_soon || known.ends_in_s === null || known.idle_in_s < known.ends_in_s);
     document.documentElement.dataset.session = ready ? (soon ? "soon" : "ready") : known || away ? "away" : "";
     put("state", away ? away.state : ready ? readyText() : known ? known.message || known.state || "" : "");
     // Without numbers: each change is read out to those who listen to the page.
@@ -54,16 +59,27 @@ window.page = {};
         ? ""
         : !ready
           ? [known.message, known.hint].filter(Boolean).join(" ")
-          : known.ends_soon
-            ? "This session reaches its time limit soon. " + KEPT
-            : idleSoon
-              ? "Nobody uses this session: it stops in a few minutes."
+          : idleFirst
+            ? "Nobody uses this session: it stops in a few minutes."
+            : known.ends_soon
+              ? "This session reaches its time limit soon. " + KEPT
               : "";
     const text = [told, said].filter(Boolean).join(" ");
     put("notice", text);
     toggle("notice", text);
-    toggle("renew", idleSoon);
+    const pressed = renewedAt !== null && since(renewedAt) < PRESSED_S;
+    for (const name of ["keep", "renew"]) put(name, pressed ? "Kept alive" : "Keep alive");
+    each("renew", (button) => {
+      const shown = idleFirst || (pressed && !button.hidden);
+      if (!shown && button === document.activeElement) page.write();
+      button.hidden = !shown;
+    });
     toggle("keep", here && known.idle_limit_s !== null);
+  };
+
+  const idleText = () => {
+    if (known.idle_limit_s === null) return "never";
+    return known.idle_in_s === null ? "–" : "in " + spell(left(known.idle_in_s));
   };
 
   const readyText = () => (known.ends_in_s === null ? "Ready" : spell(left(known.ends_in_s)) + " left");
@@ -78,11 +94,12 @@ window.page = {};
   const ended = (reason) => ({
     state: "Ended",
     text: `This session has ended. ${reason}Start a new one from Open OnDemand or the command line. ${KEPT}`,
-    over: true,
+    gone: true,
   });
   const unreachable = () => ({
     state: "Cannot be reached",
     text: `The session cannot be reached: it has ended, or the network is down. ${why()}${KEPT}`,
+    gone: true,
   });
 
   const meaning = async (answer) => {
@@ -106,6 +123,7 @@ window.page = {};
 
   // Ask the page's process how the session is; true when it answers and the session goes on.
   const refresh = async () => {
+    const wasAway = away !== null;
     try {
       const answer = await fetch(new URL("session", document.baseURI), { cache: "no-store", redirect: "manual" });
       if (answer.ok) {
@@ -121,14 +139,14 @@ window.page = {};
     } catch {
       away = unreachable();
     }
-    if (!away) told = "";
+    if (!away && (wasAway || since(toldAt) > TOLD_S)) told = "";
     show();
     return !away;
   };
 
   // For a question about to be sent: throws, and says why, when nobody could answer it.
   page.reach = async () => {
-    if (await refresh()) return;
+    if (await refresh()) return page.tell("");
     page.tell("Not sent.");
     throw new Error("not sent: " + away.state);
   };
@@ -137,8 +155,12 @@ window.page = {};
 
   page.tell = (text) => {
     told = text;
+    toldAt = performance.now();
     show();
   };
+
+  // To the entry box, where people write on.
+  page.write = () => document.querySelector("#entry textarea")?.focus();
 
   page.speak = (text) => {
     const spoken = document.getElementById("spoken");
@@ -149,6 +171,8 @@ window.page = {};
     const answer = await fetch(new URL("../keep-alive", document.baseURI), { method: "POST" }).catch(() => null);
     if (!answer || answer.status !== 204) return page.tell("The idle countdown could not be reset.");
     renewedAt = performance.now();
+    setTimeout(show, PRESSED_S * 1000);
+    page.tell("");
     page.speak("The idle countdown has begun again.");
     await refresh();
   };

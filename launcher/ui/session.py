@@ -17,7 +17,10 @@ from launcher.sessions.plan import Plan
 
 
 def panel(plan: Plan, status: dict[str, Any], now: float) -> dict[str, object]:
-    """The panel's facts; `ends_in_s` and `idle_in_s` are None where there is no such limit."""
+    """The panel's facts; `ends_in_s` and `idle_limit_s` are None where there is no such limit.
+
+    `idle_in_s` is also None while the countdown is not known: at the beginning and while the engine is restarted.
+    """
     idle = status.get("idle") or {}
     return {
         "id": plan.id,
@@ -32,8 +35,14 @@ def panel(plan: Plan, status: dict[str, Any], now: float) -> dict[str, object]:
         "ends_in_s": _left_s(status.get("ends_at"), now),
         "ends_soon": bool(status.get("ends_soon")),
         "idle_in_s": _left_s(idle.get("stops_at"), now),
-        "idle_limit_s": idle.get("limit_s"),
+        "idle_limit_s": plan.limits.idle_minutes * 60 or None,
     }
+
+
+def title(plan: Plan) -> str:
+    """What a browser's tab is called: the model, after the session's own name if it was given one."""
+    model = plan.model.id
+    return model if plan.name in (model, model.rpartition("/")[2]) else f"{plan.name} – {model}"
 
 
 def hardware(plan: Plan) -> str:

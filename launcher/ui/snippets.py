@@ -70,7 +70,7 @@ def _curl(base_url: str, model: str, system: str) -> str:
     # The header comes by standard input: as an argument the key would be seen by everybody on the machine in `ps`.
     return (
         "printf 'Authorization: Bearer %s' \"$OPENAI_API_KEY\" |\n"
-        f"curl {shlex.quote(base_url + '/chat/completions')} \\\n"
+        f"curl --silent --show-error {shlex.quote(base_url + '/chat/completions')} \\\n"
         "  -H @- \\\n"
         "  -H 'Content-Type: application/json' \\\n"
         f"  -d {shlex.quote(body)}\n"
@@ -115,6 +115,7 @@ def _r(base_url: str, model: str, system: str) -> str:
         f"    model = {_string(model)},\n"
         f"    messages = list(\n{turns}\n    )\n"
         "  )) |>\n"
+        "  req_error(body = \\(response) resp_body_string(response)) |>\n"
         "  req_perform() |>\n"
         "  resp_body_json()\n"
         "cat(answer$choices[[1]]$message$content)\n"

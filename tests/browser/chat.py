@@ -40,6 +40,14 @@ def notice(page: Page) -> Locator:
     return page.locator('[data-session="notice"]')
 
 
+def begin_anew(page: Page, *, sure: bool = True) -> None:
+    """Press "New chat" with something to lose, and answer the browser's question."""
+    with page.expect_event("dialog") as asked:
+        page.once("dialog", lambda dialog: dialog.accept() if sure else dialog.dismiss())
+        page.get_by_role("button", name="New chat").click()
+    assert asked.value.type == "confirm"
+
+
 def open_side(page: Page, tab: str = "Session") -> None:
     page.get_by_role("button", name="Settings, session and code").click()
     page.get_by_role("tab", name=tab, exact=True).click()

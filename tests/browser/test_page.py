@@ -8,7 +8,18 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.chat import QUESTION, Address, answers, ask, entry, finish, open_side, questions
+from tests.browser.chat import (
+    QUESTION,
+    Address,
+    answers,
+    ask,
+    begin_anew,
+    entry,
+    finish,
+    notice,
+    open_side,
+    questions,
+)
 from tests.browser.conftest import ANSWER, FOREIGN, WAYS, Visitor
 from tests.browser.session import Session
 from tests.programs.front import wait_until
@@ -101,9 +112,13 @@ def test_retry_undo_and_new_chat(visitor: Visitor, address: Address, quick: Sess
         "only what was said goes back"
     )
     page.get_by_role("button", name="Undo").last.click()
-    expect(page.get_by_label("Your message")).to_have_value("two")
+    expect(entry(page)).to_have_value("two")
+    expect(entry(page)).to_be_focused()
     assert questions(page) == ["one"]
-    page.get_by_role("button", name="New chat").click()
+    begin_anew(page, sure=False)
+    expect(entry(page)).to_have_value("two")
+    assert questions(page) == ["one"]
+    begin_anew(page)
     expect(page.locator("#chat .user-row")).to_have_count(0)
     expect(entry(page)).to_have_value("")
 
@@ -112,7 +127,7 @@ def test_new_chat_while_an_answer_is_written(visitor: Visitor, address: Address,
     page = visitor.log_in(address(endless, "direct"), endless.key)
     ask(page, "Go on for ever")
     expect(page.locator("#chat .bot-row")).to_contain_text("word word word")
-    page.get_by_role("button", name="New chat").click()
+    begin_anew(page)
     expect(page.locator("#chat .user-row")).to_have_count(0)
     wait_until(lambda: endless.engine.counts()["running"] == 0, 10)
     page.wait_for_timeout(600)
@@ -207,6 +222,27 @@ def test_settings_reach_the_engine(visitor: Visitor, address: Address, quick: Se
     expect(code).to_contain_text("Answer as a pirate would")
     expect(code).to_contain_text(f"{quick.gateway.url}/v1")
     assert quick.key not in page.content()
+
+
+def test_settings_beyond_their_ranges_are_told(visitor: Visitor, address: Address, quick: Session) -> None:
+    page = visitor.log_in(address(quick, "direct"), quick.key)
+    open_side(page, "Settings")
+    for label, value in (("Temperature", "9"), ("Top-p", "7"), ("Longest answer", "-3")):
+        page.get_by_label(label).fill(value)
+    started = quick.engine.counts()["started"]
+    ask(page, QUESTION)
+    expect(notice(page)).to_have_text(
+        "Not sent. Temperature must be between 0 and 2. Top-p must be between 0.01 and 1. "
+        "Longest answer must be at least 1."
+    )
+    expect(entry(page)).to_have_value(QUESTION)
+    expect(page.get_by_text("Error", exact=True).locator("visible=true")).to_have_count(0)
+    assert (questions(page), quick.engine.counts()["started"]) == ([], started)
+    for label, value in (("Temperature", "2"), ("Top-p", "0.01"), ("Longest answer", "")):
+        page.get_by_label(label).fill(value)
+    entry(page).press("Enter")
+    finish(page)
+    expect(notice(page)).to_be_hidden()
 
 
 def test_wrong_key_and_log_out(visitor: Visitor, address: Address, quick: Session) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import FilePayload, Page, expect
 
-from tests.browser.chat import Address, ask, entry, finish, open_side, questions
+from tests.browser.chat import Address, ask, begin_anew, entry, finish, open_side, questions
 from tests.browser.conftest import WAYS, Visitor
 from tests.browser.session import Session
 from tests.programs.front import wait_until
@@ -152,7 +152,7 @@ def test_what_cannot_be_attached_is_told(visitor: Visitor, address: Address, cou
     expect(alert).to_contain_text("Use PNG, JPEG, WebP or GIF")
     expect(attached(page)).to_have_count(0)
     choose(page, *(image(f"{number}.png") for number in range(9)))
-    expect(page.get_by_role("alert").filter(has_text="A question can have 8 images.")).to_be_visible()
+    expect(page.get_by_role("alert").filter(has_text="One image was left out: a question")).to_be_visible()
     expect(attached(page)).to_have_count(8)
 
 
@@ -227,7 +227,7 @@ def test_a_forgotten_conversation_leaves_no_image(
     finish(page)
     stored = "JSON.stringify({...sessionStorage}).includes('data:image')"
     page.wait_for_function(stored)
-    page.get_by_role("button", name="New chat").click()
+    begin_anew(page)
     page.wait_for_function(f"!{stored}")
     choose(page, image("x.png"))
     ask(page, "two")

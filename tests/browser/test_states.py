@@ -7,10 +7,21 @@ import re
 import time
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.cable import Cable
-from tests.browser.chat import QUESTION, Address, answers, ask, entry, finish, notice, open_side, questions
+from tests.browser.chat import (
+    QUESTION,
+    Address,
+    answers,
+    ask,
+    begin_anew,
+    entry,
+    finish,
+    notice,
+    open_side,
+    questions,
+)
 from tests.browser.conftest import ANSWER, Visitor
 from tests.browser.session import Session
 from tests.programs.front import wait_until
@@ -20,6 +31,10 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 def state(page: Page) -> str:
     return page.locator('[data-session="state"]').inner_text()
+
+
+def renew(page: Page) -> Locator:
+    return page.locator('[data-session="renew"]')
 
 
 def idle(session: Session, left_s: float) -> dict[str, float]:
@@ -48,8 +63,10 @@ def test_keep_alive(visitor: Visitor, address: Address, quick: Session) -> None:
         expect(panel).to_contain_text("in 3 min")
         before = quick.gateway.usage.last_activity
         page.get_by_role("button", name="Keep alive").first.click()
+        expect(page.get_by_role("button", name="Kept alive").first).to_be_visible()
         expect(panel).to_contain_text("in 59 min")
         expect(notice(page)).to_be_hidden()
+        expect(page.get_by_role("button", name="Keep alive")).to_have_count(1)
         assert quick.gateway.usage.last_activity > before
     finally:
         quick.tell(idle=idle(quick, 3600))
@@ -65,25 +82,38 @@ def test_keep_alive_that_does_not_work_is_told(visitor: Visitor, address: Addres
 
 def test_no_idle_limit_no_button(visitor: Visitor, address: Address, quick: Session) -> None:
     kept = quick.status["idle"]
-    quick.tell(idle=None)
+    quick.tell(idle=None)  # as just after a start: there is a limit, its countdown is not known yet
     try:
         page = visitor.log_in(address(quick, "direct"), quick.key)
         open_side(page)
-        expect(page.get_by_role("region", name="Session")).to_contain_text("never")
+        panel = page.get_by_role("region", name="Session")
+        expect(panel).to_contain_text(re.compile(r"left\s*\d.*Stops when idle\s*–", re.DOTALL))
+        facts = page.evaluate("fetch(new URL('session', document.baseURI)).then((answer) => answer.json())")
+        page.route("**/session", lambda route: route.fulfill(json={**facts, "idle_limit_s": None}))
+        expect(panel).to_contain_text("never")
         expect(page.get_by_role("button", name="Keep alive")).to_have_count(0)
     finally:
         quick.tell(idle=kept)
 
 
 def test_the_time_limit_is_announced(visitor: Visitor, address: Address, quick: Session) -> None:
+    ends_at = quick.status["ends_at"]
     quick.tell(ends_soon=True)
     try:
         page = visitor.log_in(address(quick, "direct"), quick.key)
         expect(notice(page)).to_contain_text("reaches its time limit soon")
         ask(page, QUESTION)
         finish(page)
+        quick.tell(idle=idle(quick, 200))
+        page.reload()
+        expect(notice(page)).to_contain_text("it stops in a few minutes")
+        expect(renew(page)).to_be_visible()
+        quick.tell(ends_at=time.time() + 100)
+        page.reload()
+        expect(notice(page)).to_contain_text("reaches its time limit soon")
+        expect(renew(page)).to_be_hidden()  # keeping it alive would not put off this end
     finally:
-        quick.tell(ends_soon=False)
+        quick.tell(ends_soon=False, ends_at=ends_at, idle=idle(quick, 3600))
 
 
 def test_an_engine_that_is_started_again(visitor: Visitor, address: Address, quick: Session) -> None:
@@ -154,10 +184,12 @@ def test_a_session_that_is_gone(way: str, visitor: Visitor, address: Address, mo
     expect(page.get_by_role("button", name="Send")).to_be_visible()
     assert ANSWER in answers(page)[0]
     open_side(page)
+    panel = page.get_by_role("region", name="Session")
+    expect(panel).to_contain_text(re.compile(r"Time left\s*–\s*Stops when idle\s*–"))
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as Markdown").click()
     assert ANSWER in download.value.path().read_text(encoding="utf-8")
-    page.get_by_role("button", name="New chat").click()
+    begin_anew(page)
     expect(page.locator("#chat .user-row")).to_have_count(0)
 
 

@@ -130,7 +130,7 @@ async def test_an_engine_that_dies(
         seen.append(reply)
         if reply.text and engine.process.poll() is None:
             engine.kill()
-    assert "cut off" in (seen[-1].trouble or "")
+    assert seen[-1].trouble == "The engine stopped in the middle of this answer. The answer is not complete."
     assert seen[-1].text
 
 
@@ -205,7 +205,7 @@ def test_snippets_run_as_pasted(label: str, system: str, front: RunningGateway) 
     assert "your question has 6 words" in shown.stdout, shown.stderr
 
 
-@pytest.mark.parametrize("label", ["Python", "JavaScript", "R"])
+@pytest.mark.parametrize("label", RUN)
 def test_snippets_with_a_wrong_key_say_so(label: str, front: RunningGateway) -> None:
     argv, program, package = RUN[label]
     needs(program, package)
@@ -214,5 +214,6 @@ def test_snippets_with_a_wrong_key_say_so(label: str, front: RunningGateway) -> 
     shown = subprocess.run(
         argv, input=code, env=environment, capture_output=True, text=True, check=False, timeout=60
     )
-    assert shown.returncode != 0
-    assert "401" in shown.stderr or "API key" in shown.stderr
+    assert shown.returncode != 0 or label == "curl"  # --fail-with-body is not in the curl of older clusters (7.61)
+    assert "This API key is not the session" in shown.stdout + shown.stderr
+    assert "% Total" not in shown.stderr, "curl's progress meter"

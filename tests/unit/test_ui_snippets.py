@@ -35,7 +35,7 @@ def test_curl_sends_what_was_typed(text: str) -> None:
     words = shlex.split(command.partition("|")[2].replace("\\\n", " "))
     body = json.loads(words[words.index("-d") + 1])
     assert body["model"] == text
-    assert words[1] == f"{BASE}/chat/completions"
+    assert f"{BASE}/chat/completions" in words
 
 
 @pytest.mark.parametrize("text", TYPED)
