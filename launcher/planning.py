@@ -229,7 +229,14 @@ def _idle_minutes(request: Request, settings: Settings, origins: dict[str, str])
             f"The idle minutes must be 0 or more, not {request.idle_minutes:g}.",
             "0 means: never stop for that.",
         )
-    if settings.locked("session.idle_minutes") and limit and not 0 < request.idle_minutes <= limit:
+    if not (limit and settings.locked("session.idle_minutes")):
+        return request.idle_minutes
+    if request.idle_minutes == 0:
+        raise RequestError(
+            "An idle time of 0 means never, which this site does not allow.",
+            f"Ask for at most {limit:g} minutes.",
+        )
+    if request.idle_minutes > limit:
         raise RequestError(
             f"This site allows at most {limit:g} idle minutes, not {request.idle_minutes:g}.",
             "Ask for fewer.",

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from launcher.cli.parser import parser
+from launcher.cli.parser import INTERNAL, parser
 from launcher.engines.vllm_causes import CAUSES
 from launcher.sessions import state
 from launcher.sessions.status import ENDINGS
@@ -28,9 +28,6 @@ from launcher.settings import schema
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- made by scripts/docs.py: {} -->", "<!-- end of what scripts/docs.py makes -->"
-
-# What the app's files and the job call; everything else is for people.
-INTERNAL = ("serve", "offer", "plan", "ended")
 
 BLOCKS: Mapping[str, tuple[type, str]] = {
     "session": (schema.SessionDefaults, "What a session gets when its user leaves it open."),
@@ -153,7 +150,8 @@ def _below(parser: argparse.ArgumentParser) -> dict[str, tuple[str, argparse.Arg
 def _command(name: str, command: argparse.ArgumentParser) -> str:
     operands = [action for action in command._actions if not action.option_strings]
     options = [action for action in command._actions if action.option_strings and action.dest != "help"]
-    shown = [f"[{a.metavar}]" if a.nargs == "?" else str(a.metavar) for a in operands]
+    shown = [f"{a.option_strings[0]} {a.metavar}" for a in options if a.required]
+    shown += [f"[{a.metavar}]" if a.nargs == "?" else str(a.metavar) for a in operands]
     tail = " [-- ENGINE_ARGUMENT …]" if name == "launch" else ""
     rows = [(f"`{a.metavar}`", a.help or "") for a in operands] + [(_option(a), _help(a)) for a in options]
     example = f"\n\n```text\n{command.epilog.strip()}\n```" if command.epilog else ""

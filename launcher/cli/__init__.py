@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from launcher.cli.parser import parser
-from launcher.errors import LauncherError, StorageError
+from launcher.errors import LauncherError, RequestError, StorageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     # argparse cannot tell "-- ARGUMENT..." from further operands once options stand between them and MODEL.
     cut = given.index("--") if given[:1] == ["launch"] and "--" in given else len(given)
-    arguments = parser().parse_args(given[:cut])
+    try:
+        arguments = parser().parse_args(given[:cut])
+    except RequestError as error:
+        return _tell(error, "--json" in given[:cut], debug=False)
     arguments.engine_args = tuple(given[cut + 1 :])
     try:
         from launcher.cli import commands

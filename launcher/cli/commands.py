@@ -12,7 +12,8 @@ from typing import Any
 from launcher.api import Launcher, Session
 from launcher.cli.tables import one_line, table
 from launcher.sessions.clock import clock
-from launcher.sessions.status import ENGINE_RESTART, LAUNCHING, READY, Status
+from launcher.sessions.connection import Connection
+from launcher.sessions.status import ENGINE_RESTART, LAUNCHING, READY, UNHEALTHY, Status
 
 _ASKED = (
     "profile", "revision", "hours", "idle_minutes", "name", "environment", "trust_remote_code", "partition",
@@ -115,12 +116,14 @@ def _until_ready(session: Session, timeout_s: float | None, as_json: bool) -> in
         raise
     if as_json:
         return _print_json(_described(session, session.status()))
+    print()
     for label, value in (
-        ("\nBase URL", connection.base_url),
+        ("Base URL", connection.base_url),
         ("Page", connection.page_url),
         ("Model", connection.model),
     ):
-        print(f"{label:<9} {one_line(value)}")
+        if value is not None:
+            print(f"{label:<9} {one_line(value)}")
     print(f"API key   in {session.paths.key} (only you can read it)")
     return 0
 
@@ -138,7 +141,10 @@ def _stop(arguments: Namespace) -> int:
     status = session.stop(wait=not arguments.no_wait)
     if arguments.json:
         return _print_json(_described(session, status))
-    print(f"{session.id}: {status.state}. {one_line(status.message)}")
+    if status.ended:
+        print(f"{session.id}: {status.state}. {one_line(status.message)}")
+    else:
+        print(f"{session.id}: its end was asked for. Follow it: launcher status {session.id}")
     return 0
 
 
@@ -207,13 +213,13 @@ def _plan_table(session: Session) -> str:
 
 
 def _status_table(session: Session, status: Status) -> str:
-    connection = session.connection if status.state == READY else None
+    connection = _connection(session, status)
     rows = [
         ("Session", session.id), ("Model Name", session.plan.model.id), ("Model Status", status.state),
         ("Phase", ", ".join(filter(None, (status.phase, _spent(status))))),
         ("Reason", status.reason or ""), ("", status.message), ("", status.hint or ""),
         ("Job ID", status.job_id or ""), ("Base URL", connection.base_url if connection else "UNAVAILABLE"),
-        ("Page", connection.page_url if connection else ""),
+        ("Page", connection.page_url or "" if connection else ""),
         ("API Key", f"in {session.paths.key}" if connection else ""), ("Time left", _left(status)),
         ("Engine restarts", str(status.engine_restarts or "")),
         ("Idle stop in", clock(status.idle.stops_at - time.time()) if status.idle else ""),
@@ -241,12 +247,19 @@ def _spent(status: Status) -> str:
 
 
 def _left(status: Status) -> str:
-    return clock(status.ends_at - time.time()) if status.ends_at and not status.ended else ""
+    if not status.ends_at or status.ended:
+        return ""
+    return clock(status.ends_at - time.time()) + (" (ends soon)" if status.ends_soon else "")
+
+
+def _connection(session: Session, status: Status) -> Connection | None:
+    # An unhealthy session may come back under the same address with the same key; before and after there is none.
+    return session.connection if status.state in (READY, UNHEALTHY) else None
 
 
 def _described(session: Session, status: Status) -> dict[str, Any]:
     # The key is left out on purpose: JSON ends in logs and tickets. It is in the file named by `key_file`.
-    connection = session.connection if status.state == READY else None
+    connection = _connection(session, status)
     return {
         **status.to_dict(),
         "model": session.plan.model.id,

@@ -11,6 +11,7 @@ from typing import Any
 from launcher.api import Session
 from launcher.cli.tables import one_line, table
 from launcher.sessions.keys import NamedKey
+from launcher.sessions.status import Status
 
 
 def run(session: Session, arguments: Namespace) -> int:
@@ -31,13 +32,23 @@ def _new(session: Session, arguments: Namespace) -> int:
     )
     if arguments.json:
         return _print_json({"id": session.id, **_described(key), "key": secret})
-    until = "until the session ends" if key.expires_at is None else f"until {_minute(key.expires_at)}"
     print(
-        f'The key "{key.name}" of session {session.id} is valid {until}. It is shown only now:',
+        f'The key "{key.name}" of session {session.id} is valid until {_until(session, key)}. It is shown only now:',
         file=sys.stderr,
     )
     print(secret)
     return 0
+
+
+def _until(session: Session, key: NamedKey) -> str:
+    own = Status.read(session.paths.status)
+    end = own.ends_at if own is not None else None
+    if key.expires_at is None:
+        return "the session ends"
+    if end is not None and end >= key.expires_at:
+        return _minute(key.expires_at)
+    when = f" ({_minute(end)})" if end is not None else ""
+    return f"{_minute(key.expires_at)}, or until the session ends{when}"
 
 
 def _list(session: Session, arguments: Namespace) -> int:
@@ -47,11 +58,13 @@ def _list(session: Session, arguments: Namespace) -> int:
     if not keys:
         print(f"Session {session.id} has only its own key.")
         return 0
+    own = Status.read(session.paths.status)
+    over = own is not None and own.ended
     rows = [
         [
             key.name,
             _minute(key.created_at),
-            "expired" if key.expired else "never" if key.expires_at is None else _minute(key.expires_at),
+            _expires(key, over),
             str(key.requests_per_minute or ""),
             str(key.tokens_per_minute or ""),
         ]
@@ -69,6 +82,14 @@ def _revoke(session: Session, arguments: Namespace) -> int:
     return 0
 
 
+def _expires(key: NamedKey, over: bool) -> str:
+    if key.expired:
+        return "expired"
+    if over:
+        return "the session is over"
+    return "with the session" if key.expires_at is None else _minute(key.expires_at)
+
+
 def _described(key: NamedKey) -> dict[str, Any]:
     return {
         "name": key.name,
@@ -81,7 +102,7 @@ def _described(key: NamedKey) -> dict[str, Any]:
 
 
 def _minute(when: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
+    return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(when))
 
 
 def _print_json(data: dict[str, Any]) -> int:

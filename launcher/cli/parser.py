@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn, TypeAlias
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn, TypeAlias
+
+from launcher.errors import RequestError
 
 Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 _DESCRIPTION = (
@@ -31,13 +36,59 @@ examples:
   launcher keys new tiny-chat-3f9a --name course --requests-per-minute 60 --tokens-per-minute 20000
   key=$(launcher keys new tiny-chat-3f9a --name script)      standard output is the key alone
 """
+# What the app's files and the job call; everything else is for people.
+INTERNAL = ("serve", "offer", "plan", "ended")
 _SESSION = "the id, the beginning of it, or the job's id"
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        # One line and where to look, instead of the whole usage.
-        self.exit(2, f"launcher: {message}. See: {self.prog} --help\n")
+        # One sentence and where to look, instead of the whole usage; argparse begins with "argument --hours: ".
+        sentence = re.sub(r"^argument (\S+): ", r"\1 ", message)
+        end = "" if sentence.endswith("?") else "."
+        raise RequestError(f"{sentence[0].upper()}{sentence[1:]}{end}", f"See: {self.prog} --help")
+
+    def parse_known_args(  # type: ignore[override] # its overloads only tell what `namespace` is made into
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        # What a command does not know is its own business: argparse would leave it to the parser of all commands.
+        known, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(self._unknown(rest[0]))
+        return known, rest
+
+    def _unknown(self, word: str) -> str:
+        if not word.startswith("-"):
+            return f'"{word[:80]}" is one word too many'
+        option = word.partition("=")[0][:80]
+        return f'unknown option "{option}"{_near(option, self._option_string_actions)}'
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        shown, names = str(value)[:80], [name for name in action.choices if name not in INTERNAL]
+        if isinstance(action, argparse._SubParsersAction):
+            raise argparse.ArgumentError(None, f'unknown command "{shown}"{_near(shown, names)}')
+        raise argparse.ArgumentError(action, f'must be one of {", ".join(names)}, not "{shown}"')
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, known, 3)
+    return f". Did you mean {' or '.join(near)}?" if near else ""
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'must be a number, not "{text[:80]}"') from None
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'must be a whole number, not "{text[:80]}"') from None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,14 +123,14 @@ def parser() -> argparse.ArgumentParser:
     )
     wait.add_argument("session", metavar="ID", help=_SESSION)
     wait.add_argument(
-        "--timeout", type=float, metavar="S", help="seconds to wait once the job runs; the queue is free"
+        "--timeout", type=_number, metavar="S", help="seconds to wait once the job runs; the queue is free"
     )
 
     logs = command("logs", "show the end of a session's log", "example:\n  launcher logs tiny-chat-3f9a -f")
     logs.add_argument("session", metavar="ID", help=_SESSION)
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the session ends")
     logs.add_argument(
-        "-n", "--lines", type=int, default=100, metavar="N", help="how many lines (default: 100)"
+        "-n", "--lines", type=_whole, default=100, metavar="N", help="how many lines (default: 100)"
     )
     logs.add_argument(
         "--of", choices=("engine", "gateway", "page", "job"), default="engine", help="which log"
@@ -122,10 +173,10 @@ def _keys(commands: Commands, common: _Parser) -> None:
     new.add_argument("--name", metavar="NAME", required=True, help="what the key is called")
     new.add_argument("--expires", metavar="SPAN", help="how long it is valid: 90m, 12h, 3d, 2w; else no end")
     new.add_argument(
-        "--requests-per-minute", type=int, metavar="N", help="how many requests; more get 429 for a while"
+        "--requests-per-minute", type=_whole, metavar="N", help="how many requests; more get 429 for a while"
     )
     new.add_argument(
-        "--tokens-per-minute", type=int, metavar="N", help="how many tokens, prompts and answers together"
+        "--tokens-per-minute", type=_whole, metavar="N", help="how many tokens, prompts and answers together"
     )
     listed = _add(
         commands, "ls", "list the keys of a session", "example:\n  launcher keys ls tiny-chat-3f9a", [common]
@@ -143,12 +194,13 @@ def _keys(commands: Commands, common: _Parser) -> None:
 
 
 def _launch(launch: argparse.ArgumentParser) -> None:
+    launch.usage = "%(prog)s [OPTION ...] MODEL [-- ENGINE_ARGUMENT ...]"
     launch.add_argument("model", metavar="MODEL", help="a catalog name, an id such as org/name, or a path")
     launch.add_argument("--profile", metavar="NAME", help="the hardware, by the site's name for it")
     launch.add_argument("--revision", metavar="R", help="branch, tag or commit of the model")
-    launch.add_argument("--hours", type=float, metavar="H", help="how long it may run")
+    launch.add_argument("--hours", type=_number, metavar="H", help="how long it may run")
     launch.add_argument(
-        "--idle-minutes", type=float, metavar="M", help="stop when unused for so long; 0: never"
+        "--idle-minutes", type=_number, metavar="M", help="stop when unused for so long; 0: never"
     )
     launch.add_argument(
         "--name", metavar="NAME", help="a name for the session, seen by everybody in the queue"
@@ -168,10 +220,10 @@ def _launch(launch: argparse.ArgumentParser) -> None:
         ("gpu-type", "the kind of GPU, by Slurm's name for it"),
     ):
         hardware.add_argument(f"--{name}", metavar="NAME", help=text)
-    hardware.add_argument("--nodes", type=int, metavar="N", help="how many nodes")
-    hardware.add_argument("--gpus", type=int, metavar="N", help="GPUs on each node")
-    hardware.add_argument("--cpus", type=int, metavar="N", help="cores on each node")
-    hardware.add_argument("--memory-gb", type=float, metavar="GB", help="memory on each node")
+    hardware.add_argument("--nodes", type=_whole, metavar="N", help="how many nodes")
+    hardware.add_argument("--gpus", type=_whole, metavar="N", help="GPUs on each node")
+    hardware.add_argument("--cpus", type=_whole, metavar="N", help="cores on each node")
+    hardware.add_argument("--memory-gb", type=_number, metavar="GB", help="memory on each node")
     launch.add_argument("--wait", action="store_true", help="wait until it is ready")
     launch.add_argument("--dry-run", action="store_true", help="print the exact script and submit nothing")
 

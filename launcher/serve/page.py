@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from launcher.errors import EngineError
 from launcher.gateway.routes import Routes
 from launcher.serve.node import PAGE_SOCKET
 from launcher.serve.process import Child
@@ -24,9 +25,14 @@ async def keep_page(root: Path, gateway_url: str, runtime: Path, log: Path, rout
     for _ in range(_STARTS):
         routes.page_starting = True
         # Nicer than the engine, which is busy with somebody's question while this one imports.
-        child = await Child.start(
-            (sys.executable, "-m", "launcher.ui", *given), os.environ, log, niceness=10, cwd=runtime
-        )
+        try:
+            child = await Child.start(
+                (sys.executable, "-m", "launcher.ui", *given), os.environ, log, niceness=10, cwd=runtime
+            )
+        except (EngineError, OSError) as error:  # the endpoint answers all the same
+            routes.page_starting = False
+            logging.getLogger("launcher.serve").warning("the page cannot be started: %s", error)
+            continue
         listening = asyncio.create_task(until_listening(socket, "/session"))
         ended = asyncio.create_task(child.wait())
         try:

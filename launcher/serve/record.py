@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import platform
 import re
 import subprocess
@@ -43,12 +44,17 @@ def weights(snapshot: Path | None, enough: threading.Event) -> list[dict[str, An
     """
     if snapshot is None:
         return []
-    files = [path for path in sorted(snapshot.rglob("*")) if path.is_file()]
+    # os.walk passes over folders that vanish; somebody may clear the cache meanwhile.
+    found = [Path(folder, name) for folder, _, names in os.walk(snapshot) for name in names]
     budget = _HASHED_BYTES
     entries = []
-    for path in files:
-        size = path.stat().st_size
-        blob = path.resolve().name
+    for path in sorted(found):
+        try:
+            if not path.is_file():
+                continue
+            size, blob = path.stat().st_size, path.resolve().name
+        except OSError:
+            continue
         digest = blob if _SHA256.fullmatch(blob) else None
         if digest is None and size <= budget:
             budget -= size

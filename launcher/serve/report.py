@@ -118,14 +118,14 @@ class Report:
             message="The model answers.",
         )
 
-    def restarting(self, why: Diagnosis) -> None:
-        """The engine stopped for `why` and is being started again."""
+    def restarting(self) -> None:
+        """The engine stopped by itself and is being started again."""
         last = self.last_start
         self._set(
             state=UNHEALTHY,
             since=time.time(),
             reason=ENGINE_RESTART,
-            message=f"The engine stopped ({why.reason}) and is being started again.",
+            message="The engine stopped by itself and is being started again.",
             phase=None,
             phases=(),
             expected_s=last.total_s if last else None,

@@ -202,7 +202,7 @@ class _Session:
             again = life.ready and not life.out_of_memory and count < limit
             if again:
                 self._routes.ready = False
-                self._report.restarting(end)
+                self._report.restarting()
             await asyncio.sleep(_TERM_SETTLES_S)
             if not again:
                 self._over(_after(count, end))
@@ -244,7 +244,7 @@ class _Session:
             host,
             self._port,
             f"{origin}/v1",
-            f"{origin}/",
+            f"{origin}/" if plan.page else None,
             plan.model.served_name,
             self._key,
             self._ends_at,

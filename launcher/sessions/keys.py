@@ -72,8 +72,10 @@ class NamedKey:
         for what in ("requests_per_minute", "tokens_per_minute"):
             value = said[what]
             if value is not None and (type(value) is not int or not 1 <= value <= _PER_MINUTE_MAX):
+                shown = f'"{value[:40]}"' if isinstance(value, str) else str(value)[:40]
+                option = f"--{what.replace('_', '-')}"
                 raise RequestError(
-                    f"{what} must be a whole number from 1 to {_PER_MINUTE_MAX}, not {str(value)[:40]}.",
+                    f"{what} ({option}) must be a whole number from 1 to {_PER_MINUTE_MAX}, not {shown}.",
                     "Leave it out for no limit.",
                 )
 
@@ -154,6 +156,8 @@ def new(
 
 def revoke(paths: SessionPaths, name: str) -> NamedKey:
     """Take the key `name` away; raises RequestError with like names when there is none."""
+    if name.lower() == OWN:
+        raise RequestError("The session's own key cannot be revoked.", "Stop the session.")
     with _changing(paths) as keys:
         for known in keys:
             if known.name == name:

@@ -70,7 +70,7 @@ def load(variables: Mapping[str, str] | None = None) -> Settings:
         layer = _parse(_read(site), str(site))
         if any(key in layer for key in _REPLACED_BY_SITE):
             for key in _REPLACED_BY_SITE:
-                tree[key] = {}
+                tree[key], origins[key] = {}, str(site)
         _join(tree, layer, str(site), origins)
         locks = (*_locks(tree.pop("locks"), str(site)), *_SITES_OWN)
     else:
@@ -241,6 +241,9 @@ def _check_references(settings: Settings) -> None:
     for profile in settings.profiles.values():
         at = f"profiles.{profile.name}"
         _known(settings, f"{at}.cluster", profile.cluster, settings.clusters)
+        if profile.hours is not None and profile.hours > profile.hours_max:
+            must = f"must be at most the profile's hours_max, {profile.hours_max:g}"
+            raise wrong(settings.origin(f"{at}.hours"), f"{at}.hours", must, profile.hours)
         if profile.environment is not None:
             _known(settings, f"{at}.environment", profile.environment, settings.environments)
     for model in settings.catalog.values():

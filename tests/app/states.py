@@ -55,7 +55,7 @@ def restarting(plan: Plan) -> Status:
         starting(plan),
         state=UNHEALTHY,
         reason=ENGINE_RESTART,
-        message="The engine stopped (CUDA error: unspecified launch failure) and is being started again.",
+        message="The engine stopped by itself and is being started again.",
     )
 
 

@@ -139,7 +139,7 @@ def test_an_engine_that_is_started_again_is_said_and_shown(session: CardSession)
     card = session.card()
     shown = body(card)
     assert card.state == "Running"
-    assert "unspecified launch failure) and is being started again." in shown.words
+    assert "The engine stopped by itself and is being started again." in shown.words
     assert "Starting the engine again. 38 s so far, last time 71 s in all." in shown.words
 
 

@@ -128,6 +128,14 @@ def test_a_killed_engine_costs_its_clients_a_retry(launcher: Launcher) -> None:
     assert log.count("Application startup complete") == 2  # what the first one said is still there
 
 
+def status_command(session: Session) -> dict[str, Any]:
+    command = [sys.executable, "-m", "launcher", "status", session.id, "--json"]
+    found: dict[str, Any] = json.loads(
+        subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+    )
+    return found
+
+
 def test_while_it_is_started_again_the_session_says_so_and_keeps_its_page(launcher: Launcher) -> None:
     with launcher.launch("simulated", page=True, engine_args=("--start-delay-s", "4")) as session:
         connection = session.wait()
@@ -140,11 +148,14 @@ def test_while_it_is_started_again_the_session_says_so_and_keeps_its_page(launch
         until(lambda: session.status().phase == "weights")
         status = session.status()
         assert (status.state, status.reason) == ("UNHEALTHY", "engine-restart")
-        assert status.message == "The engine stopped (engine-exit) and is being started again."
+        assert status.message == "The engine stopped by itself and is being started again."
         assert status.phases[0].expected_s == usual.phases[0].elapsed_s
         assert status.expected_s is not None
         assert [phase.name for phase in status.coming] == [phase.name for phase in usual.phases[1:]]
         assert session.connection == connection
+        shown = status_command(session)
+        assert (shown["base_url"], shown["page_url"]) == (connection.base_url, connection.page_url)
+        assert shown["key_file"] == str(session.paths.key)
         code, retry_after, text = get(connection, "/v1/models")
         assert code == 503
         assert int(retry_after or 0) > 0

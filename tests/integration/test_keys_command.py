@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from launcher.api import write_session
 from launcher.errors import RequestError, SessionError
 from launcher.sessions import registry
 from launcher.sessions.job import write_job_id
+from launcher.sessions.status import READY, Status
 from tests.hostile import HOSTILE
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = re.compile(r"sk-[0-9a-f]{64}\n")
+DAY = r"20\d\d-\d\d-\d\d \d\d:\d\d \S+"
 
 
 @pytest.fixture
@@ -51,7 +54,8 @@ def test_a_new_key_is_alone_on_standard_output(session: Session) -> None:
     assert done.returncode == 0, done.stderr
     assert SECRET.fullmatch(done.stdout)
     assert "sk-" not in done.stderr
-    assert f'"alice" of session {session.id} is valid until 2' in done.stderr
+    valid = rf'"alice" of session {session.id} is valid until {DAY}, or until the session ends\.'
+    assert re.search(valid, done.stderr)
     (key,) = session.keys
     assert key.expires_at is not None
     assert key.expires_at - key.created_at == 3 * 86400
@@ -71,10 +75,10 @@ def test_the_list_says_everything_but_the_keys(session: Session) -> None:
     shown = keys("ls", session.id, env={"TZ": "UTC", "PYTHONIOENCODING": "utf-8"}).stdout
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
     assert rows[0] == ["Name", "Created", "Expires", "Requests/min", "Tokens/min"]
-    day = r"20\d\d-\d\d-\d\d \d\d:\d\d"
+    day = r"20\d\d-\d\d-\d\d \d\d:\d\d UTC"
     for row, (name, expires, requests, tokens) in zip(
         rows[1:],
-        [("alice", "never", "", ""), ("course", day, "60", ""), ("old", "expired", "", "5000")],
+        [("alice", "with the session", "", ""), ("course", day, "60", ""), ("old", "expired", "", "5000")],
         strict=True,
     ):
         assert row[0] == name
@@ -119,8 +123,8 @@ def test_revoking_takes_one_away_and_a_slip_takes_none(session: Session) -> None
         (("--name", "two words"), 2, "Use letters, digits, dots, dashes and underscores"),
         (("--name", "b", "--expires", "tomorrow"), 2, '"tomorrow" is not a span of time. Write 90m, 12h, 3d or 2w'),
         (("--name", "b", "--expires", "0d"), 2, "is not a span of time"),
-        (("--name", "b", "--requests-per-minute", "0"), 2, "requests_per_minute must be a whole number"),
-        (("--name", "b", "--tokens-per-minute", "many"), 2, "invalid int value"),
+        (("--name", "b", "--requests-per-minute", "0"), 2, "--requests-per-minute) must be a whole number from 1"),
+        (("--name", "b", "--tokens-per-minute", "many"), 2, '--tokens-per-minute must be a whole number, not "many".'),
         ((), 2, "--name"),
     ],
 )  # fmt: skip
@@ -172,6 +176,10 @@ def test_python_has_the_same(session: Session) -> None:
         session.keys.new("alice")
     with pytest.raises(RequestError, match="span of time"):
         session.keys.new("bob", expires="soon")
+    with pytest.raises(RequestError, match=r'\(--requests-per-minute\) must be .*, not "60"\.'):
+        session.keys.new("bob", requests_per_minute="60")  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="own key cannot be revoked"):
+        session.keys.revoke("session")
     assert session.keys.revoke("alice") == key
     assert list(session.keys) == []
 
@@ -189,7 +197,19 @@ def test_a_session_that_is_over_gets_no_keys_but_those_it_had_can_be_seen_and_re
     assert done.returncode == 6
     assert f"Session {session.id} is over." in done.stderr
     assert [key["name"] for key in data("ls", session.id)["keys"]] == ["alice"]
+    shown = keys("ls", session.id).stdout
+    assert "the session is over" in shown
+    assert "never" not in shown
     assert keys("revoke", session.id, "alice").returncode == 0
+
+
+def test_a_key_that_outlives_its_session_says_when_that_ends(session: Session) -> None:
+    now = time.time()
+    Status(session.id, READY, now, "The model answers.", ends_at=now + 3600).write(session.paths.status)
+    long = keys("new", session.id, "--name", "long", "--expires", "3d").stderr
+    assert re.search(rf"until {DAY}, or until the session ends \({DAY}\)", long)
+    short = keys("new", session.id, "--name", "short", "--expires", "5m").stderr
+    assert re.search(rf"until {DAY}\. It is shown", short)
 
 
 def test_a_session_that_is_not_there(launcher: Launcher) -> None:

@@ -61,6 +61,28 @@ def test_a_session_lives_as_long_as_its_block(launcher: Launcher) -> None:
     assert connection.key not in repr(connection)
 
 
+def command(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher", *arguments], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
+def test_what_the_command_line_says_of_a_session_without_a_page(launcher: Launcher) -> None:
+    said = command("launch", "simulated", "--no-page", "--wait", "--hours", "0.08").splitlines()
+    (session,) = launcher.sessions()
+    with session:
+        rows = [line for line in said if line.startswith(("Base URL", "Page", "Model  ", "API key"))]
+        assert [row[:10].strip() for row in rows] == ["Base URL", "Model", "API key"]
+        assert all(row[9] == " " != row[10] for row in rows)
+        shown = command("status", session.id)
+        assert "Base URL" in shown
+        assert "Page" not in shown
+        assert "(ends soon)" in shown
+        assert json.loads(command("status", session.id, "--json"))["page_url"] is None
+        assert "its end was asked for" in command("stop", session.id, "--no-wait")
+
+
 def test_an_exception_in_the_block_stops_the_session(launcher: Launcher) -> None:
     def mishap(session: Session) -> None:
         with session:

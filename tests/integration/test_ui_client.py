@@ -214,6 +214,8 @@ def test_snippets_with_a_wrong_key_say_so(label: str, front: RunningGateway) -> 
     shown = subprocess.run(
         argv, input=code, env=environment, capture_output=True, text=True, check=False, timeout=60
     )
-    assert shown.returncode != 0 or label == "curl"  # --fail-with-body is not in the curl of older clusters (7.61)
+    assert (
+        shown.returncode != 0 or label == "curl"
+    )  # --fail-with-body is not in the curl of older clusters (7.61)
     assert "This API key is not the session" in shown.stdout + shown.stderr
     assert "% Total" not in shown.stderr, "curl's progress meter"

@@ -31,7 +31,7 @@ def nothing_left(site: Site, users: People) -> bool:
         (["launch", "tiny-caht"], 4, "Did you mean tiny-chat?"),
         (["launch", "simulated", "--profile", "gup"], 2, "Did you mean gpu"),
         (["launch", "simulated", "--hours", "99"], 2, 'Profile "cpu" allows up to 1 hours, not 99.'),
-        (["launch", "simulated", "--hours", "x"], 2, "invalid float value: 'x'"),
+        (["launch", "simulated", "--hours", "x"], 2, '--hours must be a number, not "x".'),
         (["launch", "simulated", "--", "--no-such-option"], 2, "--no-such-option"),
         (["launch", "simulated", "--", "--uds", "/tmp/x"], 2, "--uds"),
         (["launch", "simulated", "--hour", "1"], 2, "--hour"),
@@ -39,7 +39,7 @@ def nothing_left(site: Site, users: People) -> bool:
         (["status", "zzz"], 6, 'There is no session "zzz".'),
         (["stop", "zzz"], 6, "You have none; start one with"),
         (["wait"], 2, "required"),
-        (["lunch"], 2, "invalid choice: 'lunch'"),
+        (["lunch"], 2, 'Unknown command "lunch". Did you mean launch?'),
         ([], 2, "COMMAND"),
     ],
 )

@@ -100,7 +100,8 @@ def test_a_slip_in_a_name_is_told_what_is_near(paths: SessionPaths) -> None:
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "60", 10**10])
 @pytest.mark.parametrize("what", ["requests_per_minute", "tokens_per_minute"])
 def test_limits_are_whole_numbers_of_at_least_one(what: str, value: Any, paths: SessionPaths) -> None:
-    with pytest.raises(RequestError, match=f"{what} must be a whole number"):
+    option = what.replace("_", "-")
+    with pytest.raises(RequestError, match=rf"{what} \(--{option}\) must be a whole number"):
         keys.new(paths, "alice", **{what: value})
     assert not paths.further_keys.exists()
 

@@ -86,6 +86,11 @@ def test_a_null_entry_takes_one_away(tmp_path: Path) -> None:
         ("profiles: {a: {gpus: 1}}\nclusters: {b: {}}", "profiles.a.cluster is missing."),
         ("profiles: {a: {cluster: c}}\nclusters: {b: {}}", 'profiles.a.cluster must be one of b, not "c".'),
         (
+            "profiles: {a: {cluster: b, hours: 48, hours_max: 24}}\nclusters: {b: {}}",
+            "profiles.a.hours must be at most the profile's hours_max, 24, not 48.0.",
+        ),
+        ("clusters: {b: {}}", "LAUNCHER_SITE.yml: profiles is empty."),
+        (
             "profiles: {a: {cluster: b, gpu: 1}}\nclusters: {b: {}}",
             'profiles.a.gpu is not a known key. Did you mean "gpus"?',
         ),

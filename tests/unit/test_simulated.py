@@ -117,6 +117,7 @@ def test_a_death_is_explained(
     diagnosis = simulated.explain(log, code, ready, 41.3)
     assert diagnosis.reason == reason
     assert diagnosis.hint
+    assert ("--fail-at" in diagnosis.hint) == ((code == 1 and reason == "engine-exit") or code is None)
     for word in ("41 s", *words):
         assert word in diagnosis.message
     assert ".." not in diagnosis.message

@@ -75,7 +75,10 @@ def explain(log_tail: str, exit_code: int | None, ready: bool, elapsed_s: float)
     message += f": {cause.rstrip('.')}." if cause else "."
     if cause and "out of memory" in cause.lower():
         return Diagnosis("out-of-memory", message, "Take a profile with more memory.")
-    return Diagnosis("engine-exit", message, "Look at its --fail-at, --fail-with and --fail-code arguments.")
+    hint = "Look at its --fail-at, --fail-with and --fail-code arguments."
+    if exit_code is not None and exit_code < 0:  # mostly somebody from outside
+        hint = "Look at engine.log."
+    return Diagnosis("engine-exit", message, hint)
 
 
 def _ending(exit_code: int | None) -> str:

@@ -1,0 +1,44 @@
+"""What the command line says of arguments that it does not understand."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from launcher.cli import main
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("launch x --hour 3", 'Unknown option "--hour". Did you mean --hours? See: launcher launch --help'),
+        ("keys new x --name a --nmae b", 'Unknown option "--nmae". Did you mean --name? See: launcher keys new --help'),
+        ("--foo status", 'Unknown option "--foo". See: launcher --help'),
+        ("launch x y", '"y" is one word too many. See: launcher launch --help'),
+        ("lunch", 'Unknown command "lunch". Did you mean launch? See: launcher --help'),
+        ("serv", 'Unknown command "serv". See: launcher --help'),
+        ("launch x --hours abc", '--hours must be a number, not "abc". See: launcher launch --help'),
+        ("launch x --gpus 1.5", '--gpus must be a whole number, not "1.5". See: launcher launch --help'),
+        ("logs x --of all", '--of must be one of engine, gateway, page, job, not "all". See: launcher logs --help'),
+        ("launch", "The following arguments are required: MODEL. See: launcher launch --help"),
+    ],
+)  # fmt: skip
+def test_a_slip_is_one_sentence_on_standard_error_or_json(
+    line: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    assert capsys.readouterr() == ("", f"launcher: {says}\n")
+    assert main([*line.split(), "--json"]) == 2
+    printed = capsys.readouterr()
+    error = json.loads(printed.out)["error"]
+    assert printed.err == ""
+    assert error["kind"] == "request"
+    if not line.startswith("--foo"):
+        assert f"{error['message']} {error['hint']}" == says
+
+
+def test_the_arguments_of_the_engine_are_in_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["launch", "--help"])
+    assert "MODEL [-- ENGINE_ARGUMENT ...]" in capsys.readouterr().out
