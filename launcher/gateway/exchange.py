@@ -1,7 +1,8 @@
 """One request and its answer on their way through: from the client to an upstream and back.
 
-Holds a few buffers at most: each side is read only as fast as the other takes it. When the client leaves, the
-upstream's connection is closed at once; when the upstream leaves, the client is told in the form it can understand.
+Holds a few buffers at most, and a question of up to a megabyte where it must be looked at before it goes on; each side
+is read only as fast as the other takes it. When the client leaves, the upstream's connection is closed at once; when
+the upstream leaves, the client is told in the form it can understand.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ from launcher.gateway.keys import Holder
 from launcher.gateway.request import Request
 from launcher.gateway.stream import Events, Tail
 from launcher.gateway.upstream import Head, Upstream
-from launcher.gateway.usage import Call
+from launcher.gateway.usage import CLIENT_LEFT, Call
 from launcher.gateway.way import Way
 
 if TYPE_CHECKING:
     from launcher.gateway.client import Client
 
 HEARTBEAT_S = 15.0  # OOD's Apache gives up a connection that is silent for 60 s
-CLIENT_LEFT = 499  # nginx's number for it
 _PENDING_BYTES = 65536
 _IDEMPOTENT = frozenset(
     ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")

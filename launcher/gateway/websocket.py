@@ -1,4 +1,4 @@
-"""What the gateway knows of WebSockets: after the handshake it passes bytes; only their first one is looked at."""
+"""What the gateway knows of WebSockets: after the handshake it passes bytes and looks at the first of each piece."""
 
 from __future__ import annotations
 
