@@ -52,7 +52,10 @@
     }, true);
     document.addEventListener("click", function (event) {
       var button = event.target.closest("button.inference-copy");
+      var part = event.target.closest("details.inference > summary");
       if (button) { copy(button); }
+      // The toggle event comes a moment later; a poll in between would close what was just opened.
+      if (part) { cards.open[part.parentNode.id] = !part.parentNode.open; }
     });
   }
 
