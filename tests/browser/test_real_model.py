@@ -47,7 +47,7 @@ def metric(connection: Connection, name: str) -> float:
 def test_paris_appears_step_by_step(visitor: Visitor, portal_https: Portal, connection: Connection) -> None:
     where = portal_https.node_url(connection.host, connection.port)
     page = visitor.context.new_page()
-    page.goto(portal_https.url)
+    page.goto(f"{where}health")  # the portal logs in on the way
     # The card's own form: a POST into a new page, as OOD's button does.
     page.set_content(
         f'<form action="{where}login" method="post"><input type="hidden" name="key" value="{connection.key}">'
