@@ -290,7 +290,9 @@ def test_damaged_answers_are_one_answer(front: Front, data: st.DataObject) -> No
     assert len(replies(received)) <= 1
     for number in range(2):
         got = front.gateway.ask("POST", f"/next{number}", body=b"{}")
-        if got.status == 502:  # its connection was kept until the rest of the damage came; a POST is not repeated
+        if (
+            got.status == 502
+        ):  # its connection was kept until the rest of the damage came; a POST is not repeated
             got = front.gateway.ask("POST", f"/next{number}", body=b"{}")
         assert got.status == 200
         assert got.json()["target"] == f"/next{number}"
