@@ -32,13 +32,6 @@ from tests.slurm.cluster import Cluster
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDE, PHONE = (1200, 760), (390, 800)
-SIDE = "Settings, session and code"
-HOME = "/home/you/ondemand/data/sys/dashboard/batch_connect/sys/inference/output/aa6b2cbe"
-_RENAME = """names => {
-  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (texts.nextNode()) for (const [old, docs] of Object.entries(names))
-    texts.currentNode.data = texts.currentNode.data.replaceAll(old, docs);
-}"""
 QUESTIONS = {"What is the capital of France?": "Paris", "What is the capital of Italy?": "Rome"}
 # As README.md and docs/user.md call them.
 CARD, HOST, PORT = "aa6b2cbe-7e3c-4e5f-9f7e-0e1d2c3b4a59", "gpu07", 41823
@@ -121,7 +114,7 @@ def cards(studio: Studio, *, page_too: bool) -> None:
 
 
 def page_pictures(studio: Studio, session: OnDemandSession) -> None:
-    """Login, chat in both colours and on a phone, code."""
+    """Login, chat in both colours and on a phone."""
     connection = json.loads((session.staged_root / "connection.json").read_text(encoding="utf-8"))
     url, key = connection["page_url"], connection["key"]
     page = studio.page((1200, 520))
@@ -136,12 +129,6 @@ def page_pictures(studio: Studio, session: OnDemandSession) -> None:
         page.goto(url)
         chat(page, key)
         studio.keep(name, page)
-    page.get_by_role("button", name=SIDE).click()
-    page.get_by_role("tab", name="Code", exact=True).click()
-    page.wait_for_timeout(800)
-    address = url.removeprefix("http://").rstrip("/")
-    page.evaluate(_RENAME, {str(session.staged_root): HOME, address: f"{HOST}:{PORT}"})
-    studio.keep("code", page)
 
 
 def chat(page: Page, key: str) -> None:
