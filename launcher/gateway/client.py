@@ -21,10 +21,8 @@ from launcher.gateway.request import Headers, Request
 HEAD_TIMEOUT_S, KEEP_TIMEOUT_S, LINGER_S, WRITE_STALL_S = 10.0, 75.0, 5.0, 120.0
 _TARGET_BYTES, _HEAD_BYTES, _FIELDS = 16384, 32768, 200
 _IDLE_BYTES = 65536  # of a chunked body's framing or trailers, without any content
-_PIPELINED, _WAITING = (
-    64,
-    8,
-)  # from so many on nothing more is read; below it, a client that leaves is noticed
+_PIPELINED = 64  # requests that came at once and wait for their turn
+_WAITING = 8  # from so many on nothing more is read
 _FOREVER = float("inf")
 
 
@@ -61,9 +59,8 @@ class Client(asyncio.Protocol):
         self._fields: list[tuple[bytes, bytes]] = []
         self._idle_bytes = 0
         self._body_only = False  # the parser reads the head that `_read_body_anew` wrote for it
-        self._refusal: Answer | None = (
-            None  # of what the parser or a limit refused, after the requests before it
-        )
+        # For what the parser or a limit refused; said after the answers to the requests before it.
+        self._refusal: Answer | None = None
         self._lingering = self._raw = self._advancing = self._waits = self._in_head = False
         self._deadline = time.monotonic() + HEAD_TIMEOUT_S
         self.closing = self.held = False
@@ -309,7 +306,7 @@ class Client(asyncio.Protocol):
         if unsent:
             if now - self._unsent_since > WRITE_STALL_S:
                 self.abort()
-        elif now >= self._deadline or (self._waits and self._has_left()):
+        elif now >= self._deadline or (self._waits and not self.closing and self._has_left()):
             self.abort()
         elif self._current is not None:
             self._current.check(now)

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S = 15.0  # OOD's Apache gives up a connection that is silent for 60 s
 _PENDING_BYTES = 65536
-_IDEMPOTENT = frozenset(
-    ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
-)  # RFC 9110 section 9.2.2: only these may be repeated
+# RFC 9110 section 9.2.2: only these may be repeated.
+_IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
 _BODY_STALL_S = 300.0
 _BYTES_PER_TOKEN = 4  # about, of English text
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -44,7 +43,7 @@ class Exchange:
     task: asyncio.Task[None] | None = None  # what the decision waits for
     broken_body: Answer | None = None  # what the parser said of the body
     status, sent_bytes = CLIENT_LEFT, 0
-    done = left = broken = False
+    done = broken = False
     usage_wanted = True  # whether the client gets a stream's usage
     _way: Way | None = None
     _upstream: Upstream | None = None
@@ -144,7 +143,8 @@ class Exchange:
         """The client left."""
         if self.done:
             return
-        self.left, self.status = True, 101 if self._tunnel else CLIENT_LEFT
+        if not self._tunnel:  # leaving is how a conversation over a WebSocket ends
+            self.status = CLIENT_LEFT
         if self._upstream is not None:
             self._upstream.abort()
         self._finish(keep=False)
@@ -248,8 +248,7 @@ class Exchange:
                 if self.call is not None and self.sent_bytes == 0:
                     self.call.first_byte()
                 self.sent_bytes += len(data)
-        if ended and self._unsized_stream_broke(self._events):
-            assert self._events is not None
+        if ended and self._events is not None and self._cut_short(self._events):
             self._write(b"".join(out))
             self._release()
             self._end_broken_stream(self._events)
@@ -299,15 +298,9 @@ class Exchange:
         """Whether the upstream's 101 is to the WebSocket that was asked for."""
         return self.request.wants_websocket and head.headers.text(b"upgrade").lower() == "websocket"
 
-    def _unsized_stream_broke(self, events: Events | None) -> bool:
+    def _cut_short(self, events: Events) -> bool:
         # Where only the end of the connection ends a stream, a killed engine looks like a finished one.
-        return (
-            events is not None
-            and not self._sized
-            and not events.done
-            and self._way is not None
-            and self._way.engine
-        )
+        return not self._sized and not events.done and self._way is not None and self._way.engine
 
     def _begin_answer(self, head: Head) -> bytes:
         self._answered, self._sized, self.status = True, head.sized, head.status
@@ -334,11 +327,10 @@ class Exchange:
         return answer_head(head.status, head.reason, headers, framing)
 
     def _end_broken_stream(self, events: Events) -> None:
-        out = b""  # half an event is dropped: a client would fail on it instead of reading ours
+        # Half an event is dropped: a client would fail on it instead of reading ours.
         self.broken = not events.done
-        if self.broken:
-            gap = b"\n\n" if events.torn else b""
-            out += self._framed(gap + answers.broken_stream_event())
+        gap = b"\n\n" if events.torn else b""
+        out = self._framed(gap + answers.broken_stream_event()) if self.broken else b""
         self._write(out + (_LAST_CHUNK if self._chunked else b""))
         self._finish(self._keep)
 

@@ -63,10 +63,6 @@ class Keys:
                 found = holder
         return found if found is not None and found.valid else None
 
-    def accepts(self, candidate: str) -> bool:
-        """Whether `candidate` is a key of the session."""
-        return self.holder(candidate) is not None
-
     def login(self, candidate: str) -> str | None:
         """A new cookie value (256 random bits, not the key) for a right key, else None.
 
@@ -86,10 +82,6 @@ class Keys:
         """Whose login `value` came from, as long as that key is valid."""
         holder = self._cookies.get(_digest(value))
         return holder if holder is not None and holder.valid else None
-
-    def knows(self, cookie: str) -> bool:
-        """Whether `cookie` came from a login of this session."""
-        return self.cookie(cookie) is not None
 
     def forget(self, cookie: str) -> None:
         """End the login that `cookie` stands for."""

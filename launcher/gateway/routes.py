@@ -29,11 +29,10 @@ class Routes:
     """The upstreams of a session, as `launcher.serve` sets them; a request with `probe_nonce` passes before ready."""
 
     engine: Path | None = None
-    models: Mapping[str, Path] = field(
-        default_factory=dict
-    )  # engines by the `model` of a request, where there are many
     page: Path | None = None
     page_starting: bool = False
+    # Engines by the `model` of a request, where there are many; a session has one.
+    models: Mapping[str, Path] = field(default_factory=dict)
     ready: bool = False
     probe_nonce: str = field(default_factory=lambda: secrets.token_hex(16))
 

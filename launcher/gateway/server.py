@@ -32,13 +32,12 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _CHECK_S, _KEYS_S = 1.0, 2.0  # the file of keys may lie on a network file system
 _BODY_MAX_BYTES = 64 * 2**30  # ten hours of uncompressed audio are 7 GB
 _ROUTED_BODY_BYTES = 64 * 2**20
-_QUESTION_BYTES = (
-    2**20
-)  # a longer question goes on as it comes; its stream's usage counts if the client asks for it
+# A longer question goes on as it comes; its stream's usage is counted if the client asks for it.
+_QUESTION_BYTES = 2**20
 _STREAMS = frozenset(("/v1/chat/completions", "/v1/completions", "/invocations"))
 _TARGET_REMEMBERED = 128
 _PATH_SHOWN = 200
-_REFUSALS_SHOWN = 60
+_STRANGERS_SHOWN = 60
 
 
 class Gateway:
@@ -66,7 +65,7 @@ class Gateway:
         self._checking: asyncio.Task[None] | None = None
         # The rest is for upstreams and files; beyond this even a status could not be written.
         self._clients_max = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 - 100)
-        self._refused_since, self._refused = 0.0, 0
+        self._strangers_since, self._strangers = 0.0, 0
 
     async def start(self, host: str, port: int = 0) -> int:
         """Listen on `host`; returns the port, which the kernel chooses when `port` is 0."""
@@ -86,9 +85,7 @@ class Gateway:
             await asyncio.sleep(0.02)
         await asyncio.sleep(0)  # the last answers' bytes are on their way
         for client in list(self._clients):
-            if (
-                self._running or client.unsent_bytes
-            ):  # a client that does not read would keep them here for ever
+            if self._running or client.unsent_bytes:  # who does not read would keep it here for ever
                 client.abort()
             else:
                 client.close()
@@ -287,7 +284,7 @@ class Gateway:
         tokens = (0, 0)
         if exchange.call is not None:
             tokens = exchange.tokens
-            exchange.call.end(exchange.status, tokens, broken=exchange.broken, left=exchange.left)
+            exchange.call.end(exchange.status, tokens, broken=exchange.broken)
         if exchange.holder is not None and exchange.holder.budget is not None:
             exchange.holder.budget.spend(exchange.spent_tokens)
         if _LOG.isEnabledFor(logging.INFO) and (exchange.holder is not None or self._worth_a_line()):
@@ -299,12 +296,12 @@ class Gateway:
     def _worth_a_line(self) -> bool:
         # Whoever has no key could fill a disk: a few lines a minute are written, then only their number.
         now = time.monotonic()
-        if now - self._refused_since > 60:
-            if self._refused > _REFUSALS_SHOWN:
-                _LOG.info("%d more requests came without a right key", self._refused - _REFUSALS_SHOWN)
-            self._refused_since, self._refused = now, 0
-        self._refused += 1
-        return self._refused <= _REFUSALS_SHOWN
+        if now - self._strangers_since > 60:
+            if self._strangers > _STRANGERS_SHOWN:
+                _LOG.info("%d more requests came without a right key", self._strangers - _STRANGERS_SHOWN)
+            self._strangers_since, self._strangers = now, 0
+        self._strangers += 1
+        return self._strangers <= _STRANGERS_SHOWN
 
 
 async def _guarded(exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:

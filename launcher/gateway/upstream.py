@@ -132,9 +132,8 @@ class Upstream(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._raw, rest = True, data[upgrade.args[0] :]
         except httptools.HttpParserError:
-            if (
-                not self._complete
-            ):  # what came before the mistake is not believed either: the length is in doubt
+            # What came before the mistake is not believed either: the length is in doubt.
+            if not self._complete:
                 self.abort()
                 taker.lost(True)
                 return

@@ -141,19 +141,18 @@ class Call:
         if self._first_s < 0.0:
             self._first_s = self._usage.clock() - self._begun
 
-    def end(self, status: int, tokens: tuple[int, int], *, broken: bool = False, left: bool = False) -> None:
+    def end(self, status: int, tokens: tuple[int, int], *, broken: bool = False) -> None:
         """The request has ended with `status` and these prompt and completion tokens.
 
-        `broken`: the answer broke off. `left`: the client went away, which is nobody's error.
+        `broken`: the answer broke off. With CLIENT_LEFT as `status` the client went away, which is nobody's error.
         """
         if not self._open:
             return
         self._open = False
         usage, of_key, route = self._usage, self._of_key, self._route
+        left = status == CLIENT_LEFT
         answered = status < 400 or left  # a refusal comes at once and says nothing of the model's speed
-        if left:
-            status = CLIENT_LEFT
-        elif broken and status < 400:
+        if broken and status < 400:
             status = BROKEN_OFF
         if self._websocket:  # it is open as long as a person talks: that is no latency
             usage.websockets -= 1

@@ -49,9 +49,8 @@ def test_requests_are_counted_for_the_session_and_for_their_key() -> None:
         ({"status": 503}, 1, 503),
         ({"status": 200, "broken": True}, 1, 502),
         ({"status": 500, "broken": True}, 1, 500),
-        ({"status": 200, "left": True}, 0, 499),
-        ({"status": 499, "left": True}, 0, 499),
-        ({"status": 200, "left": True, "broken": True}, 0, 499),
+        ({"status": 499}, 0, 499),
+        ({"status": 499, "broken": True}, 0, 499),
     ],
 )
 def test_what_counts_as_an_error(ended: dict[str, bool], error: int, status: int) -> None:
@@ -94,7 +93,7 @@ def test_a_refusal_is_no_first_byte_and_no_answer_has_none() -> None:
     usage.begin("alice", CHAT_PATH).end(200, (0, 0))
     left = usage.begin("alice", CHAT_PATH)
     left.first_byte()
-    left.end(499, (0, 0), left=True)
+    left.end(499, (0, 0))
     alice = usage.keys["alice"]
     assert sum(alice.first_byte_s[CHAT_PATH].counts) == 1, "only the one whose answer had begun"
     assert sum(alice.request_s[CHAT_PATH].counts) == 5
