@@ -38,7 +38,8 @@ def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
     if family == socket.AF_INET:
         family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         address = (str(found[0]), port)
-    made = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio switches Nagle's waiting off only where the protocol is named; with it each stream's events come late.
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

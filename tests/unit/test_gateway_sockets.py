@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import pytest
@@ -29,6 +30,20 @@ def test_an_address_of_its_own_is_bound_alone() -> None:
     (only,) = listen("127.0.0.1")
     with only:
         assert only.getsockname()[0] == "127.0.0.1"
+
+
+async def test_small_pieces_are_sent_at_once() -> None:
+    """The event of a stream must not wait until the client has confirmed the one before (Nagle's algorithm)."""
+    made: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
+
+    class Accepted(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.set_result(transport.get_extra_info("socket"))
+
+    (only,) = listen("127.0.0.1")
+    async with await asyncio.get_running_loop().create_server(Accepted, sock=only):
+        with socket.create_connection(only.getsockname()):
+            assert (await made).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
 def test_a_name_that_is_none_is_an_error() -> None:
