@@ -116,9 +116,8 @@ class Launcher:
     def _folder(self) -> Path:
         try:
             return Path(self.settings.places.sessions)
-        except (
-            SettingsError
-        ) as error:  # a slip of the site must not take `status` and `stop` from running sessions
+        except SettingsError as error:
+            # A slip of the site must not take `status` and `stop` from running sessions.
             from launcher.settings.layers import load
 
             print(f"launcher: {error}", file=sys.stderr)

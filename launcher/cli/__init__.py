@@ -15,9 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is the error's (launcher.errors), 130 after Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # a model's name may not fit into a Latin-1 terminal
+            # A model's name may not fit into a Latin-1 terminal.
+            stream.reconfigure(errors="backslashreplace")
     given = list(sys.argv[1:] if argv is None else argv)
     # argparse cannot tell "-- ARGUMENT..." from further operands once options stand between them and MODEL.
     cut = given.index("--") if given[:1] == ["launch"] and "--" in given else len(given)

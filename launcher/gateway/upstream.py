@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,16 @@ class Upstream(asyncio.Protocol):
     def open(self) -> bool:
         """Whether it is not being closed, as far as is known."""
         return not self._transport.is_closing()
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing waits to be read: neither the upstream's end nor bytes that nobody asked for.
+
+        The loop may not have come to it yet, and what lies there would be taken for the next request's answer.
+        """
+        waiting = select.poll()
+        waiting.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not waiting.poll(0)
 
     # -- asyncio
 
@@ -232,7 +243,7 @@ class Upstreams:
         pool = self._idle.get(str(socket))
         while pool:
             upstream = pool.pop()
-            if time.monotonic() - upstream.idle_since < _IDLE_S and upstream.open:
+            if time.monotonic() - upstream.idle_since < _IDLE_S and upstream.open and upstream.silent:
                 return upstream
             upstream.close()
         return None

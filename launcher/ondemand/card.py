@@ -23,9 +23,8 @@ from launcher.sessions.status import ENGINE_RESTART, FAILED, LAUNCHING, PENDING,
 from launcher.ui.snippets import key_command, snippets
 
 INFO, ENDED = "card.html", "ended.html"
-# Host, port, key and CONNECTION_WORDS for after.sh, on one line. OOD's job pastes them into connection.yml unquoted, so
+# After host, port and key these stand on the line for after.sh. OOD's job pastes them into connection.yml unquoted, so
 # "~", YAML's null, stands for what is not one plain word; a date would be refused by the portal, with its whole page.
-WORDS = "connection.words"
 CONNECTION_WORDS = ("session_id", "model", "ends_at", "login_host")
 _PLAIN = re.compile(r"(?!\d+-\d+-\d)[A-Za-z0-9][A-Za-z0-9._/-]*")
 
@@ -51,14 +50,14 @@ def keeper(root: Path, plan: Plan) -> Callable[[Status], None]:
         connection = Connection.read(paths.connection)
         base_url = connection.base_url if connection else None
         write_private(root / INFO, info(plan, status, base_url, paths.key), durable=False)
-        if status.state == READY and not (root / WORDS).exists():
-            write_private(root / WORDS, _connection_words(plan, paths))
+        if status.state == READY and not paths.words.exists():
+            write_private(paths.words, _connection_words(plan, connection))
         if status.final:
             write_private(root / ENDED, ended(plan, status))
         if status.ended:
             # OOD's own file goes too: a requeued job would show the dead port until its before.sh has run.
             (root / "connection.yml").unlink(missing_ok=True)
-            (root / WORDS).unlink(missing_ok=True)
+            paths.words.unlink(missing_ok=True)
 
     return keep
 
@@ -103,8 +102,7 @@ def settled(root: Path) -> str:
     return said
 
 
-def _connection_words(plan: Plan, paths: SessionPaths) -> str:
-    connection = Connection.read(paths.connection)
+def _connection_words(plan: Plan, connection: Connection | None) -> str:
     if connection is None:
         return ""
     ends_at = round(connection.ends_at) if connection.ends_at else None

@@ -59,7 +59,6 @@ class Report:
     ) -> None:
         now = time.time()
         self._path = paths.status
-        self._log = str(paths.engine_log)
         self._written = 0.0
         self._tell = tell
         self.last_start = last_start
@@ -71,7 +70,7 @@ class Report:
             "The job has started.",
             job_id=job_id,
             restarts=restarts,
-            log=self._log,
+            log=str(paths.engine_log),
             host=socket.gethostname(),
             pid=os.getpid(),
             updated_at=now,
@@ -209,7 +208,6 @@ class Report:
             self.status.write(self._path)
             if self._tell is not None:
                 self._tell(self.status)
-        except (
-            OSError
-        ) as error:  # a full disk is no reason to end a session that answers; the next beat tries again
+        except OSError as error:
+            # A full disk is no reason to end a session that answers; the next beat tries again.
             logging.getLogger("launcher.serve").warning("the status cannot be written: %s", error)

@@ -105,7 +105,7 @@ class _Session:
         self._port = 0
         self._enough = threading.Event()
         self._engine_version: str | None = None
-        self._ready_at = 0.0
+        self._answered = asyncio.Event()  # set for good by the first answer
         self._weights: list[dict[str, Any]] = []
         self._node: dict[str, Any] = {}
         self._end: asyncio.Future[Diagnosis] = asyncio.get_running_loop().create_future()
@@ -161,8 +161,7 @@ class _Session:
         if not self._plan.page:
             return
         # Its import costs seconds of processor time, which on a small node the engine's start would lack (P8).
-        while not self._ready_at:
-            await asyncio.sleep(0.1)
+        await self._answered.wait()
         await keep_page(self._paths.root, self._url, self._runtime, self._paths.page_log, self._routes)
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
@@ -221,11 +220,11 @@ class _Session:
 
     def _announce(self) -> None:
         now = time.time()
-        first = not self._ready_at
+        first = not self._answered.is_set()
         self._routes.ready = True
         self._idle.go(now)
         if first:
-            self._ready_at = now
+            self._answered.set()
             self._routes.page_starting = self._plan.page
             self._connect()
         else:
@@ -274,14 +273,13 @@ class _Session:
             if abs(ends_at - self._ends_at) > 1:
                 self._ends_at = ends_at
                 self._report.ends_at(ends_at)
-                if self._ready_at:
+                if self._answered.is_set():
                     self._connect()
 
     async def _remember(self) -> None:
         self._node = await asyncio.to_thread(record.hardware)
         snapshot = self._plan.model.snapshot
-        while not self._ready_at:  # hashing must not slow the start
-            await asyncio.sleep(1.0)
+        await self._answered.wait()  # hashing must not slow the start
         folder = Path(snapshot) if snapshot else None
         self._weights = await asyncio.to_thread(record.weights, folder, self._enough)
 
@@ -306,9 +304,8 @@ class _Session:
 
     def _keep_record(self) -> None:
         usage = self._gateway.usage
-        with contextlib.suppress(
-            OSError
-        ):  # the last word is said; a full disk must not turn it into a failure
+        # The last word is said; a full disk must not turn it into a failure.
+        with contextlib.suppress(OSError):
             record.write(
                 self._plan,
                 self._paths,

@@ -11,13 +11,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from launcher.errors import SessionError
+from launcher.sessions.stored import made
 from launcher.settings.schema import Environment, Network, Places
 
 SCHEMA = 1
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +109,13 @@ class Plan:
                 )
             resources, environment = data.pop("resources"), data.pop("environment")
             return cls(
-                model=_made(PlannedModel, data.pop("model")),
-                cluster=_made(PlannedCluster, data.pop("cluster")),
-                resources=_made(Resources, resources),
-                environment=_made(Environment, environment),
-                limits=_made(Limits, data.pop("limits")),
-                network=_made(Network, data.pop("network")),
-                places=_made(Places, data.pop("places")),
+                model=made(PlannedModel, data.pop("model")),
+                cluster=made(PlannedCluster, data.pop("cluster")),
+                resources=made(Resources, resources),
+                environment=made(Environment, environment),
+                limits=made(Limits, data.pop("limits")),
+                network=made(Network, data.pop("network")),
+                places=made(Places, data.pop("places")),
                 engine_args=tuple(data.pop("engine_args")),
                 **{name: data[name] for name in data if name in cls.__dataclass_fields__},
             )
@@ -134,9 +134,3 @@ class Plan:
                 f"{path}: {os.strerror(error.errno or 0)}.", "Is this a session's directory?"
             ) from error
         return cls.from_json(text, str(path))
-
-
-def _made(type_: type[T], data: Mapping[str, Any]) -> T:
-    # Keys of a newer launcher are passed over, those of an older one have defaults: an upgrade must not hide sessions.
-    fields = {field.name for field in dataclasses.fields(type_)}  # type: ignore[arg-type] # T is a dataclass here
-    return type_(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in fields})

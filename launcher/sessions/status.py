@@ -10,12 +10,12 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from launcher.sessions.paths import write_private
+from launcher.sessions.stored import made
 
 SCHEMA = 1
-T = TypeVar("T")
 PENDING, LAUNCHING, READY = "PENDING", "LAUNCHING", "READY"
 UNHEALTHY, SHUTDOWN, FAILED = "UNHEALTHY", "SHUTDOWN", "FAILED"
 ENDED = frozenset({SHUTDOWN, FAILED})
@@ -131,15 +131,9 @@ class Status:
             data = json.loads(path.read_text(encoding="utf-8"))
             if data.pop("schema") != SCHEMA:
                 return None
-            data["phases"] = tuple(_made(Phase, phase) for phase in data["phases"])
-            data["coming"] = tuple(_made(Coming, phase) for phase in data.get("coming") or ())
-            data["idle"] = _made(Idle, data["idle"]) if data["idle"] else None
-            return _made(cls, data)
+            data["phases"] = tuple(made(Phase, phase) for phase in data["phases"])
+            data["coming"] = tuple(made(Coming, phase) for phase in data.get("coming") or ())
+            data["idle"] = made(Idle, data["idle"]) if data["idle"] else None
+            return made(cls, data)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-
-
-def _made(type_: type[T], data: dict[str, Any]) -> T:
-    # Keys of a newer launcher are passed over: an older one must still see its sessions.
-    names = {field.name for field in dataclasses.fields(type_)}  # type: ignore[arg-type] # T is a dataclass here
-    return type_(**{name: value for name, value in data.items() if name in names})

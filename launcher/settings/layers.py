@@ -98,9 +98,8 @@ def site_file(variables: Mapping[str, str]) -> Path | None:
         return Path(named)
     for folder in (Path(sys.prefix).parent, Path("/etc/launcher")):
         if (path := folder / "site.yml").is_file():
-            return (
-                path.resolve()
-            )  # an install links to it from each release; errors should name the one to edit
+            # An install links to it from each release; errors should name the one to edit.
+            return path.resolve()
     return None
 
 

@@ -156,19 +156,9 @@
   const said = (message) => texts(message).filter((text) => text && !text.startsWith(MARK)).join("\n\n");
   const footnote = (message) =>
     texts(message).filter((text) => text.startsWith(MARK)).join(" ").replaceAll(MARK, "").replace(/\\(.)/g, "$1");
-  const REFERENCE = /^(?:\[[^\]\n]*\]\(#picture-[0-9a-z]{8}\)\s*)+/;
-
-  const split = (text) => {
-    const before = text.match(REFERENCE)?.[0] || "";
-    const images = [...before.matchAll(/\[([^\]\n]*)\]\(#picture-([0-9a-z]{8})\)/g)].map(([, name, id]) => ({
-      name,
-      url: page.picturesOf([id])[id],
-    }));
-    return { images, words: text.slice(before.length) };
-  };
 
   const content = (text) => {
-    const { images, words } = split(text);
+    const { images, words } = page.split(text);
     if (!images.length) return text;
     const parts = images.filter(({ url }) => url).map(({ url }) => ({ type: "image_url", image_url: { url } }));
     return words ? [...parts, { type: "text", text: words }] : parts;
@@ -218,7 +208,7 @@
       if (message.metadata?.title) {
         lines.push("", "<details><summary>Reasoning</summary>", "", text, "", "</details>");
       } else if (message.role === "user") {
-        const { images, words } = split(text);
+        const { images, words } = page.split(text);
         lines.push("", "## You", "", ...images.map(({ name, url }) => (url ? `![${name}](${url})\n` : `*${name}*\n`)), words);
       } else {
         lines.push("", `## ${about.model}`, "", text, "", `*${footnote(message)}*`);

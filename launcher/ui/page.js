@@ -17,7 +17,7 @@
 
   // --- copying ------------------------------------------------------------------------------------------------
   // The copy button of a message would take our footnote and the references to images along.
-  const plain = (text) => page.words(text).replace(MARK, "");
+  const plain = (text) => page.split(text).words.replace(MARK, "");
   if (navigator.clipboard) {
     const write = navigator.clipboard.writeText.bind(navigator.clipboard);
     navigator.clipboard.writeText = (text) => write(plain(text));

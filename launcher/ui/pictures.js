@@ -111,19 +111,23 @@
   };
   // For a question that was taken back: its images are attached again, its words are returned.
   page.attachAgain = (text) => {
-    const { ids, words } = split(text || "");
-    pending = [...pending, ...ids.filter(get)];
+    const { images, words } = page.split(text || "");
+    pending = [...pending, ...images.filter(({ url }) => url).map(({ id }) => id)];
     draw();
     page.write();
     return words;
   };
 
-  const split = (text) => {
+  // The references that a question begins with, as they stand there and one by one, and its words.
+  page.split = (text) => {
     const before = text.match(/^(?:\[[^\]\n]*\]\(#picture-[0-9a-z]{8}\)\s*)+/)?.[0] || "";
-    const ids = [...before.matchAll(/\(#picture-([0-9a-z]{8})\)/g)].map((found) => found[1]);
-    return { before, ids, words: text.slice(before.length) };
+    const images = [...before.matchAll(/\[([^\]\n]*)\]\(#picture-([0-9a-z]{8})\)/g)].map(([, name, id]) => ({
+      id,
+      name,
+      url: get(id)?.url,
+    }));
+    return { before, images, words: text.slice(before.length) };
   };
-  page.words = (text) => split(text).words;
 
   // --- the list above the entry -----------------------------------------------------------------------------------
   let complaint;
@@ -220,10 +224,10 @@
   let inEdit = [];
   let edited = "";
   const hideReferences = (area) => {
-    const { before, ids, words } = split(area.value);
     if (area.dataset.seen) return;
     area.dataset.seen = "yes";
-    [edited, inEdit] = [before, ids];
+    const { before, images, words } = page.split(area.value);
+    [edited, inEdit] = [before, images.map(({ id }) => id)];
     if (!before) return;
     area.value = words;
     area.dispatchEvent(new Event("input", { bubbles: true }));

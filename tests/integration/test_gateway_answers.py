@@ -154,7 +154,7 @@ def test_broken_chunks_end_a_stream_with_an_error_event(
     goes_on(front)
 
 
-@pytest.mark.parametrize("pause_s", [0.0, 0.3])
+@pytest.mark.parametrize("later_s", [None, 0.0, 0.3])
 @pytest.mark.parametrize(
     "first",
     [
@@ -165,15 +165,32 @@ def test_broken_chunks_end_a_stream_with_an_error_event(
     ],
 )
 def test_a_second_answer_is_nobodys(
-    first: bytes, pause_s: float, front: RunningGateway, upstream: Recorder
+    first: bytes, later_s: float | None, front: RunningGateway, upstream: Recorder
 ) -> None:
     """Bytes left on a kept connection would become the answer to the next person's question."""
-    gives(upstream, first, POISON, pause_s=pause_s, keep=True)
+    sent: list[str] = []
+
+    def answer(seen: Seen) -> Iterator[bytes]:
+        if seen.target != "/k":
+            yield from echo(seen)
+            return
+        try:
+            if later_s is None:
+                yield first + POISON
+            else:
+                yield first
+                time.sleep(later_s)
+                yield POISON
+        finally:  # also where the gateway has hung up already
+            sent.append(seen.target)
+
+    upstream.answer = answer
     for _ in range(5):
-        reply = asked(front, silence_s=0.3)
+        sent.clear()
+        reply = asked(front, silence_s=0.1)
         assert reply.status in (200, 204, 304, 502)
         assert b"poison" not in reply.body
-        time.sleep(pause_s)
+        wait_until(lambda: sent)
         goes_on(front)
 
 
