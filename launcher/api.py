@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from launcher.errors import EngineError, LauncherError, SchedulerError, SessionError, SettingsError
-from launcher.schedulers import scheduler
+from launcher.schedulers import Scheduler, scheduler
 from launcher.sessions import keys, registry
 from launcher.sessions.clock import span_s
 from launcher.sessions.connection import Connection
@@ -68,8 +68,9 @@ class Launcher:
 
     def submit(self, plan: Plan) -> Session:
         """Make the session's directory and submit its job."""
+        self.within_limits()
         paths = registry.make(Path(plan.places.sessions), plan.id)
-        where = scheduler(plan.cluster.scheduler)
+        where = scheduler(plan.cluster.scheduler, plan.cluster.ssh)
         job_id = None
         try:
             write_session(plan, paths)
@@ -83,6 +84,16 @@ class Launcher:
                 raise registry.storage_error(error, paths.root) from error
             raise
         return Session(paths)
+
+    def within_limits(self) -> None:
+        """Raise RequestError where this user has as many sessions as the site allows: a rule among honest people."""
+        if self.settings.limits.sessions is not None:
+            from launcher.planning import within_limits
+
+            living = [session for session in self.sessions() if session.needs_scheduler()]
+            statuses = self.statuses(living)
+            # A form that OOD could not submit leaves a session without a job.
+            within_limits(self.settings, sum(s.job_id is not None and not s.ended for s in statuses))
 
     def session(self, wanted: str) -> Session:
         """The session with this id (or the beginning of one), job id, or directory."""
@@ -100,18 +111,18 @@ class Launcher:
 
     def statuses(self, sessions: list[Session]) -> list[Status]:
         """The status of each session, with one call for each scheduler however many sessions there are."""
-        living: dict[str, list[Session]] = {}
+        living: dict[Scheduler, list[Session]] = {}
         for session in sessions:
             if session.needs_scheduler():
-                living.setdefault(session.plan.cluster.scheduler, []).append(session)
-        known: dict[str, dict[str, Job]] = {}
-        for name, group in living.items():
+                living.setdefault(session.scheduler, []).append(session)
+        known: dict[Scheduler, dict[str, Job]] = {}
+        for where, group in living.items():
             ids = [job_id for session in group if (job_id := session.job_id) is not None]
             try:
-                known[name] = scheduler(name).jobs(ids)
+                known[where] = where.jobs(ids)
             except SchedulerError as error:  # what the sessions say of themselves is better than nothing
                 print(f"launcher: {error}", file=sys.stderr)
-        return [session.status_from(known.get(session.plan.cluster.scheduler)) for session in sessions]
+        return [session.status_from(known.get(session.scheduler)) for session in sessions]
 
     def _folder(self) -> Path:
         try:
@@ -137,6 +148,11 @@ class Session:
     @property
     def id(self) -> str:
         return self.plan.id
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """What carries its job."""
+        return scheduler(self.plan.cluster.scheduler, self.plan.cluster.ssh)
 
     @property
     def job_id(self) -> str | None:
@@ -173,7 +189,7 @@ class Session:
         if not self.needs_scheduler():
             return self.status_from(None)
         job_id = self.job_id
-        return self.status_from(scheduler(self.plan.cluster.scheduler).jobs([job_id] if job_id else []))
+        return self.status_from(self.scheduler.jobs([job_id] if job_id else []))
 
     def status_from(self, jobs: dict[str, Job] | None) -> Status:
         """The state, given what the scheduler said of all jobs (None: it was not asked)."""
@@ -187,7 +203,7 @@ class Session:
             # The session may have ended between the two readings; only then ask for what squeue has forgotten.
             own = Status.read(self.paths.status)
             if own is None or not own.final:
-                job = scheduler(self.plan.cluster.scheduler).outcome(job_id)
+                job = self.scheduler.outcome(job_id)
         status = current(self.plan, own, job, job_id, stopped=self.paths.stop.exists())
         if status.final and own != status:
             self._keep(status)
@@ -232,7 +248,7 @@ class Session:
             raise SessionError(f"Session {self.id} has no job yet.", "Cancel it where it was started.")
         write_private(self.paths.stop, '{"reason": "user"}\n')
         try:
-            scheduler(self.plan.cluster.scheduler).cancel(job_id)
+            self.scheduler.cancel(job_id)
         except SchedulerError:
             self.paths.stop.unlink(missing_ok=True)  # or a later end would be put down to the user
             raise
@@ -279,7 +295,7 @@ class Session:
 
     def _watch(self) -> Iterator[Status]:
         # The files are looked at often, a scheduler that costs something every two seconds.
-        pause_s = scheduler(self.plan.cluster.scheduler).POLL_S
+        pause_s = self.scheduler.POLL_S
         asked = answered = time.monotonic() - pause_s
         running = False
         while True:
@@ -301,7 +317,7 @@ class Session:
             time.sleep(_FILE_EVERY_S)
 
     def _alive(self, job_id: str) -> bool:
-        job = scheduler(self.plan.cluster.scheduler).jobs([job_id]).get(job_id)
+        job = self.scheduler.jobs([job_id]).get(job_id)
         return job is not None and job.state in (WAITING, "running")
 
     def _keep(self, status: Status) -> None:
@@ -361,8 +377,11 @@ class FurtherKeys:
 
 def write_session(plan: Plan, paths: SessionPaths, *, header: bool = True) -> None:
     """Write `session.json` and `job.sh`; without `header` for a job that somebody else submits."""
+    from launcher.models.index import note_use
     from launcher.schedulers.script import job_script
 
     write_private(paths.plan, plan.to_json())
     write_private(paths.job_script, job_script(plan, paths.root, header=header))
     paths.job_script.chmod(0o700)
+    if plan.model.snapshot is not None:
+        note_use(Path(plan.model.snapshot), Path(plan.places.cache))

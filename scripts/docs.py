@@ -1,7 +1,8 @@
 """Write the parts of docs/ that the code already knows: `scripts/docs.py`, or with `--check` only compare.
 
-Owns three things: the commands in docs/cli.md, the settings in docs/site.md, the reasons in docs/states.md. Each stands
-between two comments in its file, the rest of which is written by hand. `tests/unit/test_docs.py` fails when one is old.
+Owns four things: the commands in docs/cli.md, the settings in docs/site.md, the reasons in docs/states.md, each between
+two comments in its file, the rest of which is written by hand; and the JSON Schema of site.yml, a file of its own.
+`tests/unit/test_docs.py` fails when one is old.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import json
 import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,95 +26,13 @@ from launcher.cli.parser import INTERNAL, parser
 from launcher.engines.vllm_causes import CAUSES
 from launcher.sessions import state
 from launcher.sessions.status import ENDINGS
-from launcher.settings import schema
+from launcher.settings.explained import BLOCK_SAYS, LOCKS_SAY, SAYS
+from launcher.settings.json_schema import json_schema
+from launcher.settings.schema import BLOCKS, NAMED, UNBOUNDED
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- made by scripts/docs.py: {} -->", "<!-- end of what scripts/docs.py makes -->"
 
-BLOCKS: Mapping[str, tuple[type, str]] = {
-    "session": (schema.SessionDefaults, "What a session gets when its user leaves it open."),
-    "network": (schema.Network, "The one open port."),
-    "places": (
-        schema.Places,
-        "Folders. `~` is the user's home, and variables such as `$USER` stand for their values.",
-    ),
-    "models": (
-        schema.ModelPlaces,
-        "Where weights are looked for, in this order: `folders`, then `cache`. `~` and variables as in `places`.",
-    ),
-    "allow": (
-        schema.Allow,
-        "What users may do. Only the site's file can say it; without a site's file, the user's own can.",
-    ),
-    "clusters": (schema.Cluster, "Slurm installations, by name."),
-    "profiles": (schema.Profile, "Named hardware requests, by name; the form lists them in this order."),
-    "environments": (
-        schema.Environment,
-        "Where vLLM comes from, by name. `~` and variables hold in `path`, `image`, `binds` and `setup`.",
-    ),
-    "catalog": (schema.CatalogModel, "Models that the form offers, by name."),
-}
-NAMED = ("clusters", "profiles", "environments", "catalog")
-LOCKS = "Keys that a user's own settings and `LAUNCHER_…` variables may not change, as dotted names."
-
-SAYS: Mapping[str, str] = {
-    "session.profile": "The profile when none is asked for; empty: the first one.",
-    "session.hours": "Hours, when neither the request nor the profile says.",
-    "session.idle_minutes": "Stop when unused for so long; 0: never. Locked, it is also the most to ask for.",
-    "session.start_timeout_minutes": "How long the first answer may take, not counting the queue.",
-    "session.engine_restarts": "How often a session starts its engine again after a crash; 0: never.",
-    "session.page": "Whether there is a chat page behind *Connect*.",
-    "network.bind": "The address that the gateway binds.",
-    "network.host": "The name that clients are told; empty: the node's own. `{node}` in it is the short one.",
-    "places.sessions": "Sessions, one folder each. Login and compute nodes must see it.",
-    "places.cache": "Compile caches of the engines, kept between sessions.",
-    "places.runtime": "Node-local folder for sockets; empty: `$SLURM_TMPDIR`, `$TMPDIR` or `/tmp`.",
-    "models.folders": "Shared folders: Hugging Face cache layout, or a plain folder for each model.",
-    "models.cache": "The user's own Hugging Face cache.",
-    "allow.models": "`any`, or `catalog`: only what the catalog lists.",
-    "allow.trust_remote_code": "May a user run Python code that comes with a model?",
-    "allow.pickle_weights": "May a user load weights that can run code (`.bin`, `.pt`)?",
-    "allow.engine_args": "May a user pass further arguments to the engine?",
-    "clusters.scheduler": "`slurm`, or `local`: this machine, without a queue. The form shows only Slurm clusters.",
-    "clusters.ondemand": "The cluster's ids in Open OnDemand's `clusters.d`; empty: its name here.",
-    "clusters.login_host": "Where a laptop's ssh goes, for the tunnel line on the card.",
-    "profiles.cluster": "One of `clusters`.",
-    "profiles.description": "What the form shows; empty: the profile's name.",
-    "profiles.partition": "Slurm's `--partition`.",
-    "profiles.nodes": "Slurm's `--nodes`.",
-    "profiles.gpus": "GPUs per node (`--gres=gpu:…`).",
-    "profiles.gpu_type": "The GPUs' type in Slurm, such as `a100`.",
-    "profiles.gpu_memory_gb": "Memory of one GPU in GB, shown in the form.",
-    "profiles.cpus": "Slurm's `--cpus-per-task`.",
-    "profiles.memory_gb": "Memory per node in GiB (`--mem`).",
-    "profiles.hours": "Hours when none are asked for; empty: `session.hours`.",
-    "profiles.hours_max": "The most hours that may be asked for.",
-    "profiles.environment": "One of `environments`; empty: the site's first one. A model's own goes before it.",
-    "profiles.account": "Slurm's `--account`.",
-    "profiles.qos": "Slurm's `--qos`.",
-    "profiles.constraint": "Slurm's `--constraint`.",
-    "profiles.reservation": "Slurm's `--reservation`.",
-    "profiles.sbatch_args": "Further options of sbatch, one `--name=value` each.",
-    "environments.kind": "What it is.",
-    "environments.path": "`venv`: its folder; empty: the launcher's own venv.",
-    "environments.modules": "`module`: the modules to load, in this order.",
-    "environments.image": "`container`: the image's file.",
-    "environments.runtime": "`container`: the program that runs it.",
-    "environments.binds": "`container`: further folders it sees. Model, cache and sockets are bound anyway.",
-    "environments.env": "Environment variables of the engine.",
-    "environments.setup": "`module`: a file that defines `module`, where the usual ones in `/etc/profile.d` do not.",
-    "catalog.title": "What the form shows; empty: the id or the name.",
-    "catalog.id": "Its id on the hub, such as `org/name`, looked for in the folders of `models`.",
-    "catalog.path": "Or the folder that holds the weights; `~` and variables hold.",
-    "catalog.revision": "A branch, a tag or a commit; empty: `main`.",
-    "catalog.aliases": "Further names by which users may ask for it.",
-    "catalog.engine": "`vllm` or `simulated`.",
-    "catalog.engine_args": "Arguments of the engine; the user's own come after them.",
-    "catalog.env": "Environment variables of the engine, for this model.",
-    "catalog.profiles": "The profiles it runs on, the usual one first; empty: all.",
-    "catalog.environment": "The environment it needs; it goes before the profile's.",
-    "catalog.hidden": "Leave it out of the form; its name still works.",
-}  # fmt: skip
 _TYPES = {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}
 
 
@@ -179,7 +99,7 @@ def settings() -> str:
     """Every key of the site file with its type and default."""
     defaults = yaml.safe_load(resources.files("launcher.settings").joinpath("defaults.yml").read_text())
     parts = []
-    for block, (type_, says) in BLOCKS.items():
+    for block, type_ in (BLOCKS | NAMED).items():
         named = block in NAMED
         rows = []
         for field in dataclasses.fields(type_):
@@ -195,22 +115,25 @@ def settings() -> str:
                     SAYS[f"{block}.{field.name}"],
                 )
             )
-        parts.append(f"### {block}\n\n{says}\n\n{_table(['Key', 'Type', 'Default', 'Meaning'], rows)}")
-    lock = _table(["Key", "Type", "Default", "Meaning"], [("`locks`", "list of texts", "`[]`", LOCKS)])
+        parts.append(
+            f"### {block}\n\n{BLOCK_SAYS[block]}\n\n{_table(['Key', 'Type', 'Default', 'Meaning'], rows)}"
+        )
+    lock = _table(["Key", "Type", "Default", "Meaning"], [("`locks`", "list of texts", "`[]`", LOCKS_SAY)])
     return "\n\n".join([*parts, f"### locks\n\n{lock}"])
 
 
 def _type(hint: Any, metadata: Mapping[str, Any]) -> str:
     if choices := metadata.get("choices"):
-        return " or ".join(f"`{choice}`" for choice in choices)
+        listed = " or ".join(f"`{choice}`" for choice in choices)
+        return f"list of {listed}" if typing.get_origin(hint) is tuple else listed
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(kind for kind in typing.get_args(hint) if kind is not types.NoneType)
     if typing.get_origin(hint) is tuple:
-        return "list of texts"
+        return "list of plain words" if "pattern" in metadata else "list of texts"
     if typing.get_origin(hint) is not None:
         return "block of texts"
     bounds = f", at least {metadata['minimum']}" if "minimum" in metadata else ""
-    if "maximum" in metadata:
+    if metadata.get("maximum", UNBOUNDED) != UNBOUNDED:
         bounds = f", {metadata['minimum']} to {metadata['maximum']}"
     return f"{'plain word' if 'pattern' in metadata else _TYPES[hint]}{bounds}"
 
@@ -265,15 +188,24 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-MADE = {
+def schema() -> str:
+    """The JSON Schema of the site's file."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+WHOLE = {"launcher/settings/site.schema.json": schema}
+MADE: dict[str, dict[str, Callable[[], str]]] = {
     "docs/cli.md": {"commands": commands},
     "docs/site.md": {"settings": settings},
     "docs/states.md": {"waits": waits, "endings": endings, "causes": causes},
+    **{name: {} for name in WHOLE},
 }
 
 
 def current(name: str) -> str:
     """The file `name` as it should be; raises ValueError where one of its places is missing."""
+    if name in WHOLE:
+        return WHOLE[name]()
     text = (ROOT / name).read_text(encoding="utf-8")
     for part, make in MADE[name].items():
         begin = BEGIN.format(part)

@@ -75,6 +75,8 @@ if [ ! -e "$release/.complete" ]; then
   mkdir "$release/app"
   cp -R "${app_files[@]}" "$release/app/"
   ln -s ../venv "$release/app/venv"
+  # Editors that know YAML find it by the first line of site.yml.
+  cp launcher/settings/site.schema.json "$release/"
   # The launcher looks for its site file beside the venv, by whichever of the names it was started.
   ln -s ../../site.yml "$release/site.yml"
   ln -s ../site.yml "$release/app/site.yml"

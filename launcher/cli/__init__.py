@@ -19,9 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     given = list(sys.argv[1:] if argv is None else argv)
     # argparse cannot tell "-- ARGUMENT..." from further operands once options stand between them and MODEL.
-    cut = given.index("--") if given[:1] == ["launch"] and "--" in given else len(given)
+    cut = given.index("--") if given[:1] in (["launch"], ["fit"]) and "--" in given else len(given)
     try:
-        arguments = parser().parse_args(given[:cut])
+        arguments = parser(given[0] if given else None).parse_args(given[:cut])
     except RequestError as error:
         return _tell(error, "--json" in given[:cut], debug=False)
     arguments.engine_args = tuple(given[cut + 1 :])

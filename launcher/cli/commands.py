@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from launcher.api import Launcher, Session
+from launcher.cli.parser import MODULES
 from launcher.cli.tables import one_line, table
 from launcher.sessions.clock import clock
 from launcher.sessions.connection import Connection
@@ -18,6 +20,7 @@ from launcher.sessions.status import ENGINE_RESTART, LAUNCHING, READY, UNHEALTHY
 _ASKED = (
     "profile", "revision", "hours", "idle_minutes", "name", "environment", "trust_remote_code", "partition",
     "account", "qos", "constraint", "reservation", "gpu_type", "nodes", "gpus", "cpus", "memory_gb",
+    "max_model_len", "fit_check",
 )  # fmt: skip
 
 _DAY_S = 86400.0
@@ -25,6 +28,10 @@ _DAY_S = 86400.0
 
 def run(arguments: Namespace) -> int:
     """Run the command that was asked for; its exit code."""
+    if arguments.command in MODULES:
+        module, _ = MODULES[arguments.command]
+        code: int = importlib.import_module(module).run(arguments)
+        return code
     command: Callable[[Namespace], int] = {
         "launch": _launch, "status": _status, "wait": _wait, "logs": _logs, "stop": _stop, "keys": _keys,
         "serve": _serve, "offer": _offer, "plan": _plan, "ended": _ended,

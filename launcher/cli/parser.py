@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias
@@ -36,6 +37,20 @@ examples:
   launcher keys new tiny-chat-3f9a --name course --requests-per-minute 60 --tokens-per-minute 20000
   key=$(launcher keys new tiny-chat-3f9a --name script)      standard output is the key alone
 """
+# Commands with a module of their own, which has `options(parser)` and `run(arguments)`. It is only loaded when it is
+# asked for: a hundred options that nobody looks at would slow every command down.
+MODULES: dict[str, tuple[str, str]] = {
+    "fit": ("launcher.cli.fit", "show whether a model fits on the hardware here, with the arithmetic"),
+    "config": ("launcher.cli.config", "show the settings, check a file of them, or print their schema"),
+    "models": ("launcher.cli.models", "list, download, check and remove models"),
+    "resolve": ("launcher.cli.resolve", "show which copy of a model would be taken, and why"),
+    "profiles": (
+        "launcher.cli.where",
+        "show the hardware one can ask for, what is idle, and when a job would start",
+    ),
+    "clusters": ("launcher.cli.where", "show the clusters: idle GPUs, cores, and what jobs wait for"),
+    "doctor": ("launcher.cli.doctor", "check what site.yml says against what is there; for a site's staff"),
+}
 # What the app's files and the job call; everything else is for people.
 INTERNAL = ("serve", "offer", "plan", "ended")
 _SESSION = "the id, the beginning of it, or the job's id"
@@ -91,8 +106,8 @@ def _whole(text: str) -> int:
         raise argparse.ArgumentTypeError(f'must be a whole number, not "{text[:80]}"') from None
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+def parser(wanted: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the whole command line; when the command is known, only with what `wanted` needs."""
     common = _Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -142,6 +157,11 @@ def parser() -> argparse.ArgumentParser:
 
     keys = _add(commands, "keys", "make, list and revoke further keys of a session", None, [])
     _keys(keys.add_subparsers(dest="keys_command", metavar="COMMAND", required=True), common)
+
+    for name, (module, text) in MODULES.items():
+        own = command(name, text)
+        if wanted in (None, name):
+            importlib.import_module(module).options(own)
 
     serve = command("serve", "run a session; this is what its job calls")
     serve.add_argument("directory", metavar="DIRECTORY", help="the session's directory")
@@ -206,6 +226,15 @@ def _launch(launch: argparse.ArgumentParser) -> None:
         "--name", metavar="NAME", help="a name for the session, seen by everybody in the queue"
     )
     launch.add_argument("--environment", metavar="NAME", help="where the engine's program comes from")
+    launch.add_argument(
+        "--max-model-len", type=_whole, metavar="N", help="tokens of the longest request, answer included"
+    )
+    launch.add_argument(
+        "--no-fit-check",
+        dest="fit_check",
+        action="store_false",
+        help="start it even if it does not seem to fit; choose nothing",
+    )
     launch.add_argument("--no-page", action="store_true", help="no chat page, only the endpoint")
     launch.add_argument(
         "--trust-remote-code", action="store_true", help="run Python code that comes with the model"

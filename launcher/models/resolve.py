@@ -5,57 +5,82 @@ Looks at the disk only; nothing is downloaded here, and never inside a job.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
+import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import launcher
 from launcher.errors import ModelError, RequestError
-from launcher.models.snapshot import check_snapshot, near_complete
+from launcher.models.folders import HUB, Held, find, id_of, ref_at, repository
+from launcher.models.near import NAME, add_command, advice, folders_of, known_names
+from launcher.models.snapshot import check_snapshot
 from launcher.settings.schema import CatalogModel, Settings
 
 SHIPPED = Path(launcher.__file__).parent / "models" / "shipped"
-_NAME = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?"
-)  # the hub's limit: 96
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
+_SHORT_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+_NO_REVISIONS = "it is a plain folder, which has no revisions"
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Another copy of the model, and why it is not the one."""
+
+    path: Path
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """One model: `snapshot` is None only for an engine that needs no weights; `found` says which copy and why."""
+    """One model: `snapshot` is None only for an engine that needs no weights; `found` says which copy and why.
+
+    `refs` are the branches and tags at the commit `revision`; `layout` is the folder's (launcher.models.folders),
+    `format` the weights' (launcher.models.snapshot). `tokenizer` is false where the files that make text into tokens
+    are missing: the engine then needs one named by its arguments.
+    """
 
     id: str
     snapshot: Path | None
     revision: str | None
     found: str
     entry: CatalogModel | None
+    refs: tuple[str, ...] = ()
+    layout: str | None = None
+    format: str | None = None
+    tokenizer: bool = True
+    passed_over: tuple[PassedOver, ...] = ()
 
 
-def resolve(model: str, settings: Settings, revision: str | None = None) -> ResolvedModel:
+def resolve(
+    model: str, settings: Settings, revision: str | None = None, *, everywhere: bool = False
+) -> ResolvedModel:
     """The snapshot that `model` means, complete and safe to load.
 
-    Order: path, catalog name or alias, the site's shared folders, the user's own cache.
+    Order: path, catalog name or alias, the site's shared folders, the user's own cache; the first whole copy is taken.
+    With `everywhere` the folders behind it are looked at too, only to name the copies there in `passed_over`.
     Raises RequestError for a malformed name, ModelError (with near names) for an unknown or broken model.
     """
     if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
         raise RequestError(f'"{revision[:60]}" is not a revision.', "Give a branch, a tag or a commit.")
     if _is_path(model):
-        return _from_path(model, settings)
-    if not _NAME.fullmatch(model):
+        return _from_path(model, settings, revision)
+    if not NAME.fullmatch(model):
         raise RequestError(
             f'"{model[:60]}" is not a model.', "Give a catalog name, an id such as org/name, or a path."
         )
     entry = catalog_entry(model, settings)
     closed = settings.allow.models == "catalog"
     if entry is not None and not (closed and settings.from_user(f"catalog.{entry.name}")):
-        return _from_catalog(entry, settings, revision)
+        return _from_catalog(entry, settings, revision, everywhere)
     if closed:
-        raise ModelError(f'Model "{model}" is not offered here.', _advice(model, sorted(settings.catalog)))
-    return _from_folders(model, settings, revision, None)
+        raise ModelError(
+            f'Model "{model}" is not offered here.', advice(model, sorted(settings.catalog), settings)
+        )
+    found = _from_folders(model, settings, revision, None, everywhere)
+    return found or _by_last_part(model, settings, revision, everywhere)
 
 
 def catalog_entry(model: str, settings: Settings) -> CatalogModel | None:
@@ -65,20 +90,11 @@ def catalog_entry(model: str, settings: Settings) -> CatalogModel | None:
     return next((e for e in settings.catalog.values() if model in e.aliases or model == e.id), None)
 
 
-def known_names(settings: Settings) -> list[str]:
-    """Every name that would resolve, the catalog's first."""
-    names = [entry.name for entry in settings.catalog.values() if not entry.hidden]
-    if settings.allow.models == "any":
-        for folder in _folders(settings):
-            names.extend(name for name in _names_in(folder) if name not in names)
-    return names
-
-
 def _is_path(model: str) -> bool:
     return model.startswith(("/", "./", "../", "~")) or model in (".", "..")
 
 
-def _from_path(model: str, settings: Settings) -> ResolvedModel:
+def _from_path(model: str, settings: Settings, revision: str | None) -> ResolvedModel:
     if not model.isprintable() or len(model) > 4000:
         raise RequestError(
             "The path of the model holds a character that cannot be shown, or is too long.",
@@ -88,41 +104,58 @@ def _from_path(model: str, settings: Settings) -> ResolvedModel:
     if settings.allow.models == "catalog":
         raise ModelError(
             f"Only models of the catalog are offered here, not {folder}.",
-            _advice(model, sorted(settings.catalog)),
+            advice(model, sorted(settings.catalog), settings),
         )
-    if not os.path.isdir(folder):  # unlike Path.is_dir, it has no error of its own for a name too long
-        raise ModelError(f"There is no folder {folder}.", "Check the path of the model.")
-    check_snapshot(folder, model, pickle_weights=settings.allow.pickle_weights)
-    return ResolvedModel(_path_id(folder), folder, _commit_of(folder), f"the path {folder}", None)
+    try:
+        is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
+    except PermissionError:
+        raise ModelError(
+            f"You may not look into {folder.parent}.", "Ask whoever keeps the folder to let you read it."
+        ) from None
+    except OSError:
+        raise ModelError(f"There is no folder {folder}.", "Check the path of the model.") from None
+    if not is_folder:
+        raise ModelError(f"{folder} is a file, not a folder.", "Give the folder that holds the model.")
+    return _at(folder, _path_id(folder, settings), settings, revision, f"the path {folder}", None)
 
 
-def _path_id(folder: Path) -> str:
-    # .../models--org--name/snapshots/<commit> is org/name; any other folder is called by its own name.
-    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
-        return folder.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
+def _path_id(folder: Path, settings: Settings) -> str:
+    # .../models--org--name/snapshots/<commit> is org/name, and so is org/name below a folder of models; any other
+    # folder is called by its own name.
+    repository_of = folder.parent.parent if folder.parent.name == "snapshots" else folder
+    if (known := id_of(repository_of.name)) is not None:
+        return known
+    if folder.parent.parent in folders_of(settings) and NAME.fullmatch(own := "/".join(folder.parts[-2:])):
+        return own
     return folder.name
 
 
-def _commit_of(folder: Path) -> str | None:
-    return folder.name if folder.parent.name == "snapshots" else None
-
-
-def _from_catalog(entry: CatalogModel, settings: Settings, revision: str | None) -> ResolvedModel:
+def _from_catalog(
+    entry: CatalogModel, settings: Settings, revision: str | None, everywhere: bool
+) -> ResolvedModel:
     revision = revision or entry.revision
     if entry.path is not None:
         folder = _catalog_path(entry)
         if not os.path.isdir(folder):
             raise ModelError(
-                f'Model "{entry.name}": {settings.origin(f"catalog.{entry.name}.path")} names {folder}, '
+                f'Model "{entry.name}": {settings.where(f"catalog.{entry.name}.path")} names {folder}, '
                 "which is not there.",
                 "Ask the site to correct the catalog.",
             )
-        check_snapshot(folder, entry.name, pickle_weights=settings.allow.pickle_weights)
-        return ResolvedModel(
-            entry.id or entry.name, folder, _commit_of(folder), "the path in the catalog", entry
-        )
+        found = _at(folder, entry.name, settings, revision, "the path in the catalog", entry)
+        return replace(found, id=entry.id or entry.name)
     if entry.id is not None:
-        return _from_folders(entry.id, settings, revision, entry)
+        found_here = _from_folders(entry.id, settings, revision, entry, everywhere)
+        if found_here is not None:
+            return found_here
+        searched = ", ".join(str(folder) for folder in folders_of(settings))
+        raise ModelError(
+            f'Model "{entry.name}": {settings.where(f"catalog.{entry.name}.id")} offers {entry.id}, which is not in '
+            f"{searched}.",
+            f"To download it: {add_command(entry.id, revision)}"
+            if settings.allow.downloads
+            else "Ask the site to download it.",
+        )
     return ResolvedModel(entry.name, None, None, "the catalog", entry)
 
 
@@ -133,61 +166,171 @@ def _catalog_path(entry: CatalogModel) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def _from_folders(
-    model: str, settings: Settings, revision: str | None, entry: CatalogModel | None
+def _at(
+    folder: Path, model: str, settings: Settings, revision: str | None, found: str, entry: CatalogModel | None
 ) -> ResolvedModel:
-    folders = _folders(settings)
-    for folder in folders:
-        snapshot = _hub_snapshot(folder, model, revision)
-        if snapshot is None and revision is None and near_complete(folder / model):
-            snapshot = folder / model
-        if snapshot is not None:
-            check_snapshot(snapshot, model, pickle_weights=settings.allow.pickle_weights)
-            return ResolvedModel(model, snapshot, _commit_of(snapshot), f"the copy in {folder}", entry)
-    at = f' at revision "{revision}"' if revision else ""
-    searched = ", ".join(str(folder) for folder in folders)
-    raise ModelError(
-        f'Model "{model}"{at} was not found in the catalog or in {searched}.',
-        _advice(model, known_names(settings)),
+    """The model in `folder` itself: a plain folder, a snapshot of the hub's layout or a whole repository of it."""
+    root = folder.parent.parent if folder.parent.name == "snapshots" else folder
+    if id_of(root.name) is None:
+        if revision is not None:
+            raise ModelError(f'Model "{model}": {folder} is a plain folder, which has no revisions.',
+                             "Leave the revision out.")  # fmt: skip
+        return _checked(Held(model, None, (), folder, folder.parent, "path"), model, settings, found, entry)
+    copies = repository(root, model, root.parent)
+    if root == folder or revision is not None:
+        chosen, why = _choose(copies, revision)
+        if chosen is None:
+            raise ModelError(f'Model "{model}": in {root}, {why}.', _commits(copies))
+    else:
+        chosen = next((copy for copy in copies if copy.path == folder), None) or Held(
+            model, folder.name, (), folder, root.parent, HUB
+        )
+    return _checked(chosen, model, settings, found, entry)
+
+
+def _checked(
+    copy: Held, model: str, settings: Settings, found: str, entry: CatalogModel | None
+) -> ResolvedModel:
+    if settings.allow.downloads and copy.layout == HUB and "/" in copy.id:
+        again = f"To download what is missing: {add_command(copy.id, copy.commit)}"
+    else:
+        again = "Download the model again, or ask whoever keeps the folder."
+    whole = check_snapshot(copy.path, model, pickle_weights=settings.allow.pickle_weights, again=again)
+    layout = None if copy.layout == "path" else copy.layout
+    return ResolvedModel(
+        copy.id, copy.path, copy.commit, found, entry, copy.refs, layout, whole.format, whole.tokenizer
     )
 
 
-def _folders(settings: Settings) -> list[Path]:
-    return [Path(os.path.expanduser(p)) for p in (*settings.models.folders, settings.models.cache)]
+def _from_folders(
+    model: str, settings: Settings, revision: str | None, entry: CatalogModel | None, everywhere: bool
+) -> ResolvedModel | None:
+    """The first whole copy of the id or name `model` in the folders; None where no folder has any."""
+    taken: ResolvedModel | None = None
+    trouble: ModelError | None = None
+    passed: list[PassedOver] = []
+    seen: list[Held] = []
+    for folder in folders_of(settings):
+        if taken is not None and not everywhere:
+            break
+        copies = find(folder, model)
+        seen += copies
+        for copy, why in _by_revision(copies, revision):
+            if why is None and taken is None:
+                try:
+                    taken = _checked(copy, model, settings, _found(copy, revision, settings), entry)
+                    continue
+                except ModelError as error:
+                    trouble = trouble or error
+                    why = error.message.removeprefix(f'Model "{model}"').lstrip(": ").removesuffix(".")
+            passed.append(PassedOver(copy.path, why or "it comes later"))
+    if taken is not None:
+        return replace(taken, passed_over=tuple(passed))
+    if trouble is not None:
+        raise trouble
+    if passed:
+        raise _not_at(revision, model, settings, seen, passed)
+    return None
 
 
-def _hub_snapshot(folder: Path, model: str, revision: str | None) -> Path | None:
-    # Layout of the hub's cache: models--org--name/refs/<branch> holds the commit, snapshots/<commit>/ the files.
-    root = folder / f"models--{model.replace('/', '--')}"
-    ref = root / "refs" / (revision or "main")
+def _by_revision(copies: list[Held], revision: str | None) -> Iterator[tuple[Held, str | None]]:
+    """The copies in one folder, the wanted one first, each with the reason why it is not at `revision`."""
+    commits = [copy for copy in copies if copy.layout == HUB]
+    chosen, why = _choose(commits, revision)
+    if chosen is not None:
+        yield chosen, None
+    for copy in commits:
+        if copy != chosen:
+            yield copy, why or f"it is another revision{_called(copy)}"
+    for copy in copies:
+        if copy.layout != HUB:
+            yield copy, _NO_REVISIONS if revision is not None else None
+
+
+def _choose(commits: list[Held], revision: str | None) -> tuple[Held | None, str | None]:
+    """Of one repository's snapshots the one at `revision` (default: main), else the reason why there is none."""
+    if len(commits) == 1 and commits[0].commit is None:
+        return commits[0], None  # none at all, or closed: the check of the files says it
+    if not commits:
+        return None, None
+    at = ref_at(commits[0].path.parent.parent, revision or "main")
+    if at is None and revision is None:
+        if len(commits) == 1:
+            return commits[0], None
+        return None, "it has several commits and no branch main"
+    begins = at or (revision if revision and _SHORT_COMMIT.fullmatch(revision) else None)
+    found = [copy for copy in commits if begins and copy.commit and copy.commit.startswith(begins)]
+    if len(found) == 1:
+        return found[0], None
+    if found:
+        return None, f"several of its commits begin with {begins}"
+    if at is not None:
+        return None, f'its "{revision or "main"}" is at commit {at[:7]}, which is not there'
+    return None, f'it is not at revision "{revision}"'
+
+
+def _not_at(
+    revision: str | None, model: str, settings: Settings, seen: list[Held], passed: list[PassedOver]
+) -> ModelError:
+    there = _commits(seen)
+    if settings.allow.downloads and settings.allow.models == "any" and "/" in model:
+        there = f"{there} To download it: {add_command(model, revision)}"
+    if revision is None:
+        return ModelError(f'Model "{model}": in {seen[0].folder}, {passed[0].why}.', there)
+    reasons = {other.why for other in passed} - {f'it is not at revision "{revision}"'}
+    why = f": {reasons.pop()}" if len(reasons) == 1 else ""
+    return ModelError(f'Model "{model}" is not here at revision "{revision}"{why}.', there)
+
+
+def _commits(copies: list[Held]) -> str:
+    shown = [f"{copy.commit[:7]}{_called(copy)}" for copy in copies if copy.commit is not None]
+    if not shown:
+        return "Leave the revision out."
+    more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
+    return f"Here are: {', '.join(shown[:5])}{more}."
+
+
+def _called(copy: Held) -> str:
+    return f" ({', '.join(copy.refs[:3])})" if copy.refs else ""
+
+
+def _found(copy: Held, revision: str | None, settings: Settings) -> str:
+    place = f"the shared folder {copy.folder}"
+    if str(copy.folder) not in map(os.path.expanduser, settings.models.folders):
+        place = f"your cache {copy.folder}"
+    if copy.layout == HUB:
+        if revision is None:
+            return f"{'branch main' if 'main' in copy.refs else 'the only commit'} in {place}"
+        return f"commit {copy.commit} in {place}" if revision not in copy.refs else f'"{revision}" in {place}'
+    name = copy.path.relative_to(copy.folder)
+    by = "" if str(name) == copy.id else ", by the last part of the id"
+    return f"the plain folder {name} in {place}{by}"
+
+
+def _by_last_part(model: str, settings: Settings, revision: str | None, everywhere: bool) -> ResolvedModel:
+    """The one model here whose id ends in /`model`; raises ModelError where there is none, or more than one."""
+    names = known_names(settings)
+    ids = [name for name in names if name.endswith(f"/{model}")]
+    if len(ids) == 1:
+        found = _from_folders(ids[0], settings, revision, None, everywhere)
+        if found is not None:
+            return found
+    if ids:
+        raise ModelError(
+            f'Several models are called "{model}".', f"Choose one of: {', '.join(sorted(ids)[:8])}."
+        )
+    searched = ", ".join(f"{folder}{_state(folder)}" for folder in folders_of(settings))
+    at = f' at revision "{revision}"' if revision else ""
+    raise ModelError(
+        f'Model "{model}"{at} was not found in the catalog or in {searched}.', advice(model, names, settings)
+    )
+
+
+def _state(folder: Path) -> str:
     try:
-        commit = ref.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        commit = revision or ""
-    if not commit:
-        return None
-    found = sorted((root / "snapshots").glob(f"{commit}*")) if re.fullmatch(r"[0-9a-f]{7,40}", commit) else []
-    return found[0] if len(found) == 1 else None
-
-
-def _names_in(folder: Path) -> Iterator[str]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        os.scandir(folder).close()
+    except PermissionError:
+        return " (which you may not read)"
     except OSError:
-        return
-    for entry in entries:
-        if entry.name.startswith("models--"):
-            yield entry.name.removeprefix("models--").replace("--", "/", 1)
-        elif not entry.name.startswith(".") and near_complete(Path(entry.path)):
-            yield entry.name
-
-
-def _advice(model: str, names: list[str]) -> str:
-    lowered = {name.lower(): name for name in names}
-    near = [lowered[n] for n in difflib.get_close_matches(model.lower(), lowered, 3)]
-    if near:
-        return f"Did you mean {' or '.join(near)}?"
-    if names:
-        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-        return f"Known here: {', '.join(names[:8])}{more}."
-    return "No model is known here; give a path."
+        return " (which is not there)"
+    return ""

@@ -1,118 +1,193 @@
 """One model's files on disk: are they all there, whole, and of a kind that cannot run code.
 
-Reads file names, the index and the safetensors headers; never the weights themselves.
+Reads file names, the index and the safetensors headers; never the weights themselves. What a folder holds instead of a
+model that vLLM can load is `launcher.models.others`'s business.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import stat
+import re
 import struct
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from launcher.errors import ModelError
+from launcher.models import others
+from launcher.models.disk import NotAFileError, cannot_be_read, open_file, read_object
 
-_INDEX = "model.safetensors.index.json"
-_JSON_MAX = 64_000_000
+_CONSOLIDATED = re.compile(r"consolidated.*\.safetensors")
+_SHARD = re.compile(r"(.+)-(\d{5,6})-of-(\d{5,6})(\.\w+)")
+_SHARDS_MAX = 10_000
 _HEADER_MAX = 100_000_000  # safetensors' own limit
-_PICKLES = ("*.bin", "*.pt", "*.pth")
+_TOKENIZER = re.compile(
+    r"(tokenizer\.|vocab|tokenization_|tekken|spiece|sentencepiece).*|.*(\.tiktoken|\.bpe\.model|\.spm)"
+)
+# As vllm/model_executor/model_loader/weight_utils.py, filter_files_not_needed_for_inference.
+_TRAINING = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
 _DOWNLOAD_AGAIN = "Download the model again, or ask whoever keeps the folder."
+_LFS_POINTER = b"version https://git-lfs.github.com/"
 
 
-def check_snapshot(folder: Path, model: str, *, pickle_weights: bool = False) -> None:
-    """Raise ModelError when `folder` does not hold a complete model in safetensors format.
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A model's folder that is whole: the `files` vLLM would load, and their `format`.
 
-    A file that is shorter than its own header says is a broken copy (header: 8 bytes little-endian length, then
-    JSON with `data_offsets`, https://github.com/huggingface/safetensors#format).
+    The format is `safetensors`, `mistral` (Mistral's own `consolidated*.safetensors`) or `pickle`.
     """
-    config = folder / "config.json"
-    if not os.path.isfile(config):
-        raise ModelError(
-            f'Model "{model}": {folder} has no config.json.', "Give the folder that holds the weights."
-        )
-    _read_json(config, model)
-    names = _weight_files(folder, model)
-    if not names:
-        if any(next(folder.glob(pattern), None) for pattern in _PICKLES):
-            if pickle_weights:
-                return
+
+    format: str
+    files: tuple[str, ...]
+    tokenizer: bool
+
+
+def check_snapshot(
+    folder: Path, model: str, *, pickle_weights: bool = False, again: str = _DOWNLOAD_AGAIN
+) -> Snapshot:
+    """What `folder` holds; raises ModelError when that is not a complete model in safetensors format.
+
+    `again` is the hint for a copy that is not whole. A file that is shorter than its own header says is a broken copy
+    (header: 8 bytes little-endian length, then JSON with `data_offsets`,
+    https://github.com/huggingface/safetensors#format).
+    """
+    names = _names(folder, model, again)
+    check = _Check(folder, model, names, again)
+    # vLLM takes Mistral's own files where there are any (model_loader/default_loader.py, load_format auto).
+    consolidated = {name for name in names if _CONSOLIDATED.fullmatch(name)}
+    if "config.json" not in names and not (consolidated and "params.json" in names):
+        raise others.without_config(folder, model, names)
+    config = read_object(folder / ("config.json" if "config.json" in names else "params.json"), model, again)
+    if consolidated:
+        kind, files = "mistral", check.files("consolidated.safetensors.index.json", consolidated)
+    else:
+        # An adapter's own weights are no model.
+        weights = {n for n in names if n.endswith(".safetensors") and not n.startswith("adapter_model")}
+        kind, files = "safetensors", check.files("model.safetensors.index.json", weights)
+    if not files:
+        pickles = {n for n in names if n.endswith((".bin", ".pt", ".pth")) and not n.endswith(_TRAINING)}
+        if (trouble := others.instead_of_weights(folder, model, names, config)) is not None:
+            raise trouble
+        if not pickles:
+            raise check.incomplete(
+                f"{folder} has no weights yet", f"{folder} has a config.json but no weights (*.safetensors)."
+            )
+        if not pickle_weights:
             raise ModelError(
                 f'Model "{model}": {folder} has only pickle weights, which can run code when they are loaded.',
                 "Use a safetensors copy of the model.",
             )
-        raise ModelError(f'Model "{model}": {folder} has no weights (*.safetensors).', _DOWNLOAD_AGAIN)
-    for name in names:
-        _check_weights(folder / name, model)
+        kind, files = "pickle", check.files("pytorch_model.bin.index.json", pickles)
+    for name in files:
+        check.weights(name, headers=kind != "pickle")
+    return Snapshot(kind, tuple(files), any(_TOKENIZER.fullmatch(name) for name in names))
 
 
-def near_complete(folder: Path) -> bool:
-    """Whether `folder` looks like a model at all; a cheap test for listings."""
-    return os.path.isfile(folder / "config.json")  # no error where somebody else's folder is closed
+def no_tokenizer(folder: Path, model: str) -> ModelError:
+    """The error for a whole model without the files that turn text into tokens."""
+    return ModelError(
+        f'Model "{model}": {folder} has no tokenizer (tokenizer.json, tokenizer.model or the like).',
+        "Download the whole model, or name a tokenizer with the engine argument --tokenizer.",
+    )
 
 
-def _weight_files(folder: Path, model: str) -> list[str]:
-    index = folder / _INDEX
-    if not index.exists():
-        return sorted(path.name for path in folder.glob("*.safetensors"))
-    weight_map = _read_json(index, model).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise ModelError(f'Model "{model}": {index} has no weight_map.', _DOWNLOAD_AGAIN)
-    names = sorted(set(weight_map.values()))
-    if any("/" in name or "\0" in name for name in names):
-        raise ModelError(f'Model "{model}": {index} names files outside its folder.', _DOWNLOAD_AGAIN)
-    return names
+@dataclass(frozen=True, slots=True)
+class _Check:
+    folder: Path
+    model: str
+    names: Collection[str]
+    again: str
 
+    def files(self, index: str, there: Collection[str]) -> list[str]:
+        """The weight files that there should be: the index's, else those there and the rest of their numbers."""
+        if index not in self.names:
+            return sorted({*there, *(name for found in there for name in _with_its_other_shards(found))})
+        path = self.folder / index
+        weight_map = read_object(path, self.model, self.again).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(n, str) for n in weight_map.values()):
+            raise ModelError(f'Model "{self.model}": {path} has no weight_map.', self.again)
+        names = sorted(set(weight_map.values()))
+        if any("/" in name or "\0" in name or name in ("", ".", "..") for name in names):
+            raise ModelError(
+                f'Model "{self.model}": {path} names files outside its folder.', "Do not use this copy."
+            )
+        return names
 
-def _check_weights(path: Path, model: str) -> None:
-    try:
-        with _open(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size, _HEADER_MAX):
-                raise ValueError("the header is longer than the file, or than safetensors allows")
-            header: dict[str, Any] = json.loads(file.read(length))
-        end = max((_end(entry) for name, entry in header.items() if name != "__metadata__"), default=0)
-    except FileNotFoundError:
-        raise ModelError(f'Model "{model}" is incomplete: {path} is missing.', _DOWNLOAD_AGAIN) from None
-    except OSError as error:
-        raise ModelError(
-            f'Model "{model}": {path} cannot be read ({error.strerror}).', _DOWNLOAD_AGAIN
-        ) from error
-    except (ValueError, struct.error, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f'Model "{model}": {path} is not a safetensors file.', _DOWNLOAD_AGAIN) from error
-    if size < 8 + length + end:
-        raise ModelError(
-            f'Model "{model}" is incomplete: {path} has {size} of {8 + length + end} bytes.', _DOWNLOAD_AGAIN
+    def weights(self, name: str, *, headers: bool) -> None:
+        path = self.folder / name
+        try:
+            with open_file(path) as file:
+                size = os.fstat(file.fileno()).st_size
+                start = file.read(8)
+                if (
+                    start == _LFS_POINTER[:8]
+                    and start + file.read(64)[: len(_LFS_POINTER) - 8] == _LFS_POINTER
+                ):
+                    raise ModelError(
+                        f'Model "{self.model}": {path} is a Git LFS pointer, not the weights.',
+                        f"Run git lfs pull in {self.folder}, or download the model again.",
+                    )
+                if not headers:
+                    return
+                (length,) = struct.unpack("<Q", start)
+                if length > min(size, _HEADER_MAX):
+                    raise ValueError("the header is longer than the file, or than safetensors allows")
+                header: dict[str, Any] = json.loads(file.read(length))
+            end = max((_end(entry) for name, entry in header.items() if name != "__metadata__"), default=0)
+        except FileNotFoundError:
+            raise self.missing(path) from None
+        except NotAFileError:
+            raise ModelError(f'Model "{self.model}": {path} is not a file.', self.again) from None
+        except OSError as error:
+            raise cannot_be_read(path, self.model, error) from error
+        except (ValueError, struct.error, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise ModelError(
+                f'Model "{self.model}": {path} is not a safetensors file.', self.again
+            ) from error
+        if size < 8 + length + end:
+            whole = 8 + length + end
+            raise self.incomplete(f"{path} has {size} of {whole} bytes")
+
+    def missing(self, path: Path) -> ModelError:
+        try:
+            return self.incomplete(f"{path} is a link to {os.readlink(path)}, which is not there")
+        except OSError:
+            return self.incomplete(f"{path} is missing")
+
+    def incomplete(self, what: str, otherwise: str | None = None) -> ModelError:
+        """The error for a copy that is not whole; `otherwise` is said where no download was broken off."""
+        unfinished = others.unfinished(self.folder)
+        if unfinished is None:
+            sentence = f": {otherwise}" if otherwise else f" is incomplete: {what}."
+            return ModelError(f'Model "{self.model}"{sentence}', self.again)
+        so_far = f"{unfinished / 2**30:.1f} GB"
+        return ModelError(
+            f'Model "{self.model}" is incomplete: {what}, and a download is unfinished ({so_far} so far).',
+            f"Wait if it is still running. {self.again}",
         )
 
 
-def _read_json(path: Path, model: str) -> dict[str, Any]:
+def _names(folder: Path, model: str, again: str) -> set[str]:
     try:
-        with _open(path) as file:
-            text = file.read(_JSON_MAX + 1)
-        if len(text) > _JSON_MAX:
-            raise ValueError("too large")
-        data = json.loads(text)
+        with os.scandir(folder) as listing:
+            return {entry.name for entry in listing}
+    except FileNotFoundError:
+        if folder.name == "snapshots":  # a repository in the hub's layout that has none
+            raise _Check(folder, model, (), again).incomplete(f"{folder.parent} holds no snapshot") from None
+        raise ModelError(f"There is no folder {folder}.", "Check the path of the model.") from None
     except OSError as error:
-        raise ModelError(
-            f'Model "{model}": {path} cannot be read ({error.strerror}).', _DOWNLOAD_AGAIN
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f'Model "{model}": {path} is not JSON.', _DOWNLOAD_AGAIN) from error
-    if not isinstance(data, dict):
-        raise ModelError(f'Model "{model}": {path} does not hold a JSON object.', _DOWNLOAD_AGAIN)
-    return data
+        raise cannot_be_read(folder, model, error) from error
 
 
-def _open(path: Path) -> BinaryIO:
-    # Not blocking: a FIFO in a model's folder would hold up whoever looks at it, the portal too.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ValueError("not a regular file")
-    return os.fdopen(descriptor, "rb")
+def _with_its_other_shards(name: str) -> list[str]:
+    # model-00001-of-00004.safetensors tells the names of the other three, also where the index is missing.
+    match = _SHARD.fullmatch(name)
+    if match is None or not 0 < int(match[3]) <= _SHARDS_MAX:
+        return []
+    width = len(match[2])
+    return [f"{match[1]}-{n:0{width}}-of-{match[3]}{match[4]}" for n in range(1, int(match[3]) + 1)]
 
 
 def _end(entry: Any) -> int:

@@ -6,40 +6,84 @@ OOD validates nothing itself (options, limits and patterns are HTML only), so no
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import fnmatch
 import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 from launcher.api import Launcher, write_session
-from launcher.errors import RequestError, SettingsError, StorageError
+from launcher.errors import LauncherError, RequestError, SettingsError, StorageError
+from launcher.models.resolve import catalog_entry
 from launcher.ondemand import card
+from launcher.ondemand.fields import AUTO
+from launcher.ondemand.words import in_the_forms_words
 from launcher.planning import Request, make_plan
 from launcher.schedulers import scheduler
 from launcher.schedulers.script import job_name
 from launcher.sessions import registry
 from launcher.sessions.paths import SessionPaths
 from launcher.sessions.plan import Plan
+from launcher.settings.schema import Cluster, Settings
 
 
 def plan(launcher: Launcher, posted: str, root: Path) -> dict[str, Any]:
     """Write the session into the staged directory `root` and return OOD's `batch_connect` and `script` blocks."""
     values = _values(posted)
     settings = launcher.settings
-    made = make_plan(_request(values), settings, door="ondemand")
+    chosen = values.get("cluster", "")
+    request = _request(values, settings)
+    try:
+        made = make_plan(
+            request, settings if request.profile else _on(chosen, request.model, settings), door="ondemand"
+        )
+    except LauncherError as error:
+        error.hint = in_the_forms_words(error.hint)
+        raise
     cluster = settings.clusters[made.cluster.name]
     if cluster.scheduler != "slurm":
         raise SettingsError(
             f'Profile "{made.resources.profile}" is not on a Slurm cluster.', "Choose another profile."
         )
-    chosen = values.get("cluster", "")
-    if chosen and chosen not in (cluster.ondemand or (cluster.name,)):
+    if chosen and not _is_called(cluster, chosen):
         raise RequestError(
             f'Profile "{made.resources.profile}" is not on cluster "{chosen[:60]}".',
             "Choose the cluster and the hardware that belong together.",
         )
+    launcher.within_limits()
     _write(made, root)
     return _submission(made)
+
+
+def _on(chosen: str, model: str, settings: Settings) -> Settings:
+    """`settings` with the profiles of that cluster alone, for a request that leaves the hardware open."""
+    here = {
+        name: profile
+        for name, profile in settings.profiles.items()
+        if (cluster := settings.clusters[profile.cluster]).scheduler == "slurm"
+        and (not chosen or _is_called(cluster, chosen))
+    }
+    where = f'cluster "{chosen[:60]}"' if chosen else "a Slurm cluster"
+    if not here:
+        raise RequestError(f"There is no hardware on {where}.", "Choose another cluster.")
+    entry = catalog_entry(model, settings)
+    if entry is not None and entry.profiles and not here.keys() & set(entry.profiles):
+        raise RequestError(
+            f'Model "{model[:200]}" does not run on {where}.', f"Choose one of: {', '.join(entry.profiles)}."
+        )
+    catalog = {
+        name: dataclasses.replace(other, profiles=tuple(p for p in other.profiles if p in here))
+        for name, other in settings.catalog.items()
+    }
+    first = settings.session.profile
+    session = dataclasses.replace(settings.session, profile=first if first in here else None)
+    return dataclasses.replace(settings, profiles=here, catalog=catalog, session=session)
+
+
+def _is_called(cluster: Cluster, chosen: str) -> bool:
+    # OOD's clusters may be named by a pattern.
+    return any(fnmatch.fnmatchcase(chosen, name) for name in cluster.ondemand or (cluster.name,))
 
 
 def _values(posted: str) -> dict[str, str]:
@@ -52,22 +96,47 @@ def _values(posted: str) -> dict[str, str]:
     return {str(key): str(value).strip() for key, value in data.items() if value is not None}
 
 
-def _request(values: dict[str, str]) -> Request:
-    def text(name: str) -> str | None:
-        return values.get(name) or None
+def _request(values: dict[str, str], settings: Settings) -> Request:
+    def text(*names: str) -> str | None:
+        return next((values[name] for name in names if values.get(name)), None)
 
-    model = text("custom_model") or text("model")
+    model = text("custom_model", "model")
     if model is None:
         raise RequestError("No model was chosen.", "Choose one in the form.")
+    profile = text("profile")
+    if profile == AUTO and AUTO not in settings.profiles:
+        profile = None
+    # OOD's own fields, where a site's sub-app has them in place of ours.
     return Request(
         model=model,
-        profile=text("profile"),
+        profile=profile,
         revision=text("revision"),
-        account=text("account"),
-        hours=_number(values, "bc_num_hours", "Hours"),
+        account=text("account", "auto_accounts", "bc_account"),
+        qos=text("qos", "auto_qos"),
+        partition=text("auto_queues", "bc_queue"),
+        hours=_hours(values, profile, settings),
         idle_minutes=_number(values, "idle_minutes", "Stop when unused for"),
+        gpus=_whole(values, "gpus", "GPUs"),
+        max_model_len=_whole(values, "context_length", "Context length"),
         engine_args=_words(values.get("engine_args", "")),
+        trust_remote_code=values.get("trust_remote_code") == "1",
+        fit_check=values.get("try_anyway") != "1",
     )
+
+
+def _hours(values: dict[str, str], profile: str | None, settings: Settings) -> float | None:
+    hours = _number(values, "bc_num_hours", "Hours")
+    described = settings.profiles.get(profile or "")
+    if hours == 1 and described is not None and described.hours_max < 1:
+        return described.hours_max  # the form's least is a whole hour
+    return hours
+
+
+def _whole(values: dict[str, str], name: str, label: str) -> int | None:
+    number = _number(values, name, label)
+    if number is not None and not number.is_integer():
+        raise RequestError(f'{label} must be a whole number, not "{values[name][:40]}".')
+    return None if number is None else int(number)
 
 
 def _number(values: dict[str, str], name: str, label: str) -> float | None:

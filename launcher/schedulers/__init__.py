@@ -6,6 +6,7 @@ A scheduler is one module and one line in `SCHEDULERS`.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -23,6 +24,12 @@ class Scheduler(Protocol):
 
     def options(self, plan: Plan) -> list[str]:
         """The request for hardware as the scheduler's own options, one `--name=value` each."""
+
+    def expected_start(self, wanted: Sequence[str], *, timeout_s: float = 15) -> float | None:
+        """The Unix time at which a job with these options would start; None where the scheduler cannot say.
+
+        Raises SchedulerError when it would refuse the job.
+        """
 
     def submit(self, script: Path) -> str:
         """Submit `script`; the job's id. Raises SchedulerError with the scheduler's own words."""
@@ -43,10 +50,10 @@ class Scheduler(Protocol):
         """Asked inside the job: the Unix time at which the job's time is over."""
 
 
-def scheduler(name: str) -> Scheduler:
-    """The scheduler called `name` (`slurm` or `local`)."""
+def scheduler(name: str, ssh: str | None = None) -> Scheduler:
+    """The scheduler called `name` (`slurm` or `local`), here or on the host `ssh`."""
     if name not in SCHEDULERS:
         raise SessionError(
             f'There is no scheduler "{name[:40]}".', "Was the session made by another launcher?"
         )
-    return cast(Scheduler, importlib.import_module(SCHEDULERS[name]))
+    return cast(Scheduler, importlib.import_module(SCHEDULERS[name]).here(ssh))

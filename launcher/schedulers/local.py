@@ -7,18 +7,32 @@ another machine with the same home, is not mistaken for it.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from launcher.errors import SchedulerError
+from launcher.schedulers.command import run
+from launcher.schedulers.nodes import Node
 from launcher.sessions.job import OVER, RUNNING, Job
 from launcher.sessions.plan import Plan
 
 POLL_S = 0.2
+_MAKERS = {"nvidia", "tesla", "geforce", "quadro", "amd", "instinct", "graphics", "device"}
 # The shell between makes the job an orphan: nobody has to wait for it, and Ctrl-C in a terminal does not reach it.
 _START = '"$0" </dev/null >/dev/null 2>&1 & echo $!'
+
+
+def here(ssh: str | None = None) -> ModuleType:
+    """This module: there is but one such machine."""
+    return sys.modules[__name__]
 
 
 def options(plan: Plan) -> list[str]:
@@ -77,6 +91,59 @@ def why_ending(job_id: str) -> str | None:
 def ends_at(plan: Plan, job_id: str, started_at: float) -> float:
     """The planned hours, which the session keeps itself."""
     return started_at + plan.limits.hours * 3600
+
+
+def expected_start(wanted: Sequence[str], *, timeout_s: float = 15) -> float | None:
+    """At once: there is no queue here."""
+    return time.time()
+
+
+def machine(*, timeout_s: float = 10) -> Node:
+    """This machine as the one node of a partition without a name; its GPUs as `nvidia-smi` counts them."""
+    cores = sorted(os.sched_getaffinity(0))
+    pages = {name: os.sysconf(f"SC_{name}") for name in ("PHYS_PAGES", "AVPHYS_PAGES", "PAGE_SIZE")}
+    gpus, used = _gpus(timeout_s)
+    return Node(
+        name=socket.gethostname(),
+        partition="",
+        default=True,
+        up=True,
+        in_service=True,
+        free=True,
+        state="idle",
+        cpus=len(cores),
+        # Whoever runs here asked nobody: the load is all that tells.
+        cpus_idle=max(1, len(cores) - round(os.getloadavg()[0])),
+        memory_mb=pages["PHYS_PAGES"] * pages["PAGE_SIZE"] // 2**20,
+        memory_idle_mb=pages["AVPHYS_PAGES"] * pages["PAGE_SIZE"] // 2**20,
+        hours_max=None,
+        gpus=gpus,
+        gpus_used=used,
+    )
+
+
+def _gpus(timeout_s: float) -> tuple[dict[str | None, int], dict[str | None, int]]:
+    query = ["nvidia-smi", "--query-gpu=name,memory.used", "--format=csv,noheader,nounits"]
+    try:
+        lines = run(query, timeout_s=timeout_s).splitlines()
+    except SchedulerError:  # no driver, no GPU
+        return {}, {}
+    found: Counter[str | None] = Counter()
+    used: Counter[str | None] = Counter()
+    for line in lines:
+        name, _, memory = line.rpartition(",")
+        kind = gpu_word(name)
+        found[kind] += 1
+        # The driver's own share is a few hundred MiB; more is somebody's.
+        used[kind] += int(memory) > 1024 if memory.strip().isdigit() else 1
+    return dict(found), dict(used)
+
+
+def gpu_word(name: str) -> str | None:
+    """`a100` for what the driver calls `NVIDIA A100-SXM4-40GB`: one word, as Slurm's sites write it."""
+    words = [w for w in re.split(r"[\s-]+", name.strip().lower()) if w and w not in _MAKERS]
+    # RTX 3090, Titan V: a family's name and a number of it.
+    return "".join(words[:2] if words and words[0].isalpha() else words[:1]) or None
 
 
 def own_job_id() -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from launcher.engines import Command, Diagnosis
 from launcher.errors import EngineError
+from launcher.models.links import model_root, reached
 from launcher.sessions.plan import Plan
 from launcher.settings.schema import Environment
 
@@ -75,9 +76,12 @@ def _container(
     if plan.resources.gpus:
         argv.append("--nv")
     binds = [f"{runtime}", f"{plan.places.cache}", *environment.binds]
+    model: list[Path] = []
     if plan.model.snapshot:
-        binds.append(f"{_model_root(Path(plan.model.snapshot))}:{_model_root(Path(plan.model.snapshot))}:ro")
-    for folder in (str(runtime), plan.places.cache, plan.model.snapshot or ""):
+        snapshot = Path(plan.model.snapshot)
+        model = [model_root(snapshot), *reached(snapshot)]
+    binds += [f"{folder}:{folder}:ro" for folder in model]
+    for folder in (str(runtime), plan.places.cache, *map(str, model)):
         if set(folder) & set(",:"):  # they separate binds, and cannot be quoted
             raise EngineError(
                 f"A container cannot be given the folder {folder}.", "Rename it: no comma, no colon."
@@ -89,8 +93,3 @@ def _container(
     prefix = f"{environment.runtime.upper()}ENV_"
     inner = {f"{prefix}{name}": value for name, value in {**passed, **added}.items()}
     return Command((*argv, str(environment.image), *command.argv), {**kept, **inner})
-
-
-def _model_root(snapshot: Path) -> Path:
-    # In the hub's layout a snapshot's files are links to ../../blobs: the container needs the folder above both.
-    return snapshot.parent.parent if snapshot.parent.name == "snapshots" else snapshot

@@ -21,9 +21,8 @@ from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
 from launcher.sessions.status import Phase, Status
 
-_HASHED_BYTES = (
-    4 * 2**30
-)  # beyond that only names, sizes and what the hub's cache says; hashing must not slow a job
+# Beyond that only names, sizes and what the hub's cache says; hashing must not slow a job.
+_HASHED_BYTES = 4 * 2**30
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -40,7 +39,8 @@ class Restart:
 def weights(snapshot: Path | None, enough: threading.Event) -> list[dict[str, Any]]:
     """Name, size and SHA-256 of each file of the snapshot, as far as it came until `enough`.
 
-    The hub's cache names a weight file's blob by its SHA-256, so that such a file need not be read.
+    The hub's cache links a weight file to a blob named by its SHA-256, so that such a file need not be read. Where that
+    is a link itself, into a store that repositories share, the name there is another kind of hash.
     """
     if snapshot is None:
         return []
@@ -52,7 +52,8 @@ def weights(snapshot: Path | None, enough: threading.Event) -> list[dict[str, An
         try:
             if not path.is_file():
                 continue
-            size, blob = path.stat().st_size, path.resolve().name
+            size = path.stat().st_size
+            blob = os.path.basename(os.readlink(path)) if path.is_symlink() else ""
         except OSError:
             continue
         digest = blob if _SHA256.fullmatch(blob) else None

@@ -32,11 +32,12 @@ class PlannedModel:
 
 @dataclass(frozen=True, slots=True)
 class PlannedCluster:
-    """Where the job runs; `scheduler` is `slurm` or `local`."""
+    """Where the job runs; `scheduler` is `slurm` or `local`, on the host `ssh` where one is named."""
 
     name: str
     scheduler: str
     login_host: str | None = None
+    ssh: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,90 +6,56 @@ plain values are replaced.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import yaml
-
-from launcher.errors import RequestError, SettingsError
-from launcher.settings.files import read_yaml
-from launcher.settings.records import record, wrong
-from launcher.settings.schema import (
-    NAME,
-    Allow,
-    CatalogModel,
-    Cluster,
-    Environment,
-    ModelPlaces,
-    Network,
-    Places,
-    Profile,
-    SessionDefaults,
-    Settings,
-)
+from launcher.errors import LauncherError, RequestError, SettingsError
+from launcher.settings.checks import Checks
+from launcher.settings.files import Written, parse, read
+from launcher.settings.origins import DEFAULTS, where
+from launcher.settings.records import Where, collect, unknown_key, wrong
+from launcher.settings.schema import BLOCKS, NAME, NAMED, Settings
 
 Tree = dict[str, Any]
-_BLOCKS = {
-    "session": SessionDefaults,
-    "network": Network,
-    "places": Places,
-    "models": ModelPlaces,
-    "allow": Allow,
-}
-_NAMED = {"clusters": Cluster, "profiles": Profile, "environments": Environment, "catalog": CatalogModel}
+Report = Callable[[LauncherError], None]
 _OWN_VARIABLES = {"LAUNCHER_SITE", "LAUNCHER_CONFIG"}
 # A site that names its own clusters does not want this machine (its login node) offered beside them.
 _REPLACED_BY_SITE = ("clusters", "profiles")
 # What a site allows would mean nothing if its users could allow themselves more.
-_SITES_OWN = ("allow",)
+_SITES_OWN = ("allow", "limits")
 
 
 def load(variables: Mapping[str, str] | None = None) -> Settings:
     """The settings of this user on this machine; `variables` stands for the process's environment.
 
-    Raises SettingsError naming file, key and value; RequestError for a wrong LAUNCHER_… variable.
+    Raises SettingsError naming file, line, key and value; RequestError for a wrong LAUNCHER_… variable.
     """
+    settings = _Layers(os.environ if variables is None else variables, _fail).settings()
+    assert settings is not None
+    return settings
+
+
+def mistakes(variables: Mapping[str, str] | None = None) -> list[LauncherError]:
+    """Every mistake that `load` would meet, not only the first; a file that is no YAML hides those that follow."""
+    found: list[LauncherError] = []
+    _Layers(os.environ if variables is None else variables, found.append).settings()
+    return sorted(found, key=_place)
+
+
+def mistakes_in(file: Path, variables: Mapping[str, str] | None = None) -> list[LauncherError]:
+    """Every mistake of `file`: as the user's own where it is that, else as a site's file without any user's."""
     variables = os.environ if variables is None else variables
-    tree: Tree = {}
-    origins: dict[str, str] = {}
-    _join(
-        tree,
-        _parse(resources.files("launcher.settings").joinpath("defaults.yml").read_text("utf-8"), "defaults"),
-        "defaults",
-        origins,
-    )
-    locks: tuple[str, ...] = ()
-    if (site := site_file(variables)) is not None:
-        layer = _parse(_read(site), str(site))
-        if any(key in layer for key in _REPLACED_BY_SITE):
-            for key in _REPLACED_BY_SITE:
-                tree[key], origins[key] = {}, str(site)
-        _join(tree, layer, str(site), origins)
-        locks = (*_locks(tree.pop("locks"), str(site)), *_SITES_OWN)
-    else:
-        tree.pop("locks")
-    if (user := _user_file(variables)) is not None:
-        layer = _parse(_read(user), str(user))
-        if "locks" in layer:
-            raise SettingsError(f"{user}: only a site's file has locks.", f"Take locks out of {user}.")
-        _refuse_locked(layer, locks, str(user), str(site))
-        _join(tree, layer, str(user), origins)
-    for name, value in sorted(variables.items()):
-        if name.startswith("LAUNCHER_") and name not in _OWN_VARIABLES and "__" in name:
-            layer = _variable(name, value)
-            _refuse_locked(layer, locks, name, str(site))
-            _join(tree, layer, name, origins)
-    for name, below in (("HF_HUB_CACHE", ""), ("HF_HOME", "/hub")):
-        if origins["models.cache"] == "defaults" and variables.get(name):
-            _join(tree, {"models": {"cache": variables[name] + below}}, name, origins)
-    return _settings(_expanded(tree), origins, locks, str(site) if site else None)
+    user = user_file(variables)
+    if user is not None and os.path.abspath(user) == os.path.abspath(file):
+        return mistakes(variables)
+    return mistakes({"LAUNCHER_SITE": str(file), "LAUNCHER_CONFIG": os.devnull})
 
 
 def site_file(variables: Mapping[str, str]) -> Path | None:
@@ -97,64 +63,186 @@ def site_file(variables: Mapping[str, str]) -> Path | None:
     if named := variables.get("LAUNCHER_SITE"):
         return Path(named)
     for folder in (Path(sys.prefix).parent, Path("/etc/launcher")):
-        if (path := folder / "site.yml").is_file():
+        if os.path.isfile(path := folder / "site.yml"):  # unlike Path's, it has no error of its own
             # An install links to it from each release; errors should name the one to edit.
             return path.resolve()
     return None
 
 
-def _user_file(variables: Mapping[str, str]) -> Path | None:
+def user_file(variables: Mapping[str, str]) -> Path | None:
+    """The user's file: $LAUNCHER_CONFIG, else launcher/config.yml in the user's configuration folder."""
     if named := variables.get("LAUNCHER_CONFIG"):
         return Path(named)
     home = variables.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     path = Path(home, "launcher", "config.yml")
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise SettingsError(
-            f"{path} is not a text file in UTF-8.", "Write it again as plain text."
-        ) from error
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}.", "Check the path and its permissions.") from error
+def _place(error: LauncherError) -> tuple[str, int]:
+    # As one reads: file by file, from the top; what names no line comes first.
+    place = re.match(r"(.*?), line (\d+): ", error.message)
+    return (place[1], int(place[2])) if place else (error.message.partition(": ")[0], 0)
 
 
-def _parse(text: str, origin: str) -> Tree:
-    try:
-        data = read_yaml(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it is not YAML"
-        raise SettingsError(f"{origin}{where}: {problem}.", "Correct the YAML there.") from error
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise SettingsError(f"{origin} must be a block of keys.", "See docs/site.md for its shape.")
-    for key in data:
-        if key not in _BLOCKS and key not in _NAMED and key != "locks":
-            raise SettingsError(
-                f"{origin}: {key} is not a known key.",
-                f"Known keys: {', '.join([*_BLOCKS, *_NAMED, 'locks'])}.",
-            )
-    return data
+def _fail(error: LauncherError) -> NoReturn:
+    raise error
 
 
-def _variable(name: str, value: str) -> Tree:
-    # LAUNCHER_SESSION__IDLE_MINUTES=5 is session.idle_minutes: 5
-    keys = name.removeprefix("LAUNCHER_").lower().split("__")
-    if keys[0] not in _BLOCKS or len(keys) != 2:
-        raise RequestError(
-            f"The variable {name} names no setting.",
-            f"Use LAUNCHER_BLOCK__KEY with one of: {', '.join(_BLOCKS)}.",
-        )
-    try:
-        return {keys[0]: {keys[1]: yaml.safe_load(value)}}
-    except yaml.YAMLError as error:
-        raise RequestError(f'The variable {name} has the value "{value}", which is not YAML.') from error
+@dataclass(slots=True)
+class _Layers:
+    # The joined layers so far. With a `report` that raises, the first mistake ends everything.
+    variables: Mapping[str, str]
+    report: Report
+    tree: Tree = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, dict[str, int]] = field(default_factory=dict)
+    locks: tuple[str, ...] = ()
+    site: str | None = None
+    unread: bool = False
+
+    def settings(self) -> Settings | None:
+        packaged = resources.files("launcher.settings").joinpath("defaults.yml").read_text("utf-8")
+        self._join(parse(packaged, DEFAULTS).data, DEFAULTS)
+        self.tree.pop("locks")
+        self._site()
+        self._user()
+        for name, value in sorted(self.variables.items()):
+            if name.startswith("LAUNCHER_") and name not in _OWN_VARIABLES and "__" in name:
+                self._variable(name, value)
+        for name, below in (("HF_HUB_CACHE", ""), ("HF_HOME", "/hub")):
+            if self.origins["models.cache"] == DEFAULTS and self.variables.get(name):
+                self._join({"models": {"cache": self.variables[name] + below}}, name)
+        # What a file that could not be read would have described is not missing.
+        return None if self.unread else self._made()
+
+    def _site(self) -> None:
+        path = site_file(self.variables)
+        if path is None:
+            return
+        self.site = str(path)
+        layer = self._read(path)
+        if any(key in layer for key in _REPLACED_BY_SITE):
+            for key in _REPLACED_BY_SITE:
+                self.tree[key], self.origins[key] = {}, self.site
+        locks = layer.pop("locks", None)
+        self._join(layer, self.site)
+        if locks is not None and not (
+            isinstance(locks, list) and all(isinstance(lock, str) for lock in locks)
+        ):
+            must = "must be a list of keys such as session.idle_minutes"
+            self.report(wrong(self._line(self.site, "locks"), "locks", must, locks))
+            locks = None
+        self.locks = (*(locks or ()), *_SITES_OWN)
+
+    def _user(self) -> None:
+        path = user_file(self.variables)
+        if path is None:
+            return
+        layer = self._read(path)
+        if layer.pop("locks", None) is not None:
+            at = self._line(str(path), "locks")
+            self.report(SettingsError(f"{at}: only a site's file has locks.", f"Take locks out of {path}."))
+        self._refuse_locked(layer, str(path))
+        self._join(layer, str(path))
+
+    def _variable(self, name: str, value: str) -> None:
+        # LAUNCHER_SESSION__IDLE_MINUTES=5 is session.idle_minutes: 5
+        keys = name.removeprefix("LAUNCHER_").lower().split("__")
+        if keys[0] not in BLOCKS or len(keys) != 2:
+            advice = f"Use LAUNCHER_BLOCK__KEY with one of: {', '.join(BLOCKS)}."
+            self.report(RequestError(f"The variable {name} names no setting.", advice))
+            return
+        try:
+            layer = {keys[0]: {keys[1]: parse(value, name).data}}
+        except SettingsError:
+            shown = f'"{value[:80]}"'
+            self.report(RequestError(f"The variable {name} has the value {shown}, which is not YAML."))
+            return
+        self._refuse_locked(layer, name)
+        self._join(layer, name)
+
+    def _read(self, path: Path) -> Tree:
+        try:
+            written = read(path)
+        except SettingsError as error:
+            self.report(error)
+            self.unread = True
+            return {}
+        self.lines[str(path)] = written.lines
+        return self._layer(written, str(path))
+
+    def _layer(self, written: Written, origin: str) -> Tree:
+        for key, line, first in written.twice:
+            twice = f"{origin}, line {line}: {key} stands twice, first in line {first}."
+            self.report(SettingsError(twice, "Keep one of them."))
+        data = {} if written.data is None else written.data
+        if not isinstance(data, dict):
+            shown = "a list" if isinstance(data, list) else "one value"
+            must = f"{origin}, line 1: the file must be a block of keys, not {shown}."
+            self.report(SettingsError(must, "See docs/site.md for its shape."))
+            return {}
+        known = (*BLOCKS, *NAMED, "locks")
+        for key in [key for key in data if key not in known]:
+            self.report(unknown_key(self._line(origin, key), key, known))
+            del data[key]
+        return data
+
+    def _line(self, origin: str, key: str) -> str:
+        line = self.lines.get(origin, {}).get(key)
+        return origin if line is None else f"{origin}, line {line}"
+
+    def _join(self, layer: Tree, origin: str) -> None:
+        _join(self.tree, layer, origin, self.origins)
+
+    def _refuse_locked(self, layer: Tree, origin: str, prefix: str = "") -> None:
+        for key, value in layer.items():
+            at = f"{prefix}{key}"
+            if at in self.locks:
+                message = f"{self._line(origin, at)}: {at} is locked by {self.site}."
+                self.report(SettingsError(message, f"Take {at} out of {origin}."))
+            elif isinstance(value, dict):
+                self._refuse_locked(value, origin, f"{at}.")
+
+    def _made(self) -> Settings | None:
+        seen: list[LauncherError] = []
+
+        def report(error: LauncherError) -> None:
+            seen.append(error)
+            self.report(error)
+
+        tree = _expanded(self.tree)
+        place = partial(where, origins=self.origins, lines=self.lines)
+        blocks: dict[str, Any] = {
+            key: collect(type_, tree[key], key, place, report) for key, type_ in BLOCKS.items()
+        }
+        entries = {key: _entries(key, tree[key], place, report) for key in NAMED}
+        named: dict[str, dict[str, Any]] = {key: {} for key in NAMED}
+        for key, type_ in NAMED.items():
+            for name, value in entries[key].items():
+                made: Any = collect(type_, value, f"{key}.{name}", place, report, name=name)
+                if made is not None:
+                    named[key][name] = made
+        if tree["profiles"] == {}:
+            empty = f"{place('profiles')}: profiles is empty."
+            report(SettingsError(empty, "Describe at least one profile."))
+        self._check(blocks, named, Checks(entries, place, report))
+        if seen:
+            return None
+        found = {**blocks, **named, "origins": self.origins, "lines": self.lines}
+        return Settings(**found, locks=self.locks, site=self.site)
+
+    def _check(self, blocks: Mapping[str, Any], named: Mapping[str, dict[str, Any]], checks: Checks) -> None:
+        for cluster in named["clusters"].values():
+            checks.cluster(cluster)
+        for profile in named["profiles"].values():
+            checks.profile(profile)
+        for environment in named["environments"].values():
+            checks.environment(environment)
+        for model in named["catalog"].values():
+            checks.model(model, named["environments"])
+        if blocks["session"] is not None:
+            checks.session(blocks["session"])
+        checks.locks(self.locks, str(self.site), self.lines.get(str(self.site), {}))
 
 
 def _join(tree: Tree, layer: Tree, origin: str, origins: dict[str, str], prefix: str = "") -> None:
@@ -163,7 +251,7 @@ def _join(tree: Tree, layer: Tree, origin: str, origins: dict[str, str], prefix:
             continue  # "session:" with nothing below it says nothing
         at = f"{prefix}{key}"
         origins[at] = origin
-        if value is None and prefix in {f"{named}." for named in _NAMED}:
+        if value is None and prefix in {f"{named}." for named in NAMED}:
             tree.pop(key, None)  # `name: null` takes an entry of an earlier layer away
         elif isinstance(value, dict):
             below = tree.get(key)
@@ -171,6 +259,19 @@ def _join(tree: Tree, layer: Tree, origin: str, origins: dict[str, str], prefix:
             _join(tree[key], value, origin, origins, f"{at}.")
         else:
             tree[key] = value
+
+
+def _entries(key: str, value: Any, place: Where, report: Report) -> Tree:
+    """The entries of the named block `key` whose names can be used."""
+    if not isinstance(value, dict):
+        report(wrong(place(key), key, "must be a block of names", value))
+        return {}
+    must = "must have names of letters, digits, dots, dashes and underscores"
+    sound = {name: entry for name, entry in value.items() if re.fullmatch(NAME, name)}
+    for name in value:
+        if name not in sound:
+            report(wrong(place(f"{key}.{name}"), key, must, name, "Use another name, of at most 64."))
+    return sound
 
 
 def _expanded(tree: Tree) -> Tree:
@@ -188,102 +289,3 @@ def _expanded(tree: Tree) -> Tree:
             if isinstance(entry, dict):
                 entry.update({name: expanded(entry[name]) for name in names if name in entry})
     return tree
-
-
-def _locks(value: object, origin: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise wrong(origin, "locks", "must be a list of keys such as session.idle_minutes", value)
-    return tuple(value)
-
-
-def _refuse_locked(layer: Tree, locks: tuple[str, ...], origin: str, site: str, prefix: str = "") -> None:
-    for key, value in layer.items():
-        at = f"{prefix}{key}"
-        if at in locks:
-            raise SettingsError(f"{origin}: {at} is locked by {site}.", f"Take {at} out of {origin}.")
-        if isinstance(value, dict):
-            _refuse_locked(value, locks, origin, site, f"{at}.")
-
-
-def _settings(tree: Tree, origins: dict[str, str], locks: tuple[str, ...], site: str | None) -> Settings:
-    probe = Settings(SessionDefaults(), Network(), Places(), ModelPlaces(), Allow(), {}, {}, {}, {}, origins)
-    blocks: dict[str, Any] = {
-        key: record(type_, tree[key], key, probe.origin) for key, type_ in _BLOCKS.items()
-    }
-    for key, type_ in _NAMED.items():
-        entries = tree[key]
-        if not isinstance(entries, dict):
-            raise wrong(probe.origin(key), key, "must be a block of names", entries)
-        for name in entries:
-            if not re.fullmatch(NAME, str(name)):
-                raise wrong(
-                    probe.origin(f"{key}.{name}"),
-                    f"{key}.{name}",
-                    "must be a name of letters and digits",
-                    name,
-                )
-        blocks[key] = {
-            str(name): record(type_, value, f"{key}.{name}", probe.origin, name=str(name))
-            for name, value in entries.items()
-        }
-    settings = Settings(**blocks, origins=origins, locks=locks, site=site)
-    _check_references(settings)
-    _check_locks(settings)
-    return settings
-
-
-def _check_references(settings: Settings) -> None:
-    if not settings.profiles:
-        raise SettingsError(
-            f"{settings.origin('profiles')}: profiles is empty.", "Describe at least one profile."
-        )
-    for profile in settings.profiles.values():
-        at = f"profiles.{profile.name}"
-        _known(settings, f"{at}.cluster", profile.cluster, settings.clusters)
-        if profile.hours is not None and profile.hours > profile.hours_max:
-            must = f"must be at most the profile's hours_max, {profile.hours_max:g}"
-            raise wrong(settings.origin(f"{at}.hours"), f"{at}.hours", must, profile.hours)
-        if profile.environment is not None:
-            _known(settings, f"{at}.environment", profile.environment, settings.environments)
-    for model in settings.catalog.values():
-        at = f"catalog.{model.name}"
-        if model.environment is not None:
-            _known(settings, f"{at}.environment", model.environment, settings.environments)
-        if model.engine != "simulated" and model.id is None and model.path is None:
-            raise SettingsError(
-                f"{settings.origin(at)}: {at} has neither id nor path.", f"Say in {at} which model."
-            )
-        for profile_name in model.profiles:
-            _known(settings, f"{at}.profiles", profile_name, settings.profiles)
-    if settings.session.profile is not None:
-        _known(settings, "session.profile", settings.session.profile, settings.profiles)
-    for environment in settings.environments.values():
-        at = f"environments.{environment.name}"
-        needed = {"module": "modules", "container": "image"}.get(environment.kind)
-        if needed and not getattr(environment, needed):
-            raise SettingsError(f"{settings.origin(at)}: {at}.{needed} is missing.", f"Add {needed} to {at}.")
-
-
-def _check_locks(settings: Settings) -> None:
-    for lock in settings.locks:
-        block, _, _ = lock.partition(".")
-        known: list[str] = [*_BLOCKS, *_NAMED]
-        if block in _BLOCKS:
-            known = [block, *(f"{block}.{field.name}" for field in dataclasses.fields(_BLOCKS[block]))]
-        elif block in _NAMED:
-            names = [f"{block}.{name}" for name in getattr(settings, block)]
-            fields = [field.name for field in dataclasses.fields(_NAMED[block])]
-            known = [block, *names, *(f"{name}.{field}" for name in names for field in fields)]
-        if lock not in known:
-            near = difflib.get_close_matches(lock, known, 1)
-            advice = (
-                f'Did you mean "{near[0]}"?'
-                if near
-                else "Name keys of this file, such as session.idle_minutes."
-            )
-            raise SettingsError(f'{settings.site}: locks: "{lock}" is not a known key.', advice)
-
-
-def _known(settings: Settings, key: str, value: str, known: Mapping[str, object]) -> None:
-    if value not in known:
-        raise wrong(settings.origin(key), key, f"must be one of {', '.join(known) or 'none'}", value)

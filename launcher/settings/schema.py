@@ -1,7 +1,7 @@
 """The shape of the settings: plain frozen records, one for each block of the site file.
 
 Owns names, types and defaults; where values come from is `launcher.settings.layers`'s business. The field
-metadata `choices` and `pattern` are checked when a record is read.
+metadata `choices`, `pattern`, `minimum` and `maximum` are checked when a record is read, in a list for each item.
 """
 
 from __future__ import annotations
@@ -10,9 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from launcher.settings import origins as at
+
 # What may stand in a Slurm option without quoting; also keeps a leading dash (an option of its own) out.
 TOKEN = r"[A-Za-z0-9_][A-Za-z0-9_.:@+,=/&|*()\[\]!-]{0,199}"
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+
+# Above this, a number is a mistake of the hand; documentation does not name it as a bound.
+UNBOUNDED = 1_000_000
+
+# The fields of Open OnDemand's form, as `launcher.ondemand.fields` makes them.
+FORM_FIELDS = (
+    "model", "profile", "bc_num_hours", "advanced", "custom_model", "revision", "gpus", "context_length", "account",
+    "qos", "idle_minutes", "engine_args", "trust_remote_code", "try_anyway",
+)  # fmt: skip
 
 
 def _one_of(*choices: str, default: Any = None) -> Any:
@@ -23,38 +34,57 @@ def _token() -> Any:
     return field(default=None, metadata={"pattern": TOKEN})
 
 
+def _tokens() -> Any:
+    return field(default=(), metadata={"pattern": TOKEN})
+
+
+def _from(minimum: float, maximum: float = UNBOUNDED, default: Any = None) -> Any:
+    return field(default=default, metadata={"minimum": minimum, "maximum": maximum})
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """One Slurm installation, or this machine; `ondemand` are its ids in OOD's clusters.d (default: the name).
 
-    `login_host` is where a laptop's ssh goes for a tunnel.
+    `login_host` is where a laptop's ssh goes for a tunnel. With `ssh`, Slurm's programs run on that host.
     """
 
     name: str
     scheduler: str = _one_of("slurm", "local", default="slurm")
-    ondemand: tuple[str, ...] = ()
+    ondemand: tuple[str, ...] = _tokens()
     login_host: str | None = _token()
+    ssh: str | None = _token()
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A named hardware request; `gpus` per node, `memory_gb` per node, `gpu_memory_gb` per GPU."""
+    """A named hardware request; `gpus` per node, `memory_gb` per node, `gpu_memory_gb` per GPU, all in GiB.
+
+    With `gpus_max` a request may have up to so many GPUs, and where it names no number the launcher takes as few of
+    them as the model needs. `accounts` and `qos_choices` are what may be asked for (empty: anything);
+    `compute_capability` is the GPU's (8.0 is an A100's), where `gpu_type` does not tell it.
+    """
 
     name: str
     cluster: str
     description: str = ""
     partition: str | None = _token()
-    nodes: int = field(default=1, metadata={"minimum": 1})
-    gpus: int = field(default=0, metadata={"minimum": 0})
+    nodes: int = _from(1, default=1)
+    gpus: int = _from(0, 1024, default=0)
+    gpus_max: int | None = _from(1, 1024)
     gpu_type: str | None = _token()
-    gpu_memory_gb: float | None = None
-    cpus: int | None = field(default=None, metadata={"minimum": 1})
-    memory_gb: float | None = field(default=None, metadata={"minimum": 0.1})
-    hours: float | None = field(default=None, metadata={"minimum": 0.01})
-    hours_max: float = field(default=24, metadata={"minimum": 0.01})
+    gpu_memory_gb: float | None = _from(1)
+    compute_capability: float | None = _from(3, 30)
+    cpus: int | None = _from(1)
+    memory_gb: float | None = _from(0.1)
+    hours: float | None = _from(0.01)
+    hours_max: float = _from(0.01, default=24)
     environment: str | None = None
     account: str | None = _token()
+    account_required: bool = False
+    accounts: tuple[str, ...] = _tokens()
     qos: str | None = _token()
+    qos_choices: tuple[str, ...] = _tokens()
     constraint: str | None = _token()
     reservation: str | None = _token()
     sbatch_args: tuple[str, ...] = ()
@@ -62,10 +92,14 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Where a program comes from; `setup` is a file that the shell of a `module` environment sources first."""
+    """Where a program comes from; `setup` is a file that the shell of a `module` environment sources first.
+
+    `engines` are the engines it holds; empty: any.
+    """
 
     name: str
     kind: str = _one_of("venv", "module", "container", default="venv")
+    engines: tuple[str, ...] = _one_of("vllm", "whisper", "simulated", default=())
     path: str | None = None
     modules: tuple[str, ...] = ()
     image: str | None = None
@@ -98,10 +132,10 @@ class SessionDefaults:
     """What a session gets when the request leaves it open."""
 
     profile: str | None = None
-    hours: float = field(default=4, metadata={"minimum": 0.01})
-    idle_minutes: float = field(default=60, metadata={"minimum": 0})
-    start_timeout_minutes: float = field(default=60, metadata={"minimum": 0.01})
-    engine_restarts: int = field(default=2, metadata={"minimum": 0, "maximum": 10})
+    hours: float = _from(0.01, default=4)
+    idle_minutes: float = _from(0, default=60)
+    start_timeout_minutes: float = _from(0.01, default=60)
+    engine_restarts: int = _from(0, 10, default=2)
     page: bool = True
 
 
@@ -139,16 +173,36 @@ class Allow:
     """What a site lets its users do."""
 
     models: str = _one_of("any", "catalog", default="any")
+    downloads: bool = True
     trust_remote_code: bool = False
     pickle_weights: bool = False
     engine_args: bool = True
 
 
 @dataclass(frozen=True, slots=True)
+class Caps:
+    """What one user, or one request, may have at most; None: no limit. `gpus` and `hours` are of one session."""
+
+    sessions: int | None = _from(1)
+    gpus: int | None = _from(0)
+    hours: float | None = _from(0.01)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What Open OnDemand's form shows; `hide` are fields left out of it, `more` is false for no *More options*."""
+
+    hide: tuple[str, ...] = field(default=(), metadata={"choices": FORM_FIELDS})
+    more: bool = True
+    live: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything known before a request.
 
-    `origins` maps a dotted key to the file or variable it came from; `locks` are the keys that are the site's.
+    `origins` maps a dotted key to the file or variable it came from, `lines` each file's keys to their lines; `locks`
+    are the keys that are the site's.
     """
 
     session: SessionDefaults
@@ -156,6 +210,8 @@ class Settings:
     places: Places
     models: ModelPlaces
     allow: Allow
+    limits: Caps
+    form: Form
     clusters: Mapping[str, Cluster]
     profiles: Mapping[str, Profile]
     environments: Mapping[str, Environment]
@@ -163,6 +219,7 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=dict)
     locks: tuple[str, ...] = ()
     site: str | None = None
+    lines: at.Lines = field(default_factory=dict)
 
     def from_user(self, key: str) -> bool:
         """Whether `key` is the user's own word on a machine that has a site's file."""
@@ -170,12 +227,31 @@ class Settings:
 
     def origin(self, key: str) -> str:
         """The file or variable that `key` (dotted) came from; the nearest parent's if the key itself was left out."""
-        while key:
-            if key in self.origins:
-                return self.origins[key]
-            key = key.rpartition(".")[0]
-        return "defaults"
+        return at.origin(key, self.origins)
+
+    def where(self, key: str) -> str:
+        """`origin` and the line, for an error about `key`: `/etc/launcher/site.yml, line 12`."""
+        return at.where(key, self.origins, self.lines)
 
     def locked(self, key: str) -> bool:
         """Whether the site keeps `key`, or a block it stands in, to itself."""
         return any(key == lock or key.startswith(f"{lock}.") for lock in self.locks)
+
+
+# The blocks of a settings file, in the order that its documentation has.
+BLOCKS: dict[str, type] = {
+    "session": SessionDefaults,
+    "network": Network,
+    "places": Places,
+    "models": ModelPlaces,
+    "allow": Allow,
+    "limits": Caps,
+    "form": Form,
+}
+# Blocks of entries that the site names.
+NAMED: dict[str, type] = {
+    "clusters": Cluster,
+    "profiles": Profile,
+    "environments": Environment,
+    "catalog": CatalogModel,
+}

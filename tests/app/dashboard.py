@@ -15,6 +15,7 @@ import base64
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from tests.app.ondemand import Card, Field, Form, Version
 
@@ -115,7 +116,8 @@ def form_page(version: Version, form: Form, *, dynamic: bool = False) -> str:
         )
     inner = (
         f'<div class="row justify-content-center"><div class="col-md-8"><h3>{escape(form.title)}</h3>'
-        f'<div class="ood-appkit markdown">{form.description}<form>{fields}{launch}</form></div></div></div>'
+        f'<div class="ood-appkit markdown">{form.description}{form.header}'
+        f"<form>{fields}{launch}</form></div></div></div>"
     )
     return _page(version, f"My Interactive Sessions / {form.title}", inner)
 
@@ -193,7 +195,7 @@ def _field(version: Version, field: Field, group: str, label: str) -> str:
         name = f'<label class="form-check-label" for="{identity}">{escape(field.label)}</label>'
         return f'<div class="{group}"><div class="form-check">{check}{name}</div>{help_}</div>'
     if field.widget == "select":
-        options = "".join(_option(option[0], option[1], field.posted) for option in field.options)
+        options = "".join(_group(label, group, field.posted) for label, group in field.groups)
         kind = "form-control" if version == "3.1" else "form-select"
         control = f'<select class="{kind}" id="{identity}"{required}>{options}</select>'
     else:
@@ -201,6 +203,11 @@ def _field(version: Version, field: Field, group: str, label: str) -> str:
         control = f'<input class="form-control" type="{kind}" id="{identity}" value="{value}"{required}>'
     name = f'<label class="{label}{" required" if required else ""}" for="{identity}">{escape(field.label)}</label>'
     return f'<div class="{group}">{name}{control}{help_}</div>'
+
+
+def _group(label: str, options: list[list[Any]], chosen: str) -> str:
+    inner = "".join(_option(option[0], option[1], chosen) for option in options)
+    return f'<optgroup label="{escape(label)}">{inner}</optgroup>' if label else inner
 
 
 def _option(label: str, value: str, chosen: str) -> str:

@@ -14,7 +14,7 @@ Ruby in render.rb and ood/, with the real ActiveModel, ActiveSupport and Redcarp
     session.wait_for("Running").view_html              # a Card: state, connection, view, info and completed
 
 Not imitated, and refused with `where == "harness"`: the templates vnc and vnc_container, smart attributes that ask
-a site's services (auto_accounts, auto_modules_*, global_*, ...). Dynamic forms are a browser's matter.
+a site's services (auto_modules_*, global_*, ...). Dynamic forms are a browser's matter.
 Needs Debian's ruby, ruby-activemodel, ruby-redcarpet and rsync.
 """
 
@@ -59,16 +59,23 @@ class Field:
     required: bool
     display: bool
     options: list[list[Any]]
+    # The same options in their groups, each with its label; one group without a label where there are none.
+    groups: list[tuple[str, list[list[Any]]]]
     html_options: dict[str, Any]
     others: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Form:
-    """The page of the form: shown fields in their order, and the fixed ones that no browser can change."""
+    """The page of the form: shown fields in their order, and the fixed ones that no browser can change.
+
+    With `preset` there is no page: the menu's link launches at once.
+    """
 
     title: str
     description: str
+    header: str
+    preset: bool
     clusters: list[str]
     fields: dict[str, Field]
     fixed: dict[str, str]
@@ -171,13 +178,17 @@ class OnDemand:
     clusters: Sequence[str] = ("test",)
     # `batch_connect: basic:` of the cluster's own file: set_host, script_wrapper, ...
     cluster_config: Mapping[str, str] = field(default_factory=dict)
-    token: str = "sys/inference"
+    token: str = "sys/inference"  # with a third word that sub-app of the site
+    site_folder: Path | None = None  # /etc/ood/config/apps/inference, where the site has one
 
     def form(self, user: Person | None = None) -> Form:
         """The form as the user sees it."""
         shown = self.ask("form", user=user)
         fields = {entry["id"]: Field(**entry) for entry in shown["fields"]}
-        return Form(shown["title"], shown["description"], shown["clusters"], fields, shown["fixed"])
+        return Form(
+            shown["title"], shown["description"], shown["header"], shown["preset"],
+            shown["clusters"], fields, shown["fixed"],
+        )  # fmt: skip
 
     def posted(self, user: Person | None = None, **changed: str) -> dict[str, str]:
         """What a browser posts: every shown field, with the changed ones changed."""
@@ -236,6 +247,7 @@ class OnDemand:
             "portal": "ondemand",
             "clusters": list(self.clusters),
             "cluster_config": dict(self.cluster_config),
+            "site_folder": str(self.site_folder) if self.site_folder else None,
         }
         person = user or people.myself()
         env = dict(self.env) | dict(env or {})

@@ -80,7 +80,8 @@ def test_a_broken_site_file_is_named(site: Site, users: People) -> None:
     site.settle(profiles={"gpu": {"cluster": "test", "gpus": "two"}})
     answer = site.run(users.bob, "launch", "simulated")
     assert answer.code == 3
-    assert f'{site.file}: profiles.gpu.gpus must be a whole number, not "two".' in answer.error
+    line = 1 + site.file.read_text().splitlines().index("    gpus: two")
+    assert f'{site.file}, line {line}: profiles.gpu.gpus must be a whole number, not "two".' in answer.error
 
 
 def test_sbatch_refusing_is_told_in_its_own_words(site: Site, users: People) -> None:

@@ -14,7 +14,9 @@ import pytest
 from launcher.cli.parser import parser
 from launcher.errors import RequestError
 from launcher.planning import Request
+from launcher.settings.explained import BLOCK_SAYS, SAYS
 from launcher.settings.layers import load
+from launcher.settings.schema import BLOCKS, NAMED
 from scripts import docs
 from tests.markdown import PAGES, ROOT, anchors, blocks, commands, links, prose
 
@@ -30,11 +32,12 @@ def test_what_is_made_from_the_code_is_current(name: str) -> None:
 def test_every_setting_is_explained_and_no_other() -> None:
     keys = {
         f"{block}.{field.name}"
-        for block, (type_, _) in docs.BLOCKS.items()
+        for block, type_ in (BLOCKS | NAMED).items()
         for field in dataclasses.fields(type_)
-        if not (block in docs.NAMED and field.name == "name")
+        if not (block in NAMED and field.name == "name")
     }
-    assert set(docs.SAYS) == keys
+    assert set(SAYS) == keys
+    assert set(BLOCK_SAYS) == {*BLOCKS, *NAMED}
 
 
 def said_reasons(path: Path) -> set[str]:
@@ -81,7 +84,8 @@ def test_links_and_pictures_lead_somewhere(name: str) -> None:
 def test_commands_parse(name: str) -> None:
     wrong = []
     for where, arguments in commands(ROOT / name):
-        cut = arguments.index("--") if arguments[:1] == ["launch"] and "--" in arguments else len(arguments)
+        taking = arguments[:1] in (["launch"], ["fit"])  # engine arguments, after --
+        cut = arguments.index("--") if taking and "--" in arguments else len(arguments)
         try:
             parser().parse_args(arguments[:cut])
         except SystemExit:  # --help, --version

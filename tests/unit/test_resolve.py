@@ -1,154 +1,325 @@
-"""Models: path, catalog, folders, the hub's layout; and each way in which a snapshot can be broken."""
+"""Which copy of a model a name means: each place, each revision, and each way in which there is none."""
 
 from __future__ import annotations
 
-import json
-import struct
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from launcher.errors import LauncherError, ModelError, RequestError
-from launcher.models.resolve import resolve
-from launcher.settings.layers import load
-from launcher.settings.schema import Settings
-from tests.hostile import HOSTILE
+from launcher.models.siblings import siblings
+from tests.snapshots import COMMIT, OTHER_COMMIT, Folders, repository, snapshot
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-def weights(path: Path, size: int = 16) -> None:
-    header = json.dumps({"t": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
-    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * size)
-
-
-def snapshot(folder: Path, *shards: str) -> Path:
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    for shard in shards or ("model.safetensors",):
-        weights(folder / shard)
-    if shards:
-        index = {"weight_map": {f"t{i}": name for i, name in enumerate(shards)}}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    return folder
+THIRD = "0123456fffffffffffffffffffffffffffffffff"  # begins as COMMIT does
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "models"
-    hub = made / "models--org--name"
-    snapshot(hub / "snapshots" / COMMIT)
-    (hub / "refs").mkdir()
-    (hub / "refs" / "main").write_text(COMMIT)
-    snapshot(made / "Llama-3.1-8B-Instruct")
-    return made
+def site(tmp_path: Path) -> Folders:
+    return Folders(tmp_path)
 
 
-@pytest.fixture
-def settings(folder: Path, tmp_path: Path) -> Settings:
-    site = tmp_path / "site.yml"
-    site.write_text(f"models: {{folders: [{folder}], cache: {tmp_path / 'cache'}}}\n")
-    return load({"LAUNCHER_SITE": str(site), "XDG_CONFIG_HOME": str(tmp_path)})
+# What lies where, what is asked for (model, revision), which copy is taken, and what is said of it.
+Layout = Callable[[Folders], object]
+FOUND: dict[str, tuple[Layout, str, str | None, str, str]] = {
+    "hub": (
+        lambda s: repository(s.one, "org/name"), "org/name", None,
+        f"ONE/models--org--name/snapshots/{COMMIT}", "branch main in the shared folder ONE",
+    ),
+    "hub, without an organisation": (
+        lambda s: repository(s.one, "gpt2"), "gpt2", None,
+        f"ONE/models--gpt2/snapshots/{COMMIT}", "branch main in the shared folder ONE",
+    ),
+    "branch": (
+        lambda s: repository(s.one, "org/name", COMMIT, OTHER_COMMIT, main=COMMIT, dev=OTHER_COMMIT),
+        "org/name", "dev", f"ONE/models--org--name/snapshots/{OTHER_COMMIT}", '"dev" in the shared folder ONE',
+    ),
+    "tag with a slash": (
+        lambda s: repository(s.one, "org/name", COMMIT, OTHER_COMMIT, **{"main": COMMIT, "refs/pr/1": OTHER_COMMIT}),
+        "org/name", "refs/pr/1", f"ONE/models--org--name/snapshots/{OTHER_COMMIT}",
+        '"refs/pr/1" in the shared folder ONE',
+    ),
+    "whole commit": (
+        lambda s: repository(s.one, "org/name", COMMIT, OTHER_COMMIT), "org/name", OTHER_COMMIT,
+        f"ONE/models--org--name/snapshots/{OTHER_COMMIT}", f"commit {OTHER_COMMIT} in the shared folder ONE",
+    ),
+    "short commit": (
+        lambda s: repository(s.one, "org/name"), "org/name", COMMIT[:7],
+        f"ONE/models--org--name/snapshots/{COMMIT}", f"commit {COMMIT} in the shared folder ONE",
+    ),
+    "one commit and no branch": (
+        lambda s: repository(s.one, "org/name", OTHER_COMMIT, v1=OTHER_COMMIT), "org/name", None,
+        f"ONE/models--org--name/snapshots/{OTHER_COMMIT}", "the only commit in the shared folder ONE",
+    ),
+    "a branch called like a commit is the branch": (
+        lambda s: repository(s.one, "org/name", COMMIT, OTHER_COMMIT, **{COMMIT[:7]: OTHER_COMMIT}),
+        "org/name", COMMIT[:7], f"ONE/models--org--name/snapshots/{OTHER_COMMIT}",
+        f'"{COMMIT[:7]}" in the shared folder ONE',
+    ),
+    "plain org/name": (
+        lambda s: snapshot(s.one / "org" / "name"), "org/name", None,
+        "ONE/org/name", "the plain folder org/name in the shared folder ONE",
+    ),
+    "vec-inf's family-variant, by its name": (
+        lambda s: snapshot(s.one / "Meta-Llama-3.1-8B-Instruct"), "Meta-Llama-3.1-8B-Instruct", None,
+        "ONE/Meta-Llama-3.1-8B-Instruct", "the plain folder Meta-Llama-3.1-8B-Instruct in the shared folder ONE",
+    ),
+    "vec-inf's family-variant, by the id": (
+        lambda s: snapshot(s.one / "Meta-Llama-3.1-8B-Instruct"), "meta-llama/Meta-Llama-3.1-8B-Instruct", None,
+        "ONE/Meta-Llama-3.1-8B-Instruct",
+        "the plain folder Meta-Llama-3.1-8B-Instruct in the shared folder ONE, by the last part of the id",
+    ),
+    "the last part of one id": (
+        lambda s: repository(s.two, "org/name"), "name", None,
+        f"TWO/models--org--name/snapshots/{COMMIT}", "branch main in the shared folder TWO",
+    ),
+    "the user's cache": (
+        lambda s: repository(s.cache, "org/name"), "org/name", None,
+        f"CACHE/models--org--name/snapshots/{COMMIT}", "branch main in your cache CACHE",
+    ),
+    "shared before the user's own": (
+        lambda s: (repository(s.cache, "org/name"), snapshot(s.two / "org" / "name")), "org/name", None,
+        "TWO/org/name", "the plain folder org/name in the shared folder TWO",
+    ),
+    "a path": (
+        lambda s: snapshot(s.root / "my model"), "ROOT/my model", None, "ROOT/my model", "the path ROOT/my model",
+    ),
+    "a path to a snapshot": (
+        lambda s: repository(s.one, "org/name"), f"ONE/models--org--name/snapshots/{COMMIT}", None,
+        f"ONE/models--org--name/snapshots/{COMMIT}", f"the path ONE/models--org--name/snapshots/{COMMIT}",
+    ),
+    "a path to a repository": (
+        lambda s: repository(s.one, "org/name", COMMIT, OTHER_COMMIT, main=COMMIT, v1=OTHER_COMMIT),
+        "ONE/models--org--name", "v1",
+        f"ONE/models--org--name/snapshots/{OTHER_COMMIT}", "the path ONE/models--org--name",
+    ),
+}  # fmt: skip
 
 
-def test_an_id_in_the_hubs_layout_becomes_its_commit(settings: Settings, folder: Path) -> None:
-    for revision in (None, "main", COMMIT, COMMIT[:8]):
-        found = resolve("org/name", settings, revision)
-        assert (found.id, found.revision) == ("org/name", COMMIT)
-        assert found.snapshot == folder / "models--org--name" / "snapshots" / COMMIT
-        assert str(folder) in found.found
+@pytest.mark.parametrize("case", FOUND)
+def test_each_place_and_revision(site: Folders, case: str) -> None:
+    lay, model, revision, snapshot_at, why = FOUND[case]
+    lay(site)
+    for name, folder in (("ONE", site.one), ("ROOT", site.root)):
+        model = model.replace(name, str(folder))
+    found = site.found(model, revision)
+    assert (site.short(str(found.snapshot)), site.short(found.found)) == (snapshot_at, why)
+    assert found.revision == (snapshot_at.rpartition("/")[2] if "/snapshots/" in snapshot_at else None)
 
 
-def test_a_plain_folder_is_found_by_name_and_by_path(settings: Settings, folder: Path) -> None:
-    by_name = resolve("Llama-3.1-8B-Instruct", settings)
-    by_path = resolve(str(folder / "Llama-3.1-8B-Instruct"), settings)
-    assert by_name.snapshot == by_path.snapshot == folder / "Llama-3.1-8B-Instruct"
-    assert by_name.id == by_path.id == "Llama-3.1-8B-Instruct"
+MISSING = "was not found in the catalog or in ONE, TWO, CACHE."
+NOT_FOUND: dict[str, tuple[Layout, str, str | None, str]] = {
+    "nowhere": (
+        lambda s: None, "org/name", None,
+        f'Model "org/name" {MISSING} To download it: launcher models add org/name',
+    ),
+    "a letter is wrong": (
+        lambda s: repository(s.two, "org/name"), "org/nam", None,
+        f'Model "org/nam" {MISSING} Did you mean org/name? To download it: launcher models add org/nam',
+    ),
+    "the organisation is wrong": (
+        lambda s: repository(s.two, "deepseek-ai/Some-Model-7B"), "deepsek/Some-Model-7B", None,
+        f'Model "deepsek/Some-Model-7B" {MISSING} Did you mean deepseek-ai/Some-Model-7B? '
+        "To download it: launcher models add deepsek/Some-Model-7B",
+    ),
+    "capitals": (
+        lambda s: snapshot(s.one / "Meta-Llama-3.1-8B-Instruct"), "meta-llama-3.1-8b-instruct", None,
+        f'Model "meta-llama-3.1-8b-instruct" {MISSING} Did you mean Meta-Llama-3.1-8B-Instruct?',
+    ),
+    "numbers are no typing errors": (
+        lambda s: [repository(s.two, f"org/Some-Model-{size}B") for size in (7, 8, 70)], "org/Some-Modle-7B", None,
+        f'Model "org/Some-Modle-7B" {MISSING} Did you mean org/Some-Model-7B? '
+        "To download it: launcher models add org/Some-Modle-7B",
+    ),
+    "a catalog name": (lambda s: None, "tiny-caht", None, f'Model "tiny-caht" {MISSING} Did you mean tiny-chat?'),
+    "a folder that is not there": (
+        lambda s: s.two.rmdir(), "org/name", None,
+        'Model "org/name" was not found in the catalog or in ONE, TWO (which is not there), CACHE. '
+        "To download it: launcher models add org/name",
+    ),
+    "two organisations": (
+        lambda s: (repository(s.one, "a/name"), snapshot(s.two / "b" / "name")), "name", None,
+        'Several models are called "name". Choose one of: a/name, b/name.',
+    ),
+    "no such revision": (
+        lambda s: repository(s.one, "org/name"), "org/name", "v9",
+        f'Model "org/name" is not here at revision "v9". Here are: {COMMIT[:7]} (main). '
+        "To download it: launcher models add org/name --revision v9",
+    ),
+    "no such revision of the last part of an id": (
+        lambda s: repository(s.one, "org/name"), "name", "v9",
+        f'Model "org/name" is not here at revision "v9". Here are: {COMMIT[:7]} (main). '
+        "To download it: launcher models add org/name --revision v9",
+    ),
+    "a branch whose commit is not there": (
+        lambda s: repository(s.one, "org/name", COMMIT, main=OTHER_COMMIT), "org/name", None,
+        f'Model "org/name": in ONE, its "main" is at commit {OTHER_COMMIT[:7]}, which is not there. '
+        f"Here are: {COMMIT[:7]}. To download it: launcher models add org/name",
+    ),
+    "several commits and no branch": (
+        lambda s: repository(s.one, "org/name", COMMIT, OTHER_COMMIT, v1=COMMIT), "org/name", None,
+        'Model "org/name": in ONE, it has several commits and no branch main. '
+        f"Here are: {COMMIT[:7]} (v1), {OTHER_COMMIT[:7]}. To download it: launcher models add org/name",
+    ),
+    "a commit cut too short": (
+        lambda s: repository(s.one, "org/name", COMMIT, THIRD), "org/name", COMMIT[:7],
+        f'Model "org/name" is not here at revision "{COMMIT[:7]}": several of its commits begin with {COMMIT[:7]}. '
+        f"Here are: {COMMIT[:7]} (main), {COMMIT[:7]}. "
+        f"To download it: launcher models add org/name --revision {COMMIT[:7]}",
+    ),
+    "a revision of a plain folder": (
+        lambda s: snapshot(s.one / "name"), "name", "main",
+        'Model "name" is not here at revision "main": it is a plain folder, which has no revisions. '
+        "Leave the revision out.",
+    ),
+    "a revision of a path": (
+        lambda s: snapshot(s.root / "own"), "ROOT/own", "main",
+        'Model "own": ROOT/own is a plain folder, which has no revisions. Leave the revision out.',
+    ),
+    "a revision that a path has not": (
+        lambda s: repository(s.one, "org/name"), "ONE/models--org--name", "v9",
+        f'Model "org/name": in ONE/models--org--name, it is not at revision "v9". Here are: {COMMIT[:7]} (main).',
+    ),
+    "a path to nothing": (lambda s: None, "ROOT/nowhere", None, "There is no folder ROOT/nowhere. "
+                          "Check the path of the model."),
+    "a path to a file": (
+        lambda s: snapshot(s.root / "own"), "ROOT/own/model.safetensors", None,
+        "ROOT/own/model.safetensors is a file, not a folder. Give the folder that holds the model.",
+    ),
+    "only half of it": (
+        lambda s: os.unlink(repository(s.one, "org/name") / "blobs" / f"{COMMIT}-model.safetensors"),
+        "org/name", None,
+        f'Model "org/name" is incomplete: ONE/models--org--name/snapshots/{COMMIT}/model.safetensors is a link to '
+        f"../../blobs/{COMMIT}-model.safetensors, which is not there. "
+        f"To download what is missing: launcher models add org/name --revision {COMMIT}",
+    ),
+    "a repository with nothing in it": (
+        lambda s: (s.one / "models--org--name" / "blobs").mkdir(parents=True), "org/name", None,
+        'Model "org/name" is incomplete: ONE/models--org--name holds no snapshot. '
+        "To download what is missing: launcher models add org/name",
+    ),
+}  # fmt: skip
 
 
-def test_a_path_into_the_hubs_layout_keeps_id_and_commit(settings: Settings, folder: Path) -> None:
-    found = resolve(str(folder / "models--org--name" / "snapshots" / COMMIT), settings)
-    assert (found.id, found.revision) == ("org/name", COMMIT)
+@pytest.mark.parametrize("case", NOT_FOUND)
+def test_each_way_in_which_there_is_none(site: Folders, case: str) -> None:
+    lay, model, revision, sentence = NOT_FOUND[case]
+    lay(site)
+    for name, folder in (("ONE", site.one), ("ROOT", site.root)):
+        model = model.replace(name, str(folder))
+    assert site.trouble(model, revision) == sentence
 
 
-def test_the_shipped_model_is_complete(settings: Settings) -> None:
-    assert resolve("tiny-chat", settings).snapshot is not None
-    assert resolve("simulated", settings).snapshot is None
+def test_a_broken_copy_is_passed_over_for_a_whole_one(site: Folders) -> None:
+    broken = repository(site.one, "org/name")
+    (broken / "snapshots" / COMMIT / "model.safetensors").unlink()
+    snapshot(site.two / "org" / "name")
+    repository(site.cache, "org/name", OTHER_COMMIT)
+    found = site.found("org/name")
+    assert found.snapshot == site.two / "org" / "name"
+    passed = [(site.short(str(other.path)), site.short(other.why)) for other in found.passed_over]
+    first = f"ONE/models--org--name/snapshots/{COMMIT}"
+    assert passed == [(first, f"{first} has a config.json but no weights (*.safetensors)")]
+    everywhere = site.found("org/name", everywhere=True)
+    assert (everywhere.snapshot, everywhere.passed_over[0]) == (found.snapshot, found.passed_over[0])
+    last = everywhere.passed_over[1]
+    assert site.short(str(last.path)) == f"CACHE/models--org--name/snapshots/{OTHER_COMMIT}"
+    assert last.why == "it comes later"
 
 
-@pytest.mark.parametrize(
-    ("typed", "near"),
-    [("tiny-caht", "tiny-chat"), ("org/nam", "org/name"), ("llama-3.1-8b-instruct", "Llama-3.1-8B-Instruct")],
-)
-def test_an_unknown_model_is_answered_with_near_names(settings: Settings, typed: str, near: str) -> None:
-    with pytest.raises(ModelError) as caught:
-        resolve(typed, settings)
-    assert f'Model "{typed}"' in caught.value.message
-    assert near in (caught.value.hint or "")
+def test_a_plain_copy_is_passed_over_where_a_revision_is_asked_for(site: Folders) -> None:
+    snapshot(site.one / "org" / "name")
+    repository(site.two, "org/name", COMMIT, OTHER_COMMIT, main=COMMIT, v1=OTHER_COMMIT)
+    found = site.found("org/name", "v1")
+    assert (found.revision, found.refs, found.layout) == (OTHER_COMMIT, ("v1",), "hub")
+    assert [site.short(f"{other.path}: {other.why}") for other in found.passed_over] == [
+        "ONE/org/name: it is a plain folder, which has no revisions",
+        f"TWO/models--org--name/snapshots/{COMMIT}: it is another revision (main)",
+    ]
 
 
-def test_an_unknown_revision_is_named(settings: Settings) -> None:
-    with pytest.raises(ModelError, match='at revision "v9"'):
-        resolve("org/name", settings, "v9")
-    for revision in ("../main", "-x", "a b", "$(id)"):
-        with pytest.raises(RequestError, match="is not a revision"):
-            resolve("org/name", settings, revision)
-
-
-def test_a_missing_shard_is_named(settings: Settings, tmp_path: Path) -> None:
-    broken = snapshot(tmp_path / "broken", "model-1.safetensors", "model-2.safetensors")
-    (broken / "model-2.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"incomplete: .*model-2.safetensors is missing"):
-        resolve(str(broken), settings)
-
-
-def test_a_short_file_is_noticed(settings: Settings, tmp_path: Path) -> None:
-    broken = snapshot(tmp_path / "broken")
-    whole = (broken / "model.safetensors").read_bytes()
-    (broken / "model.safetensors").write_bytes(whole[:-4])
-    with pytest.raises(ModelError, match=f"has {len(whole) - 4} of {len(whole)} bytes"):
-        resolve(str(broken), settings)
-
-
-@pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 64, struct.pack("<Q", 4) + b"[1]\n"])
-def test_a_file_that_is_not_safetensors_is_refused(
-    settings: Settings, tmp_path: Path, content: bytes
+def test_a_folder_that_has_the_model_spares_the_others(
+    site: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = snapshot(tmp_path / "broken")
-    (broken / "model.safetensors").write_bytes(content)
-    with pytest.raises(ModelError, match="is not a safetensors file"):
-        resolve(str(broken), settings)
+    repository(site.one, "org/name")
+    opened: list[str] = []
+    scandir = os.scandir
+
+    def noted(path: str) -> object:
+        opened.append(str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", noted)
+    site.found("org/name")
+    assert opened
+    assert all(path.startswith(f"{site.one}/") for path in opened)
 
 
-def test_pickle_weights_are_refused(settings: Settings, tmp_path: Path) -> None:
-    broken = snapshot(tmp_path / "broken")
-    (broken / "model.safetensors").rename(broken / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="pickle weights, which can run code"):
-        resolve(str(broken), settings)
+def test_the_catalog_comes_first_and_keeps_its_revision(site: Folders) -> None:
+    repository(site.one, "org/name", COMMIT, OTHER_COMMIT, main=COMMIT, v1=OTHER_COMMIT)
+    catalog = "catalog: {nice: {id: org/name, revision: v1, aliases: [short]}}"
+    for model in ("nice", "short", "org/name"):
+        found = site.found(model, more=catalog)
+        assert (found.id, found.revision) == ("org/name", OTHER_COMMIT)
+        assert found.entry == site.settings(catalog).catalog["nice"]
+    assert site.found("nice", "main", more=catalog).revision == COMMIT
 
 
-def test_a_folder_without_model_is_refused(settings: Settings, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match=r"has no config.json"):
-        resolve(str(tmp_path / "empty"), settings)
-    with pytest.raises(ModelError, match="There is no folder"):
-        resolve(str(tmp_path / "nowhere"), settings)
+def test_what_a_site_offers_and_does_not_have_is_said_with_where_it_is_written(site: Folders) -> None:
+    def said(more: str) -> str:
+        return site.trouble("nice", more=f"catalog: {{nice: {{{more}}}}}").replace(
+            "ROOT/site.yml, line 2", "SITE"
+        )
+
+    assert (
+        "offers org/gone, which is not in ONE, TWO, CACHE. To download it: launcher models add org/gone"
+        in said("id: org/gone")
+    )
+    assert "names /nowhere, which is not there. Ask the site to correct the catalog." in said(
+        "path: /nowhere"
+    )
+    closed = site.trouble("nice", more="catalog: {nice: {id: org/gone}}\nallow: {downloads: false}")
+    assert closed.endswith("which is not in ONE, TWO, CACHE. Ask the site to download it.")
+    assert site.trouble("org/nam", more="allow: {downloads: false}") == (
+        f'Model "org/nam" {MISSING} Known here: tiny-chat, simulated.'
+    )
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_names_are_refused_in_one_sentence(settings: Settings, text: str) -> None:
-    for model in (text, f"/{text}"):
-        with pytest.raises(LauncherError) as caught:
-            resolve(model, settings)
-        assert caught.value.exit_code in (2, 4)
+def test_a_known_model_that_is_not_here_is_offered_for_download(site: Folders) -> None:
+    from launcher.models.known import known_ids
+
+    model = known_ids()[0]
+    hint = f"It is not here; to download it: launcher models add {model}"
+    assert site.trouble(model.lower()).endswith(f"Did you mean {model}? {hint}")
+    assert site.trouble(model.rpartition("/")[2]).endswith(f"Did you mean {model}? {hint}")
+    assert site.trouble(model).endswith(f"{MISSING} To download it: launcher models add {model}")
 
 
-def test_a_site_may_offer_its_catalog_only(settings: Settings, tmp_path: Path, folder: Path) -> None:
-    site = tmp_path / "strict.yml"
-    catalog = "allow: {models: catalog}\ncatalog: {nice: {id: org/name}}\n"
-    site.write_text(f"models: {{folders: [{folder}]}}\n{catalog}")
-    strict = load({"LAUNCHER_SITE": str(site), "XDG_CONFIG_HOME": str(tmp_path)})
-    assert resolve("nice", strict).id == "org/name"
-    for model in ("Llama-3.1-8B-Instruct", str(folder / "Llama-3.1-8B-Instruct")):
-        with pytest.raises(ModelError, match="offered here"):
-            resolve(model, strict)
+def test_the_shipped_model_is_complete(site: Folders) -> None:
+    assert site.found("tiny-chat").snapshot is not None
+    assert site.found("simulated").snapshot is None
+
+
+def test_a_site_may_offer_its_catalog_only(site: Folders) -> None:
+    repository(site.one, "org/name")
+    snapshot(site.one / "Llama-3.1-8B-Instruct")
+    strict = "allow: {models: catalog}\ncatalog: {nice: {id: org/name}}"
+    assert site.found("nice", more=strict).id == "org/name"
+    for model in ("Llama-3.1-8B-Instruct", str(site.one / "Llama-3.1-8B-Instruct")):
+        assert "offered here" in site.trouble(model, more=strict)
+
+
+def test_quantised_copies_are_siblings(site: Folders) -> None:
+    for name in ("Qwen/Qwen3-8B", "Qwen/Qwen3-8B-AWQ", "Qwen/Qwen3-8B-GPTQ-Int4", "Qwen/Qwen3-80B-AWQ"):
+        repository(site.one, name)
+    repository(site.two, "RedHatAI/Qwen3-8B-quantized.w4a16")
+    repository(site.two, "someone/Qwen3-8B-GGUF")
+    snapshot(site.two / "Qwen3-8B-FP8-dynamic")
+    broken = repository(site.cache, "RedHatAI/Qwen3-8B-NVFP4")
+    (broken / "snapshots" / COMMIT / "model.safetensors").unlink()
+    found = [sibling.id for sibling in siblings("Qwen/Qwen3-8B", site.settings())]
+    assert found == [
+        "Qwen/Qwen3-8B-AWQ", "Qwen/Qwen3-8B-GPTQ-Int4", "Qwen3-8B-FP8-dynamic", "RedHatAI/Qwen3-8B-quantized.w4a16",
+    ]  # fmt: skip
+    assert "Qwen/Qwen3-8B-AWQ" not in [s.id for s in siblings("Qwen/Qwen3-8B-AWQ", site.settings())]
+    assert siblings("Qwen/Qwen3-80B", site.settings())[0].id == "Qwen/Qwen3-80B-AWQ"

@@ -29,6 +29,7 @@ ORDER = (
     "serve",
     "planning",
     "api",
+    "doctor",
     "ondemand",
     "cli",
 )

@@ -28,6 +28,18 @@ def test_a_file_that_vanishes_while_others_are_hashed_is_passed_over(tmp_path: P
     assert all(entry["sha256"] for entry in found)
 
 
+def test_the_hubs_name_for_a_file_is_believed_and_the_shared_stores_is_not(tmp_path: Path) -> None:
+    """Models may share a store of files, which are named there by another hash of the same length."""
+    store, blobs, snapshot = tmp_path / "store", tmp_path / "blobs", tmp_path / "snapshots" / "c0ffee"
+    for folder in (store, blobs, snapshot):
+        folder.mkdir(parents=True)
+    (store / ("b" * 64)).write_text("weights")
+    (blobs / ("a" * 64)).symlink_to(store / ("b" * 64))
+    (snapshot / "model.safetensors").symlink_to(Path("../../blobs") / ("a" * 64))
+    (found,) = weights(snapshot, threading.Event())
+    assert found == {"name": "model.safetensors", "bytes": 7, "sha256": "a" * 64}
+
+
 def test_a_page_that_cannot_be_started_is_logged_and_no_more(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,11 +8,24 @@ module BatchConnect
     def initialize(request)
       @root = Pathname.new(request.fetch('app'))
       @token = request.fetch('token')
+      @sub_app = @token.split('/')[2]
+      @site_folder = request['site_folder']
       @known_clusters = request.fetch('clusters')
     end
 
     def title
-      form_config.fetch(:title) { manifest['name'] || root.basename.to_s.titleize }.to_s
+      form_config.fetch(:title) { [manifest['name'] || root.basename.to_s.titleize, @sub_app&.titleize].compact.join(': ') }.to_s
+    end
+
+    # Where a site's own files for this app are; the folder below /etc/ood takes the place of the app's own.
+    def sub_app_root
+      @site_folder ? Pathname.new(@site_folder) : root.join('local')
+    end
+
+    # The menu's link launches at once when there is nothing to fill in.
+    def preset?(attributes)
+      shown = attributes.reject { |attribute| attribute.fixed? || (attribute.id == 'cluster' && attribute.widget == 'hidden_field') }
+      shown.empty?
     end
 
     # The page of the form: every field with what it would show.
@@ -29,7 +42,9 @@ module BatchConnect
         attribute.describe(context.public_send(attribute.id).to_s)
       end
       fixed = context.select(&:fixed?).to_h { |attribute| [attribute.id, attribute.value] }
-      { title: title, clusters: clusters, fields: shown, fixed: fixed, description: Ood::MARKDOWN.render(manifest['description'].to_s) }
+      { title: title, clusters: clusters, fields: shown, fixed: fixed, preset: preset?(context.to_a),
+        description: Ood::MARKDOWN.render(form_config.fetch(:description, manifest['description']).to_s),
+        header: Ood::MARKDOWN.render(form_config.fetch(:form_header, '').to_s) }
     end
 
     def submit_from(request)
@@ -84,7 +99,14 @@ module BatchConnect
       file = first_file(%w[form.yml.erb form.yml])
       raise "This app does not supply a form file under the directory '#{root}'" unless file
 
-      @form_config = read(file, nil)
+      found = read(file, nil)
+      if @sub_app
+        own = first_file(["#{@sub_app}.yml.erb", "#{@sub_app}.yml"], sub_app_root)
+        raise "This app does not supply a sub app form file under the directory '#{sub_app_root}'" unless own
+
+        found = found.deep_merge(read(own, nil))
+      end
+      @form_config = found
     rescue StandardError, ScriptError, SystemExit => e
       @reason = "#{e.class.name}: #{e.message}"
       @form_config = {}
@@ -92,7 +114,9 @@ module BatchConnect
 
     def submit_config(scope)
       file = first_file(%w[submit.yml.erb submit.yml])
-      file ? read(file, scope) : {}
+      found = file ? read(file, scope) : {}
+      own = form_config[:submit] && first_file(Array.wrap(form_config[:submit]), sub_app_root)
+      own ? found.deep_merge(read(own, scope)) : found
     end
 
     # No aliases, symbols or dates; without a binding the ERB sees bare constants.
@@ -106,8 +130,8 @@ module BatchConnect
       YAML.safe_load(text).to_h.deep_symbolize_keys
     end
 
-    def first_file(names)
-      names.map { |name| root.join(name) }.find(&:file?)
+    def first_file(names, folder = root)
+      names.map { |name| folder.join(name) }.find(&:file?)
     end
 
     def valid?

@@ -60,6 +60,18 @@ module SmartAttributes
 
     # Labels and values of a select; nil where the entry is neither a string nor an array.
     def choices
+      groups.flat_map(&:last)
+    end
+
+    # Rails makes optgroups when the first entry ends in a list, and then takes every entry for a group.
+    def groups
+      return [['', entries]] unless entries.first.is_a?(Array) && entries.first.last.is_a?(Array)
+      raise NoMethodError, "an option of '#{id}' stands beside groups" unless entries.all? { |entry| entry.is_a?(Array) && entry.last.is_a?(Array) }
+
+      entries.map { |label, options| [label.to_s, options.map { |option| option.is_a?(Array) ? option : [option.to_s, option.to_s] }] }
+    end
+
+    def entries
       excluded = opts.fetch(:exclude_options, []).to_a
       kept = opts.fetch(:options, []).to_a.reject { |entry| excluded.include?(entry.is_a?(Array) ? entry.first : entry) }
       kept.map do |entry|
@@ -71,7 +83,7 @@ module SmartAttributes
     end
 
     def validate!
-      return unless widget == 'select' && choices.any?(&:nil?)
+      return unless widget == 'select' && entries.any?(&:nil?)
 
       raise Shown.new('form', "The form has invalid options for '#{id}': it is missing options")
     end
@@ -88,7 +100,7 @@ module SmartAttributes
     def describe(shown)
       {
         id: id, widget: widget, label: label, help: Ood::MARKDOWN.render(opts[:help].to_s), value: shown, posted: posted(shown),
-        required: required, options: choices, html_options: opts.fetch(:html_options, {}), display: display?,
+        required: required, options: choices, groups: groups, html_options: opts.fetch(:html_options, {}), display: display?,
         others: opts.except(:widget, :label, :help, :value, :required, :options, :html_options, :display)
       }
     end

@@ -71,6 +71,31 @@ module SmartAttributes
     end
   end
 
+  # The user's accounts as Slurm's database has them, without `bc_dynamic_js`; none where it cannot be asked.
+  class Accounts < Attribute
+    ASK = %w[sacctmgr -nP show users withassoc format=account,cluster,partition,qos].freeze
+
+    def initialize(id, opts)
+      words, done = Open3.capture2(*ASK, 'where', "user=#{CurrentUser.name}", err: File::NULL)
+      names = done.success? ? words.lines.map { |line| line.split('|').first.to_s.strip }.reject(&:empty?).uniq : []
+      super('auto_accounts', { options: names }.merge(opts.to_h.symbolize_keys.except(:options)))
+    rescue SystemCallError
+      super('auto_accounts', opts.to_h.symbolize_keys.except(:options))
+    end
+
+    def widget
+      'select'
+    end
+
+    def label(*)
+      (opts[:label] || 'Account').to_s
+    end
+
+    def submit(*)
+      { script: { accounting_id: value } }
+    end
+  end
+
   # Mail when the job starts.
   class Email < Attribute
     def widget
@@ -96,12 +121,12 @@ module SmartAttributes
 
   COMMON = {
     /\Abc_num_hours\z/ => Hours, /\Abc_num_slots\z/ => Nodes, /\Abc_account\z|\Abc_queue\z/ => Named,
-    /\Aauto_queues\z|\Aauto_qos\z/ => Chosen, /\Abc_email_on_started\z/ => Email
+    /\Aauto_queues\z|\Aauto_qos\z/ => Chosen, /\Aauto_accounts\z/ => Accounts, /\Abc_email_on_started\z/ => Email
   }.freeze
   # In 3.1 these are plain text fields without any effect.
   SINCE4 = { /\Abc_num_nodes\z/ => Nodes, /\Aauto_cores\z/ => Cores, /\Aauto_environment_variable_[\w-]+\z/ => EnvironmentVariable }.freeze
   # Real smart attributes that need a site's services: refused rather than played kinder than they are.
-  UNKNOWN = /\A(auto_(accounts|groups|primary_group|modules_|scripts|batch_clusters|job_name|log_location)|global_|bc_vnc_)/.freeze
+  UNKNOWN = /\A(auto_(groups|primary_group|modules_|scripts|batch_clusters|job_name|log_location)|global_|bc_vnc_)/.freeze
 
   def self.build(id, opts)
     raise Shown.new('harness', "the smart attribute #{id} is not imitated here") if id.match?(UNKNOWN)

@@ -1,0 +1,69 @@
+"""`launcher resolve`: which copy of a model a launch would take, and why."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from launcher.cli.tables import one_line
+from launcher.models.resolve import ResolvedModel, resolve
+from launcher.models.snapshot import no_tokenizer
+from launcher.settings.layers import load
+
+_EXAMPLES = """\
+examples:
+  launcher resolve org/name                     the folder and the commit that a launch would take
+  launcher resolve org/name --revision v1.0     a branch, a tag, or a commit of at least seven digits
+  launcher resolve /shared/models/my-model --json
+"""
+_SHOWN = 10
+
+
+def options(parser: ArgumentParser) -> None:
+    """Add the arguments of `launcher resolve`."""
+    parser.epilog = _EXAMPLES
+    parser.add_argument("model", metavar="MODEL", help="a catalog name, an id such as org/name, or a path")
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of the model")
+
+
+def run(arguments: Namespace) -> int:
+    """Print the copy, or raise what is wrong with it."""
+    found = resolve(arguments.model, load(), arguments.revision, everywhere=True)
+    if arguments.json:
+        print(json.dumps(_described(found)))
+        return 0
+    rows = [("Model", found.id), ("Found", found.found)]
+    if found.revision is not None:
+        rows.append(("Commit", found.revision + (f" ({', '.join(found.refs)})" if found.refs else "")))
+    rows.append(("Folder", str(found.snapshot or "none: this engine needs no weights")))
+    if found.format is not None:
+        rows.append(("Weights", found.format))
+    for label, text in rows:
+        print(f"{label:<9}{one_line(text)}")
+    for other in found.passed_over[:_SHOWN]:
+        print(f"{'Not':<9}{one_line(f'{other.path}: {other.why}')}")
+    if len(found.passed_over) > _SHOWN:
+        print(f"{'':<9}and {len(found.passed_over) - _SHOWN} more: launcher resolve --json")
+    for note in _notes(found):
+        print(f"{'Note':<9}{one_line(note)}")
+    return 0
+
+
+def _notes(found: ResolvedModel) -> list[str]:
+    return [] if found.tokenizer or found.snapshot is None else [str(no_tokenizer(found.snapshot, found.id))]
+
+
+def _described(found: ResolvedModel) -> dict[str, Any]:
+    return {
+        "id": found.id,
+        "snapshot": str(found.snapshot) if found.snapshot else None,
+        "revision": found.revision,
+        "refs": list(found.refs),
+        "found": found.found,
+        "catalog": found.entry.name if found.entry else None,
+        "layout": found.layout,
+        "format": found.format,
+        "passed_over": [{"path": str(other.path), "why": other.why} for other in found.passed_over],
+        "notes": _notes(found),
+    }

@@ -1,0 +1,178 @@
+"""`launcher profiles` and `launcher clusters`: what hardware there is, what is free, when a job would start."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from launcher.cli.tables import one_line, table
+from launcher.errors import LauncherError, RequestError, SchedulerError
+
+if TYPE_CHECKING:
+    from launcher.planning.soonest import Start
+    from launcher.schedulers.supply import Supply
+    from launcher.settings.schema import Cluster, Profile
+
+_PROFILES = """\
+examples:
+  launcher profiles                  each profile, what is idle, and when a job would start
+  launcher profiles --hours 1        the same for a session of one hour
+"""
+_CLUSTERS = """\
+example:
+  launcher clusters --json
+
+The jobs counted as waiting are those that wait for hardware, as far as Slurm shows you the jobs of others.
+"""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the one of both commands that `parser` is for."""
+    if parser.prog.endswith("clusters"):
+        parser.epilog = _CLUSTERS
+        return
+    parser.epilog = _PROFILES
+    parser.add_argument("--hours", metavar="H", help="how long a session; else what each profile gives")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; its exit code."""
+    return _clusters(arguments) if arguments.command == "clusters" else _profiles(arguments)
+
+
+def _profiles(arguments: argparse.Namespace) -> int:
+    from launcher.planning.soonest import soonest
+    from launcher.settings.layers import load
+
+    settings = load()
+    profiles = list(settings.profiles.values())
+    starts = soonest(settings, profiles, _hours(arguments.hours))
+    both = list(zip(profiles, starts, strict=True))
+    if arguments.json:
+        print(json.dumps({"profiles": [_described(profile, start) for profile, start in both]}))
+        return 0
+    head = ["Profile", "Partition", "Each node", "Up to", "Idle now", "Would start"]
+    print(table([_row(profile, start) for profile, start in both], head=head))
+    for profile, start in both:
+        for sentence in filter(None, (start.trouble, start.advice)):
+            print(f"{profile.name}: {one_line(sentence)}")
+    return 0
+
+
+def _hours(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = -1
+    if not 0 < hours < 1e5:
+        raise RequestError(f'--hours must be a number above 0, not "{text[:80]}".', "Try --hours 4.")
+    return hours
+
+
+def _row(profile: Profile, start: Start) -> list[str]:
+    from launcher.planning.soonest import span, when
+
+    where = f"{profile.partition or 'default'} ({profile.cluster})"
+    nodes = f"{profile.nodes} nodes: " if profile.nodes > 1 else ""
+    starts = "?" if start.starts_at is None else when(start.starts_at)
+    return [profile.name, where, nodes + _hardware(profile), span(profile.hours_max), _idle(start), starts]
+
+
+def _hardware(profile: Profile) -> str:
+    gpus = f"{profile.gpus} to {profile.gpus_max}" if profile.gpus_max else str(profile.gpus)
+    memory = f" {profile.gpu_memory_gb:g} GB" if profile.gpu_memory_gb else ""
+    return ", ".join(
+        words
+        for words, there in (
+            (f"{gpus} × {profile.gpu_type or 'GPU'}{memory}", profile.gpus or profile.gpus_max),
+            (f"{profile.cpus} cores", profile.cpus),
+            (f"{profile.memory_gb or 0:g} GB", profile.memory_gb),
+        )
+        if there
+    )
+
+
+def _idle(start: Start) -> str:
+    found = start.supply
+    if found is None:
+        return "?"
+    if not found.available:
+        return "closed"
+    of = (
+        f"{found.gpus_idle} of {found.gpus} GPUs"
+        if found.gpus
+        else f"{found.cpus_idle} of {found.cpus} cores"
+    )
+    return of + (f", {found.pending} waiting" if found.pending else "")
+
+
+def _described(profile: Profile, start: Start) -> dict[str, Any]:
+    return {**dataclasses.asdict(profile), "start": start.to_dict()}
+
+
+def _clusters(arguments: argparse.Namespace) -> int:
+    from launcher.settings.layers import load
+
+    clusters = list(load().clusters.values())
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(_asked, clusters))
+    if arguments.json:
+        described = [
+            {
+                **dataclasses.asdict(cluster),
+                "supply": [dataclasses.asdict(part) for part in parts],
+                "trouble": trouble,
+            }
+            for cluster, (parts, trouble) in zip(clusters, answers, strict=True)
+        ]
+        print(json.dumps({"clusters": described}))
+    else:
+        rows = [
+            [cluster.name, *_shown(part)]
+            for cluster, (parts, _) in zip(clusters, answers, strict=True)
+            for part in parts
+        ]
+        head = ["Cluster", "Partition", "GPU", "GPUs idle", "Nodes idle", "Cores idle", "Waiting", "Up to"]
+        if rows:
+            print(table(rows, head=head))
+        for cluster, (_, trouble) in zip(clusters, answers, strict=True):
+            if trouble:
+                print(f"{cluster.name}: {one_line(trouble)}", file=sys.stderr)
+    return SchedulerError.exit_code if all(trouble for _, trouble in answers) else 0
+
+
+def _asked(cluster: Cluster) -> tuple[list[Supply], str | None]:
+    from launcher.schedulers.supply import supply
+
+    try:
+        return supply(cluster), None
+    except LauncherError as error:
+        return [], str(error)
+
+
+def _shown(part: Supply) -> list[str]:
+    from launcher.planning.soonest import span
+
+    spread = (
+        f" (at most {part.gpus_idle_node} on one)"
+        if part.gpus_idle > part.gpus_idle_node and part.gpus
+        else ""
+    )
+    gpus = f"{part.gpus_idle} of {part.gpus}{spread}" if part.gpus else ""
+    kind = part.gpu_type or ("GPU" if part.gpus else "")
+    waiting = ", ".join(f"{count} {reason}" for reason, count in sorted(part.reasons.items()))
+    return [
+        part.partition + ("" if part.available else " (closed)"),
+        kind,
+        gpus,
+        f"{part.nodes_idle} of {part.nodes}",
+        f"{part.cpus_idle} of {part.cpus}",
+        waiting,
+        "any time" if part.hours_max is None else span(part.hours_max),
+    ]

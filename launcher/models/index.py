@@ -1,0 +1,192 @@
+"""Which models are kept on this machine, quickly: the folders are looked at once, then only where something changed.
+
+One private file for each folder remembers what was seen; a damaged, older or foreign one is as good as none. What a
+model is (launcher.models.inspect.facts) is read when it is first asked for, and remembered too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from launcher.errors import LauncherError
+from launcher.models import folders
+from launcher.models.inspect.facts import Facts, facts
+from launcher.models.near import folders_of
+from launcher.models.remembered import Remembered, read_checked, write_checked
+from launcher.models.sight import Sight, look
+from launcher.settings.schema import Settings
+
+_SCHEMA = 1
+# A folder changed within the clock's grain of the look at it may have changed once more without a newer time.
+_GRAIN_NS = 2_000_000_000
+_USES_MAX = 5000
+
+
+class Kept(NamedTuple):
+    """One snapshot on this machine; sizes in bytes, times as Unix seconds.
+
+    `trouble` says why it cannot be served; `used_at` is when this user last started it, None for never. A tuple, and
+    not a dataclass, because that is a fifth of the time for ten thousand.
+    """
+
+    id: str
+    revision: str | None
+    refs: tuple[str, ...]
+    at: str
+    folder: Path
+    layout: str
+    bytes: int
+    trouble: str | None
+    used_at: float | None
+    modified_at: float
+    remembered: Remembered
+    about: str
+
+    @property
+    def path(self) -> Path:
+        """The folder of the snapshot."""
+        return Path(self.at)
+
+    @property
+    def facts(self) -> Facts | None:
+        """What the model is; None where that is not known."""
+        return self.remembered.get(self.about) if self.about else None
+
+
+def kept(settings: Settings, *, patience_s: float | None = None, refresh: bool = False) -> list[Kept]:
+    """Every snapshot in the folders of models, by folder and name.
+
+    One listing of each folder and one stat for each model that is known already. Reading what new models are stops
+    after `patience_s` (None: never): those have no `facts` this time. `refresh` forgets what was remembered.
+    """
+    remembered = Path(settings.places.cache) / "models"
+    until = None if patience_s is None else time.monotonic() + patience_s
+    uses = _uses(remembered / "used")
+    found: list[Kept] = []
+    for folder in folders_of(settings):
+        found.extend(_Index(folder, remembered, refresh).kept(uses, until))
+    return found
+
+
+def note_use(snapshot: Path, cache: Path) -> None:
+    """Remember in places.cache that `snapshot` is used now, if that can be written."""
+    name = hashlib.sha256(os.fsencode(snapshot)).hexdigest()[:32]
+    write_checked(cache / "models" / "used" / name, os.fsencode(snapshot), "used")
+
+
+class _Index:
+    """What is remembered of one folder: for each entry in it, what was watched and what was seen."""
+
+    def __init__(self, folder: Path, remembered: Path, refresh: bool) -> None:
+        name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
+        self._folder = folder
+        self._file = remembered / f"{name}.index"
+        self._facts = Remembered(remembered / f"{name}.facts")
+        self._shape = f"{_SCHEMA} {folder}"
+        self._known: dict[str, list[Sight]] = {} if refresh else self._read()
+        self._changed = refresh
+
+    def kept(self, uses: dict[str, float], until: float | None) -> Iterator[Kept]:
+        known = self._known
+        seen: dict[str, list[Sight]] = {}
+        base = f"{self._folder}/"
+        for name in folders.entries(self._folder):
+            sights = known.get(name)
+            if sights is None or not _is_fresh(base, sights):
+                sights = look(self._folder, name)
+                self._changed = True
+            seen[name] = sights
+        for sights in seen.values():
+            for number, sight in enumerate(sights):
+                if not sight.asked and (until is None or time.monotonic() < until):
+                    sights[number] = self._asked(sight)
+                    self._changed = True
+        if self._changed or len(seen) != len(known):
+            self._write(seen)
+        folder, used, facts_of = self._folder, uses.get, self._facts
+        for sights in seen.values():
+            for _, _, _, model, commit, refs, path, layout, size, trouble, modified_at, _, about in sights:
+                at = base + path
+                yield Kept(
+                    model, commit, refs, at, folder, layout, size, trouble, used(at), modified_at, facts_of, about
+                )  # fmt: skip
+
+    def _asked(self, sight: Sight) -> Sight:
+        if sight.trouble is not None:
+            return sight._replace(asked=True)
+        try:
+            return sight._replace(asked=True, about=self._facts.add(facts(self._folder / sight.path)))
+        except LauncherError as error:
+            return sight._replace(asked=True, trouble=error.message)
+
+    def _read(self) -> dict[str, list[Sight]]:
+        known: dict[str, list[Sight]] = {}
+        shape, _, rest = read_checked(self._file, self._shape).partition("\n")
+        try:
+            for line in rest.splitlines():
+                # Tabs, and not JSON: a third of the time. _write leaves out what holds one.
+                entry, times, seen, model, commit, refs, path, layout, size, trouble, at, asked, about = (
+                    line.split("\t")
+                )
+                sight = Sight(
+                    entry, tuple(map(int, times.split())), int(seen), model, commit or None, tuple(refs.split()),
+                    path, layout, int(size), trouble or None, float(at), asked == "1", about,
+                )  # fmt: skip
+                if entry in known:
+                    known[entry].append(sight)
+                else:
+                    known[entry] = [sight]
+        except ValueError:
+            return {}
+        if shape and shape != self._facts.stamp():
+            # Somebody else wrote the facts, or nobody has them any more.
+            return {entry: [self._sure(sight) for sight in sights] for entry, sights in known.items()}
+        return known
+
+    def _sure(self, sight: Sight) -> Sight:
+        return (
+            sight if not sight.about or sight.about in self._facts else sight._replace(asked=False, about="")
+        )
+
+    def _write(self, seen: dict[str, list[Sight]]) -> None:
+        self._facts.write({sight.about for sights in seen.values() for sight in sights})
+        lines = [self._facts.stamp()]
+        for sights in seen.values():
+            for s in sights:
+                texts = [s.entry, s.id, s.path, s.trouble or "", *s.refs]
+                if all(text.isprintable() for text in texts) and not any(" " in ref for ref in s.refs):
+                    lines.append(
+                        f"{s.entry}\t{' '.join(map(str, s.times))}\t{s.seen_ns}\t{s.id}\t{s.commit or ''}\t"
+                        f"{' '.join(s.refs)}\t{s.path}\t{s.layout}\t{s.bytes}\t{s.trouble or ''}\t{s.modified_at}\t"
+                        f"{int(s.asked)}\t{s.about}"
+                    )
+        write_checked(self._file, "\n".join(lines).encode("utf-8", "surrogateescape"), self._shape)
+
+
+def _is_fresh(base: str, sights: list[Sight]) -> bool:
+    # What is not whole is looked at again each time: it may be on its way.
+    try:
+        for sight in sights:
+            if sight.trouble is not None and not sight.about:
+                return False
+            for path, changed_ns in zip(sight.watched(), sight.times, strict=True):
+                if os.stat(base + path).st_mtime_ns != changed_ns or changed_ns > sight.seen_ns - _GRAIN_NS:
+                    return False
+    except (OSError, ValueError):
+        return False
+    return bool(sights)
+
+
+def _uses(folder: Path) -> dict[str, float]:
+    found: dict[str, float] = {}
+    with contextlib.suppress(OSError), os.scandir(folder) as listing:
+        for _, entry in zip(range(_USES_MAX), listing, strict=False):
+            if snapshot := read_checked(Path(entry.path), "used"):
+                found[snapshot] = entry.stat().st_mtime
+    return found

@@ -1,0 +1,1 @@
+"""What a model is, from config.json and the headers of its weights alone; no GPU, no network."""

@@ -1,0 +1,92 @@
+"""What the project knows of some sixty widely used models (known.yml): advice for the fit, the form and the engine.
+
+Owns reading that file and finding a model in it. It is never a gate: a model that is not in it runs as well, only
+without parsers that nobody named.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.settings.files import read_yaml
+from launcher.settings.records import record
+
+FILE = Path(__file__).with_name("known.yml")
+# What publishers append to the name of a quantised copy: its chat template, and so its parsers, are the original's.
+_QUANTISED = re.compile(
+    r"(?:[-_.](?:quantized|awq|gptq|g?int[48]|[48]bit|bnb|unsloth|fp8|nvfp4|mxfp4|fp4|dynamic|block|static|kv|marlin"
+    r"|w4a16|w8a16|w8a8|w4a4|autoround|g128|gguf|bf16|fp16|hf))+$",
+    re.IGNORECASE,
+)
+
+# Longer than any id of the hub (2 × 96) or name of a folder: the pattern above is not made for such.
+_LONGEST = 300
+# Llama 3.1 was called Meta-Llama-3.1 at first, and most of its copies still are.
+_FORMER = re.compile(r"^meta-(?=llama-)")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the model `id`; `context` is a sensible length to start with, in tokens.
+
+    `task` is one word of launcher.models.inspect.facts; `parameters_b` (and of them `active_b` for each token) in 10⁹.
+    """
+
+    id: str
+    task: str
+    parameters_b: float
+    active_b: float | None = None
+    context: int | None = None
+    tool_parser: str | None = None
+    reasoning_parser: str | None = None
+    engine_args: tuple[str, ...] = ()
+    gated: bool = False
+    licence: str = ""
+    note: str = ""
+
+
+def known(model: str) -> Known | None:
+    """What is known of `model`, an id or a name, whatever its case; a quantised copy has its original's.
+
+    Tried in this order: the whole id, the id without what quantising appended, and the same for the name alone, so
+    that copies by other publishers (RedHatAI/…-FP8) and plain folders are found. Reads the file on the first call.
+    """
+    if len(model) > _LONGEST:
+        return None
+    ids, names = _index()
+    wanted = model.strip().rstrip("/").lower()
+    plain = _QUANTISED.sub("", wanted)
+    name = _FORMER.sub("", plain.rpartition("/")[2])
+    return ids.get(wanted) or ids.get(plain) or names.get(wanted.rpartition("/")[2]) or names.get(name)
+
+
+def known_ids() -> tuple[str, ...]:
+    """The ids of all known models, in the file's order."""
+    return tuple(found.id for found in _index()[0].values())
+
+
+def engine_args(known: Known) -> tuple[str, ...]:
+    """The arguments of vLLM that `known` advises: parsers for tools and reasoning, and what its files need."""
+    tools = (
+        ("--enable-auto-tool-choice", "--tool-call-parser", known.tool_parser) if known.tool_parser else ()
+    )
+    reasoning = ("--reasoning-parser", known.reasoning_parser) if known.reasoning_parser else ()
+    return (*tools, *reasoning, *known.engine_args)
+
+
+@functools.cache
+def _index() -> tuple[Mapping[str, Known], Mapping[str, Known]]:
+    # By id and by the name alone, both in lower case; where two publishers use one name the first entry has it.
+    data = read_yaml(FILE.read_text(encoding="utf-8"))
+    ids = {
+        id_.lower(): record(Known, entry, id_, lambda key: f"known.yml: {key}", id=id_)
+        for id_, entry in data.items()
+    }
+    names: dict[str, Known] = {}
+    for id_, found in ids.items():
+        names.setdefault(id_.rpartition("/")[2], found)
+    return ids, names

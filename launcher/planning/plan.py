@@ -1,0 +1,100 @@
+"""From a request to a plan: the order in which things are decided."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pwd
+import re
+import secrets
+import sys
+import time
+from pathlib import Path
+
+from launcher.engines.vllm_arguments import option_values
+from launcher.errors import RequestError
+from launcher.models.resolve import ResolvedModel, resolve
+from launcher.models.snapshot import no_tokenizer
+from launcher.planning.advice import advised
+from launcher.planning.arguments import arguments_of
+from launcher.planning.choice import choose
+from launcher.planning.environment import choose_environment
+from launcher.planning.request import Request, check_types
+from launcher.planning.resources import check_values, resources_of
+from launcher.planning.times import hours_of, idle_minutes_of
+from launcher.sessions.plan import Limits, Plan, PlannedCluster, PlannedModel
+from launcher.settings.schema import Settings
+
+
+def make_plan(request: Request, settings: Settings, *, door: str) -> Plan:
+    """The plan for `request`; `door` is `shell`, `python` or `ondemand`.
+
+    Raises RequestError for a value that may not be asked for, ModelError for the model, SettingsError where the
+    site's own description cannot work. Reads the model's files, writes nothing.
+    """
+    check_types(request)
+    model = resolve(request.model, settings, request.revision)
+    origins: dict[str, str] = {"model": model.found}
+    engine_name = model.entry.engine if model.entry else "vllm"
+    check_values(request)
+    arguments = arguments_of(request, model, engine_name, settings)
+    choice = choose(request, model, engine_name, arguments, settings, origins)
+    profile = choice.profile
+    environment = choose_environment(request, model, profile, engine_name, settings, origins)
+    hours = hours_of(request, profile, settings, origins)
+    idle_minutes = idle_minutes_of(request, settings, origins)
+    if engine_name == "vllm":
+        remote = settings.allow.trust_remote_code
+        if model.snapshot is not None and not model.tokenizer and not _tokenizer_named(arguments):
+            raise no_tokenizer(model.snapshot, model.id)
+        arguments += (*choice.engine_args, *advised(model.id, arguments, allow_remote_code=remote))
+    name = _name(request, model)
+    cluster = settings.clusters[profile.cluster]
+    if model.entry:
+        environment = dataclasses.replace(environment, env={**environment.env, **model.entry.env})
+    return Plan(
+        id=f"{name}-{secrets.token_hex(4)}",
+        name=name,
+        created_at=time.time(),
+        door=door,
+        user=pwd.getpwuid(os.getuid()).pw_name,
+        engine=engine_name,
+        model=PlannedModel(
+            model.id, model.id, str(model.snapshot) if model.snapshot else None, model.revision
+        ),
+        cluster=PlannedCluster(cluster.name, cluster.scheduler, cluster.login_host, cluster.ssh),
+        resources=resources_of(request, profile, choice.gpus, settings, origins),
+        environment=environment,
+        limits=Limits(
+            hours,
+            idle_minutes,
+            settings.session.start_timeout_minutes * 60,
+            settings.session.engine_restarts,
+        ),
+        network=settings.network,
+        places=settings.places,
+        launcher=launcher_program(),
+        engine_args=arguments,
+        page=settings.session.page if request.page is None else request.page,
+        origins=origins,
+    )
+
+
+def _tokenizer_named(arguments: tuple[str, ...]) -> bool:
+    return any(option_values(arguments, option) for option in ("--tokenizer", "--skip-tokenizer-init"))
+
+
+def launcher_program() -> str:
+    """The absolute path of the `launcher` command that belongs to this Python."""
+    return str(Path(sys.executable).parent / "launcher")
+
+
+def _name(request: Request, model: ResolvedModel) -> str:
+    if request.name is None:
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", model.id.rpartition("/")[2])[:40].strip("-.") or "session"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}", request.name):
+        raise RequestError(
+            f"{request.name[:60]!r} cannot be a session's name.",
+            "Use up to 40 letters, digits, dots and dashes.",
+        )
+    return request.name

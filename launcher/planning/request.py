@@ -1,0 +1,67 @@
+"""What a user asks for, and the errors for what cannot be asked for at all: wrong types, unknown names."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from launcher.errors import RequestError, SettingsError
+from launcher.settings.records import record
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a user asks for; None means: choose for me.
+
+    Sizes are per node, `memory_gb` in GiB, `max_model_len` in tokens, times as named. Without `fit_check` nothing is
+    weighed: no model is refused, and no GPUs, split or context are chosen.
+    """
+
+    model: str
+    profile: str | None = None
+    revision: str | None = None
+    name: str | None = None
+    hours: float | None = None
+    idle_minutes: float | None = None
+    environment: str | None = None
+    page: bool | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    reservation: str | None = None
+    nodes: int | None = None
+    gpus: int | None = None
+    gpu_type: str | None = None
+    cpus: int | None = None
+    memory_gb: float | None = None
+    max_model_len: int | None = None
+    engine_args: tuple[str, ...] = ()
+    trust_remote_code: bool = False
+    fit_check: bool = True
+
+
+def check_types(request: Request) -> None:
+    """Raise RequestError where a value of `request` has not its field's type."""
+    values = {f.name: getattr(request, f.name) for f in dataclasses.fields(Request)}
+    given = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    try:
+        record(Request, given, "request", lambda key: key)
+    except SettingsError as error:
+        raise RequestError(error.message.partition(": request.")[2] or error.message, "Correct it.") from None
+
+
+def unknown(what: str, value: str, known: Iterable[str]) -> RequestError:
+    """The error for a name that is not there, with the near ones or all."""
+    names = list(known)
+    near = difflib.get_close_matches(value, names, 3)
+    advice = f"Did you mean {' or '.join(near)}?" if near else f"Choose one of: {', '.join(names)}."
+    return RequestError(f'Unknown {what} "{value[:80]}".', advice)
+
+
+def unknown_field(wanted: Iterable[str]) -> RequestError:
+    """The error for a request with a field that does not exist."""
+    known = [field.name for field in dataclasses.fields(Request)]
+    return unknown("option", next(name for name in wanted if name not in known), known)

@@ -1,0 +1,59 @@
+"""What Slurm is asked for: a profile, and what of it a request changes."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from launcher.errors import RequestError
+from launcher.planning.limits import account_of, check_gpus, qos_of
+from launcher.planning.request import Request
+from launcher.sessions.plan import Resources
+from launcher.settings.schema import TOKEN, Profile, Settings
+
+_WORDS = ("partition", "account", "qos", "constraint", "reservation", "gpu_type")
+_SIZES = {"nodes": 1, "gpus": 0, "cpus": 1, "memory_gb": 0.1}
+
+
+def check_values(request: Request) -> None:
+    """Raise RequestError for a word or number that no profile could take."""
+    for field in _WORDS:
+        asked = getattr(request, field)
+        if asked is not None and not re.fullmatch(TOKEN, asked):
+            raise RequestError(
+                f"The {field} must be one plain word, not {asked[:60]!r}.", "Look it up with sinfo."
+            )
+    for field, least in _SIZES.items():
+        asked = getattr(request, field)
+        if asked is not None and not (math.isfinite(asked) and least <= asked < 1e6):
+            raise RequestError(f"The number of {field} must be at least {least}, not {asked:g}.")
+
+
+def resources_of(
+    request: Request, profile: Profile, gpus: int | None, settings: Settings, origins: dict[str, str]
+) -> Resources:
+    """What Slurm is asked for: the profile, changed by the request where the site allows it.
+
+    `gpus` is the number that was chosen to fit, if one was.
+    """
+    values: dict[str, Any] = {}
+    for field in (*_WORDS, *_SIZES):
+        asked = getattr(request, field)
+        key = f"profiles.{profile.name}.{field}"
+        values[field] = getattr(profile, field) if asked is None else asked
+        if asked is None:
+            if key in settings.origins:
+                origins.setdefault(field, settings.origin(key))
+            continue
+        origins[field] = "request"
+        if settings.locked(key):
+            raise RequestError(
+                f"This site does not let you choose {field} on profile {profile.name}.", "Leave it out."
+            )
+    if gpus is not None and request.gpus is None:
+        values["gpus"] = gpus
+    check_gpus(values["nodes"], values["gpus"], profile, settings)
+    values["account"] = account_of(request.account, profile)
+    values["qos"] = qos_of(request.qos, profile)
+    return Resources(profile=profile.name, sbatch_args=profile.sbatch_args, **values)

@@ -1,0 +1,153 @@
+"""`launcher config`: what holds and where it came from; what is wrong with a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.cli import main
+from tests.hostile import HOSTILE
+
+SITE = """\
+clusters:
+  main: {}
+profiles:
+  gpu:
+    cluster: main
+    gpus: 1
+session:
+  hours: 2
+  idle_minutes: 30
+environments:
+  vllm: {kind: container, image: /a.sif, env: {A: "1"}}
+locks: [session.idle_minutes]
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    site, user = tmp_path / "site.yml", tmp_path / "config.yml"
+    site.write_text(SITE)
+    user.write_text("session:\n  hours: 3\n  page: false\n")
+    monkeypatch.setenv("LAUNCHER_SITE", str(site))
+    monkeypatch.setenv("LAUNCHER_CONFIG", str(user))
+    return str(site), str(user)
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["config", "show", *arguments, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_every_value_has_its_origin(
+    files: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, user = files
+    monkeypatch.setenv("LAUNCHER_SESSION__ENGINE_RESTARTS", "5")
+    found = shown(capsys)
+
+    def said(key: str) -> tuple[Any, str, int | None, bool]:
+        entry = found[key]
+        return entry["value"], entry["origin"], entry["line"], entry["locked"]
+
+    assert said("session.start_timeout_minutes") == (60, "defaults", None, False)
+    assert said("session.idle_minutes") == (30, site, 9, True)
+    assert said("session.hours") == (3, user, 2, False), "the user's after the site's"
+    assert said("session.page") == (False, user, 3, False)
+    assert said("session.engine_restarts") == (5, "LAUNCHER_SESSION__ENGINE_RESTARTS", None, False)
+    assert said("profiles.gpu.gpus") == (1, site, 6, False)
+    assert said("profiles.gpu.nodes") == (1, "defaults", None, False), "left out of an entry of the site"
+    assert said("environments.vllm.env.A") == ("1", site, 11, False)
+    assert said("allow.models") == ("any", "defaults", None, True), "what is allowed is the site's own"
+    assert said("locks")[:3] == (["session.idle_minutes", "allow", "limits"], site, 12)
+    assert not [key for key in found if key.startswith(("clusters.local", "profiles.local"))]
+
+
+def test_the_request_is_the_last_layer(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["launch", "simulated", "--dry-run", "--json", "--gpus", "2"]
+    assert main(asked) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert (plan["limits"]["hours"], plan["origins"]["hours"]) == (3, files[1])
+    assert (plan["resources"]["gpus"], plan["origins"]["gpus"]) == (2, "request")
+    assert main([*asked, "--hours", "1"]) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert (plan["limits"]["hours"], plan["origins"]["hours"]) == (1, "request")
+
+
+def test_a_part_is_shown_as_a_table(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "show", "session"]) == 0
+    rows = [line.split("|" if "|" in line else "│") for line in capsys.readouterr().out.splitlines()]
+    cells = {row[1].strip(): [cell.strip() for cell in row[2:4]] for row in rows if len(row) > 4}
+    assert cells["session.hours"] == ["3", f"{files[1]}, line 2"]
+    assert cells["session.idle_minutes"] == ["30", f"{files[0]}, line 9 (locked)"]
+    assert cells["session.page"] == ["false", f"{files[1]}, line 3"]
+    assert set(shown(capsys, "profiles.gpu")) < set(shown(capsys))
+    assert list(shown(capsys, "profiles.gpu.gpus")) == ["profiles.gpu.gpus"]
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        ("sesion.hours", "Did you mean session.hours"),
+        ("profiles.gpv", "Did you mean profiles.gpu"),
+        ("qqqq", "launcher config show"),
+    ],
+)
+def test_an_unknown_key_is_refused(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str], key: str, advice: str
+) -> None:
+    assert main(["config", "show", key]) == 2
+    error = capsys.readouterr().err
+    assert f'There is no setting "{key}".' in error
+    assert advice in error
+
+
+@pytest.mark.parametrize("text", [text for text in HOSTILE if text and text != "--help"])
+def test_hostile_keys_and_files_are_one_line(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str
+) -> None:
+    for arguments in (["show", text], ["check", text]):
+        assert main(["config", *arguments]) in (2, 3)
+        out, error = capsys.readouterr()
+        assert (out + error).count("\n") == 1
+        assert "Traceback" not in error
+
+
+def test_check_lists_every_mistake_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site = tmp_path / "site.yml"
+    site.write_text(SITE.replace("gpus: 1", "gpus: two").replace("hours: 2", "hour: 2"))
+    assert main(["config", "check", str(site)]) == 3
+    assert capsys.readouterr().out.splitlines() == [
+        f'{site}, line 6: profiles.gpu.gpus must be a whole number, not "two". Correct profiles.gpu.gpus there.',
+        f'{site}, line 8: session.hour is not a known key. Did you mean "hours"?',
+    ]
+    assert main(["config", "check", str(site), "--json"]) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert found["files"] == [str(site)]
+    assert [entry["hint"] for entry in found["mistakes"]] == [
+        "Correct profiles.gpu.gpus there.",
+        'Did you mean "hours"?',
+    ]
+    site.write_text(SITE)
+    assert main(["config", "check", str(site)]) == 0
+    assert capsys.readouterr().out == f"No mistakes in {site}.\n"
+
+
+def test_check_alone_checks_what_holds(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "check"]) == 0
+    assert capsys.readouterr().out == f"No mistakes in {files[0]} and {files[1]}.\n"
+    Path(files[1]).write_text("session: {idle_minutes: 0}\n")
+    assert main(["config", "check"]) == 3
+    assert f"session.idle_minutes is locked by {files[0]}" in capsys.readouterr().out
+
+
+def test_show_of_a_broken_file_says_the_first_mistake(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(files[0]).write_text("session: {idle_minutes: two}\n")
+    assert main(["config", "show"]) == 3
+    assert capsys.readouterr().err.startswith(f"launcher: {files[0]}, line 1: session.idle_minutes must be a")

@@ -1,0 +1,224 @@
+"""The form as plain data: what is offered, what is remembered, and that no text can break it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from launcher.api import Launcher
+from launcher.models.inspect.facts import facts
+from launcher.ondemand.fields import NAMES
+from launcher.ondemand.offer import offer
+from launcher.ondemand.offered import size
+from launcher.ondemand.plain import directive, markdown, plain
+from launcher.ondemand.weighed import Weighing, resolved
+from launcher.ondemand.words import in_the_forms_words
+from launcher.settings.layers import load
+from launcher.settings.schema import FORM_FIELDS
+from tests.app import sites
+from tests.hostile import HOSTILE
+
+ODD = [
+    "\ud800",
+    "a\u0085b",
+    "a\u2028b",
+    "\ufeff",
+    "a\x7fb",
+    "\x9b",
+    "\U0001f600",
+    "\0",
+    "\ufffe",
+    "a\u202eb",
+    "\t\r\n",
+]
+
+
+def _launcher(folder: Path, settings: dict[str, Any]) -> Launcher:
+    (folder / "site.yml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    places = {"LAUNCHER_PLACES__CACHE": str(folder / "cache"), "LAUNCHER_FORM__LIVE": "false"}
+    return Launcher(
+        load({"LAUNCHER_SITE": str(folder / "site.yml"), "LAUNCHER_CONFIG": os.devnull, **places})
+    )
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> dict[str, Any]:
+    sites.write_model(tmp_path / "models" / "org" / "first", sites.LLAMA, sites.GB)
+    return sites.MINIMAL | {"models": {"folders": [str(tmp_path / "models")], "cache": str(tmp_path / "hub")}}
+
+
+def _models(form: dict[str, Any]) -> list[str]:
+    options = form["attributes"]["model"]["options"]
+    lines = [line for _, group in options for line in group] if isinstance(options[0][-1], list) else options
+    return [line[1] for line in lines]
+
+
+def test_a_new_model_and_a_changed_site_are_seen_at_once(tmp_path: Path, site: dict[str, Any]) -> None:
+    assert "org/first" in _models(offer(_launcher(tmp_path, site)))
+    sites.write_model(tmp_path / "models" / "org" / "second", sites.LLAMA, sites.GB)
+    assert "org/second" in _models(offer(_launcher(tmp_path, site)))
+    site = site | {"catalog": {"mine": {"title": "Mine", "id": "org/second"}}}
+    models = _models(offer(_launcher(tmp_path, site)))
+    assert "mine" in models
+    assert "org/second" not in models
+
+
+def test_nothing_is_weighed_twice(tmp_path: Path, site: dict[str, Any]) -> None:
+    first = offer(_launcher(tmp_path, site))
+    file = tmp_path / "cache" / "form.json"
+    written = file.stat()
+    assert offer(_launcher(tmp_path, site)) == first
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+    assert written.st_mode & 0o777 == 0o600
+
+
+def test_what_another_user_remembers_is_not_believed(tmp_path: Path, site: dict[str, Any]) -> None:
+    """A cache that users share: help texts are Markdown, where HTML would be believed."""
+    first = offer(_launcher(tmp_path, site))
+    file = tmp_path / "cache" / "form.json"
+    memory = json.loads(file.read_text())
+    memory["fields"]["model"]["help"] = "<script>alert(1)</script>"
+    file.write_text(json.dumps(memory))
+    assert offer(_launcher(tmp_path, site)) != first  # it is this user's own
+    file.chmod(0o666)
+    assert offer(_launcher(tmp_path, site)) == first
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"key": 1}', "\0" * 100, "[" * 100_000])
+def test_a_damaged_memory_is_made_anew(tmp_path: Path, site: dict[str, Any], damage: str) -> None:
+    first = offer(_launcher(tmp_path, site))
+    (tmp_path / "cache" / "form.json").write_text(damage)
+    assert offer(_launcher(tmp_path, site)) == first
+
+
+def test_a_cache_that_cannot_be_written_is_no_trouble(tmp_path: Path, site: dict[str, Any]) -> None:
+    (tmp_path / "cache").write_text("a file")
+    assert "org/first" in _models(offer(_launcher(tmp_path, site)))
+
+
+def test_what_there_was_no_time_to_weigh_is_weighed_the_next_time(
+    tmp_path: Path, site: dict[str, Any]
+) -> None:
+    small = {"cluster": "test", "gpus": 1, "gpu_memory_gb": 1}
+    settings = _launcher(tmp_path, site | {"profiles": {"small": small, "all": {"cluster": "test"}}}).settings
+    profiles = list(settings.profiles.values())
+    folder = sites.write_model(tmp_path / "other", sites.LARGE, sites.GB)
+    over, soon = time.monotonic() - 1, time.monotonic() + 60
+
+    def misfits(weighing: Weighing, path: Path) -> frozenset[str]:
+        return weighing.misfits(resolved("org/m", path, None), facts(path), profiles, None).profiles
+
+    first, second = tmp_path / "models" / "org" / "first", folder
+    done = Weighing(settings, profiles, {}, soon)
+    assert misfits(done, first) == {"small"}
+    assert done.complete
+    # What was weighed before is known without any time; what is new is passed over, and that is not forgotten.
+    hurried = Weighing(settings, profiles, json.loads(json.dumps(done.memory)), over)
+    assert misfits(hurried, first) == {"small"}
+    assert misfits(hurried, second) == set()
+    assert not hurried.complete
+    assert misfits(Weighing(settings, profiles, hurried.memory, soon), second) == {"small"}
+    # Other hardware: all of it anew.
+    assert misfits(Weighing(settings, profiles[1:], done.memory, over), first) == set()
+
+
+@pytest.mark.parametrize(
+    "memory", [{"digest": 1}, {"found": []}, {"found": {"x": 1}}, {"digest": None, "found": None}]
+)
+def test_a_memory_of_another_shape_is_none(
+    tmp_path: Path, site: dict[str, Any], memory: dict[str, Any]
+) -> None:
+    settings = _launcher(tmp_path, site).settings
+    assert Weighing(settings, [], memory, 0).memory["found"] == {}
+
+
+def test_of_several_commits_the_branch_main_is_offered(tmp_path: Path, site: dict[str, Any]) -> None:
+    repository = tmp_path / "hub" / "models--org--twice"
+    for number, commit in enumerate(("a" * 40, "b" * 40)):
+        sites.write_model(repository / "snapshots" / commit, sites.LLAMA, (number + 1) * sites.GB)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("b" * 40)
+    options = offer(_launcher(tmp_path, site))["attributes"]["model"]["options"]
+    assert [line[0] for _, group in options for line in group if line[1] == "org/twice"] == [
+        "org/twice (2.0 GB)"
+    ]
+
+
+def test_a_site_without_a_slurm_cluster_says_so(tmp_path: Path) -> None:
+    form = offer(_launcher(tmp_path, {}))
+    assert "describes no profile on a Slurm cluster" in form["form_header"]
+    assert form["form"] == ["notice"]
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, *ODD])
+def test_no_character_makes_the_form_invalid(text: str) -> None:
+    """libyaml refuses some characters, and then the whole app is gone from the menu."""
+    shown = plain(f"x {text} y")
+    assert len(shown) <= 120
+    assert shown.isprintable()
+    assert yaml.load(json.dumps({"a": shown}, ensure_ascii=False), Loader=yaml.CSafeLoader) == {"a": shown}
+
+
+def test_a_readable_text_stays_as_it_is() -> None:
+    for text in ('Größe "L" <b> \U0001f600 日本語 — it\'s', "a/b:c {1}"):
+        assert plain(text) == text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_markdown_has_no_sign_left_that_means_something(text: str) -> None:
+    assert not re.search(r"(?<!\\)[<>*_`\[\]#!|~&=]", markdown(text))
+
+
+@pytest.mark.parametrize(
+    "value", ["gpu-small", "gpu_small", "80gb_a100", "A-1", "a100-80gb", "gamma.x", "H200x4"]
+)
+def test_a_directive_is_the_name_that_the_forms_script_looks_for(value: str) -> None:
+    """The two rules are those of OOD's dynamic_forms.js (mountainCaseWords) and of a browser's `dataset`."""
+    words = re.sub(
+        r"[-_]([a-z])|([_-][0-9])",
+        lambda m: m[1].upper() if m[1] else m[2].replace("_", "-"),
+        value[0].upper() + value[1:].lower(),
+    )
+    wanted = f"optionForProfile{'-' if words[0].isdigit() else ''}{words}"
+    attribute = f"option-for-profile-{directive(value)}"
+    assert re.sub(r"-([a-z])", lambda m: m[1].upper(), attribute) == wanted
+
+
+@pytest.mark.parametrize("value", ["a__b", "a_-b", "-a", "a-", "a b", 'a"b', "<a>", "ä", ""])
+def test_what_the_forms_script_cannot_match_has_no_directive(value: str) -> None:
+    assert directive(value) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "1 MB"), (270 * 2**20, "270 MB"), (2**30, "1.0 GB"), (15 * 2**30, "15 GB")],
+)
+def test_how_large_a_model_is(count: int, words: str) -> None:
+    assert size(count) == words
+
+
+def test_the_fields_that_a_site_may_hide_are_the_forms() -> None:
+    assert set(FORM_FIELDS) == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("hint", "said"),
+    [
+        (
+            "Take a context of at most 4096 tokens (--max-model-len 4096).",
+            'Take a context of at most 4096 tokens ("Context length" 4096).',
+        ),
+        ("Take 4 GPUs (--gpus 4).", 'Take 4 GPUs ("GPUs" 4).'),
+        ("Name it: --account NAME.", 'Name it under "Account".'),
+        (None, None),
+    ],
+)
+def test_advice_names_fields_of_the_form(hint: str | None, said: str | None) -> None:
+    assert in_the_forms_words(hint) == said
