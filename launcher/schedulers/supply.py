@@ -141,8 +141,8 @@ def _supply(
     room: Counter[tuple[int, int, int, float | None]] = Counter()
     for node in free:
         if node.cpus_idle:
-            untils = [kept[name] for name in (node.name, partition) if name in kept]
-            left = node.gpus_idle(gpu_type), node.cpus_idle, node.memory_idle_mb, min(untils, default=None)
+            ends = [kept[name] for name in (node.name, partition) if name in kept]
+            left = node.gpus_idle(gpu_type), node.cpus_idle, node.memory_idle_mb, min(ends, default=None)
             room[left] += 1
     return Supply(
         partition=partition,
