@@ -29,6 +29,7 @@ from tests.app.dashboard import BOOTSTRAP, FONT_AWESOME, Shown, form_page, sessi
 from tests.app.ondemand import Card, OnDemand, OnDemandSession
 from tests.slurm import people
 from tests.slurm.cluster import Cluster
+from tests.unit.fit_models import snapshot
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDE, PHONE = (1200, 760), (390, 800)
@@ -48,7 +49,16 @@ FORM_SETTINGS = {
             "cluster": "test", "description": "One A100", "partition": "gpu", "gpus": 1, "gpu_type": "a100",
             "gpu_memory_gb": 80, "cpus": 8, "memory_gb": 64, "hours": 4, "hours_max": 24,
         },
+        "gpu-large": {
+            "cluster": "test", "description": "H100s of one node", "partition": "gpu", "gpus": 1, "gpus_max": 4,
+            "gpu_type": "h100", "gpu_memory_gb": 80, "cpus": 16, "memory_gb": 256, "hours": 4, "hours_max": 24,
+        },
     },
+    "catalog": {"tiny-chat": None, "simulated": None},
+    "form": {"live": False},
+}  # fmt: skip
+MODELS = {
+    "meta-llama/Llama-3.1-8B-Instruct": "llama-8b", "meta-llama/Llama-3.3-70B-Instruct": "llama-70b",
 }  # fmt: skip
 
 
@@ -85,9 +95,13 @@ class Studio:
 
 
 def form(studio: Studio) -> None:
-    """The form as 4.x shows it where the site has `bc_dynamic_js`."""
-    with dashboard(FORM_SETTINGS) as ood:
-        studio.shoot("form", form_page("4.2", ood.form(), dynamic=True), (760, 700), "main")
+    """The form as 4.x shows it where the site has `bc_dynamic_js`, and all of it where it has not."""
+    with tempfile.TemporaryDirectory(prefix="launcher-models-") as models:
+        for name, config in MODELS.items():
+            snapshot(Path(models, name), config)
+        with dashboard({**FORM_SETTINGS, "models": {"folders": [models], "cache": f"{models}/none"}}) as ood:
+            studio.shoot("form", form_page("4.2", ood.form(), dynamic=True), (760, 700), "main")
+            studio.shoot("form-more", form_page("4.2", ood.form(), dynamic=False), (760, 700), "main")
 
 
 def cards(studio: Studio, *, page_too: bool) -> None:
