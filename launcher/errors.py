@@ -9,11 +9,12 @@
     ├── EngineError          7  the engine failed or never became ready
     └── StorageError         8  a directory or file cannot be written
 
-Exit code 130 is left to Ctrl-C.
+Exit code 130 is left to Ctrl-C. Also the hint that many of them share, for a name with a slip.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -86,3 +87,11 @@ class StorageError(LauncherError):
 
     exit_code = 8
     kind = "storage"
+
+
+def did_you_mean(word: str, known: Iterable[str], most: int = 3) -> str | None:
+    """The hint `Did you mean a or b?` with the names that are near to `word`; None where none is."""
+    import difflib  # slow to load, and only of use to an error
+
+    near = difflib.get_close_matches(word, list(known), most)
+    return f"Did you mean {' or '.join(near)}?" if near else None

@@ -129,12 +129,14 @@ def _type(hint: Any, metadata: Mapping[str, Any]) -> str:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(kind for kind in typing.get_args(hint) if kind is not types.NoneType)
     if typing.get_origin(hint) is tuple:
-        return "list of plain words" if "pattern" in metadata else "list of texts"
+        return f"list of {'paths' if 'path' in metadata else 'plain words' if 'pattern' in metadata else 'texts'}"
     if typing.get_origin(hint) is not None:
         return "block of texts"
     bounds = f", at least {metadata['minimum']}" if "minimum" in metadata else ""
     if metadata.get("maximum", UNBOUNDED) != UNBOUNDED:
         bounds = f", {metadata['minimum']} to {metadata['maximum']}"
+    if "path" in metadata:
+        return "path"
     return f"{'plain word' if 'pattern' in metadata else _TYPES[hint]}{bounds}"
 
 

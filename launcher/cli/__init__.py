@@ -51,7 +51,7 @@ def _tell(error: LauncherError, as_json: bool, debug: bool) -> int:
 
         print(json.dumps({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}))
     else:
-        from launcher.cli.tables import one_line, red
+        from launcher.cli.tables import RED, coloured, one_line
 
-        print(f"{red('launcher:')} {one_line(str(error))}", file=sys.stderr)
+        print(f"{coloured('launcher:', RED, sys.stderr)} {one_line(str(error))}", file=sys.stderr)
     return error.exit_code

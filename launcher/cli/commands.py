@@ -15,6 +15,7 @@ from launcher.cli.parser import MODULES
 from launcher.cli.tables import one_line, table
 from launcher.sessions.clock import clock
 from launcher.sessions.connection import Connection
+from launcher.sessions.plan import CHOSEN, FIRST_ABLE, Plan
 from launcher.sessions.status import ENGINE_RESTART, LAUNCHING, READY, UNHEALTHY, Status
 
 _ASKED = (
@@ -56,6 +57,8 @@ def _launch(arguments: Namespace) -> int:
             json.dumps({"plan": json.loads(plan.to_json()), "script": script}) if arguments.json else script,
             end="",
         )
+        for label, told in _chosen(plan):
+            print(f"{label}: {one_line(told)}", file=sys.stderr)
         return 0
     session = launcher.submit(plan)
     if not arguments.wait:
@@ -206,17 +209,35 @@ def _plan_table(session: Session) -> str:
         ("Session", plan.id), ("Job ID", session.job_id or ""), ("Model", plan.model.id),
         ("Revision", plan.model.revision or ""), ("Model Weights Directory", plan.model.snapshot or ""),
         ("Inference Engine", plan.engine), ("Environment", f"{plan.environment.name} ({plan.environment.kind})"),
-        ("Cluster", plan.cluster.name), ("Profile", wanted.profile), ("Partition", wanted.partition or ""),
+        ("Cluster", plan.cluster.name), ("Profile", wanted.profile + _origin(plan, "profile")),
+        ("Partition", wanted.partition or ""),
         ("Account", wanted.account or ""), ("QoS", wanted.qos or ""),
         ("Time Limit", _hours(plan.limits.hours)),
         ("Num Nodes", str(wanted.nodes)),
-        ("GPUs/Node", f"{wanted.gpus} {wanted.gpu_type or ''}".strip()),
+        ("GPUs/Node", f"{wanted.gpus} {wanted.gpu_type or ''}".strip() + _origin(plan, "gpus")),
         ("CPUs/Task", str(wanted.cpus or "")),
         ("Memory/Node", f"{wanted.memory_gb:g}G" if wanted.memory_gb else ""),
         ("Stops when idle for", f"{plan.limits.idle_minutes:g} min" if plan.limits.idle_minutes else "never"),
+        ("Context", plan.origins.get("context", "")),
         ("Log Directory", str(session.paths.root)), ("Engine arguments", " ".join(plan.engine_args)),
     ]  # fmt: skip
     return table([row for row in rows if row[1]], head=["Job Config", "Value"])
+
+
+def _origin(plan: Plan, value: str) -> str:
+    origin = plan.origins.get(value)
+    return f" ({origin})" if origin in (CHOSEN, FIRST_ABLE) else ""
+
+
+def _chosen(plan: Plan) -> list[tuple[str, str]]:
+    """What was chosen for the user and is not the site's usual, in words."""
+    told = [("Context", plan.origins.get("context", ""))]
+    for label, value, shown in (
+        ("Profile", "profile", plan.resources.profile), ("GPUs on a node", "gpus", str(plan.resources.gpus)),
+    ):  # fmt: skip
+        if origin := _origin(plan, value):
+            told.append((label, shown + origin))
+    return [pair for pair in told if pair[1]]
 
 
 def _status_table(session: Session, status: Status) -> str:
@@ -272,6 +293,8 @@ def _described(session: Session, status: Status) -> dict[str, Any]:
         "model": session.plan.model.id,
         "served_name": session.plan.model.served_name,
         "profile": session.plan.resources.profile,
+        "gpus": session.plan.resources.gpus,
+        "context": session.plan.origins.get("context"),
         "directory": str(session.paths.root),
         "base_url": connection.base_url if connection else None,
         "page_url": connection.page_url if connection else None,

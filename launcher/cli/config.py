@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from launcher.cli.parser import add_command
 from launcher.cli.tables import one_line, table
-from launcher.errors import LauncherError, RequestError
-from launcher.settings.layers import load, mistakes, mistakes_in, site_file, user_file
+from launcher.errors import LauncherError, RequestError, did_you_mean
+from launcher.settings.cautions import cautions
+from launcher.settings.layers import load, load_alone, mistakes, mistakes_in, site_file, user_file
 from launcher.settings.origins import DEFAULTS
 from launcher.settings.schema import BLOCKS, NAMED, Settings
 
@@ -24,41 +25,20 @@ examples:
   launcher config check /apps/inference/site.yml    all mistakes of a file at once
   launcher config schema                            for an editor that checks YAML
 """
+_SHOW = "example:\n  launcher config show session"
+_CHECK = "example:\n  launcher config check site.yml"
+_SCHEMA = "example:\n  launcher config schema"
 
 
-def options(parser: argparse.ArgumentParser) -> None:
+def options(parser: ArgumentParser) -> None:
     """Give `parser` the commands `show`, `check` and `schema`."""
     parser.epilog = _EXAMPLES
     commands = parser.add_subparsers(dest="config_command", metavar="COMMAND", required=True)
-
-    def command(name: str, text: str, example: str) -> argparse.ArgumentParser:
-        found: argparse.ArgumentParser = commands.add_parser(
-            name,
-            help=text,
-            description=f"{text[0].upper()}{text[1:]}.",
-            epilog=f"example:\n  {example}",
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        # SUPPRESS: `launcher config --json show` says it before the command, and that must hold too.
-        found.add_argument(
-            "--json",
-            action="store_true",
-            default=argparse.SUPPRESS,
-            help="print one JSON object and nothing else",
-        )
-        found.add_argument(
-            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
-        )
-        return found
-
-    show = command("show", "show the settings, each with its origin", "launcher config show session")
+    show = add_command(commands, "show", "show the settings, each with its origin", _SHOW)
     show.add_argument("key", nargs="?", metavar="KEY", help="a block, an entry or one key, as a.b.c")
-    check = command(
-        "check", "name every mistake of the settings, or of one file", "launcher config check site.yml"
-    )
+    check = add_command(commands, "check", "name every mistake of the settings, or of one file", _CHECK)
     check.add_argument("file", nargs="?", metavar="FILE", help="a site's file, before it is installed")
-    command("schema", "print the JSON Schema of a site's file", "launcher config schema")
+    add_command(commands, "schema", "print the JSON Schema of a site's file", _SCHEMA)
 
 
 def run(arguments: Namespace) -> int:
@@ -136,31 +116,39 @@ def _short(value: Any) -> str:
 
 
 def _unknown(key: str, settings: Settings) -> LauncherError:
-    import difflib
-
     keys = [found for found, _ in _all(settings)]
     known = {*keys, *(found.rpartition(".")[0] for found in keys), *NAMED} - {""}
-    near = difflib.get_close_matches(key, sorted(known), 3)
-    advice = f"Did you mean {' or '.join(near)}?" if near else "See: launcher config show"
+    advice = did_you_mean(key, sorted(known)) or "See: launcher config show"
     return RequestError(f'There is no setting "{key[:80]}".', advice)
 
 
 def _check(arguments: Namespace) -> int:
     if arguments.file is not None:
-        files = [arguments.file]
-        found = mistakes_in(Path(arguments.file))
+        file = Path(arguments.file)
+        files, found = [arguments.file], mistakes_in(file)
+        odd = [] if found else _odd(load_alone(file))
     else:
         files = [str(path) for path in (site_file(os.environ), user_file(os.environ)) if path is not None]
         found = mistakes()
+        odd = [] if found else _odd(load())
     if arguments.json:
         listed = [{"kind": error.kind, "message": error.message, "hint": error.hint} for error in found]
-        print(json.dumps({"files": files, "mistakes": listed}))
+        print(json.dumps({"files": files, "mistakes": listed, "warnings": odd}))
     else:
         for error in found:
             print(one_line(str(error)))
+        for warning in odd:
+            print(one_line(f"warning: {warning['message']} {warning['hint']}"))
         if not found:
             print(f"No mistakes in {one_line(' and '.join(files) or 'the packaged defaults')}.")
     return found[0].exit_code if found else 0
+
+
+def _odd(settings: Settings) -> list[dict[str, str]]:
+    return [
+        {"message": f"{settings.where(odd.key)}: {odd.key} {odd.says}", "hint": odd.advice}
+        for odd in cautions(settings)
+    ]
 
 
 def _schema() -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.cli.tables import one_line
+from launcher.cli.tables import GREEN, RED, YELLOW, coloured, one_line
 from launcher.errors import RequestError, SettingsError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ examples:
 
 The exit code is 3 when something FAILs; a warning is for you to judge.
 """
-_COLOURS = {"ok": "32", "warn": "33", "FAIL": "31"}
+_COLOURS = {"ok": GREEN, "warn": YELLOW, "FAIL": RED}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -72,12 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
     return SettingsError.exit_code if failed else 0
 
 
-def _examine(arguments: argparse.Namespace, say: object) -> None:
+def _examine(arguments: argparse.Namespace, say: Callable[[Check], None]) -> None:
     from launcher.doctor import examine
     from launcher.doctor.job import check_job
     from launcher.doctor.portal import check_portal
 
-    assert callable(say)
     settings = examine(say, Path(arguments.app).absolute() if arguments.app else None)
     if settings is None:
         return
@@ -94,9 +93,7 @@ def _examine(arguments: argparse.Namespace, say: object) -> None:
 
 
 def _print(check: Check) -> None:
-    mark = f"{check.verdict:<4}"
-    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
-        mark = f"\033[{_COLOURS[check.verdict]}m{mark}\033[0m"
+    mark = coloured(f"{check.verdict:<4}", _COLOURS[check.verdict], sys.stdout)
     fix = f" {check.fix}" if check.fix else ""
     print(f"{mark}  {one_line(f'{check.about}: {check.says}{fix}')}", flush=True)
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from launcher.cli.tables import one_line, table
-from launcher.errors import LauncherError, ModelError, RequestError
+from launcher.errors import ModelError
 
 if TYPE_CHECKING:
     from launcher.models.fit.verdict import Fit
     from launcher.models.inspect.facts import Facts
     from launcher.models.resolve import ResolvedModel
     from launcher.planning.soonest import Start
-    from launcher.settings.schema import Profile, Settings
+    from launcher.planning.verdicts import Taken, Verdict
+    from launcher.settings.schema import Settings
 
 _EXAMPLES = """\
 examples:
@@ -28,16 +28,9 @@ examples:
 MODEL may be one that is not here yet: its config.json and the headers of its files are then asked of the hub.
 The exit code is 0 when it fits somewhere, else 4.
 """
-_DOES_NOT_FIT = 4
 _WORDS = {"fits": "fits", "fits-if": "fits if", "does-not-fit": "does not fit", "unknown": "cannot say"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    profile: Profile
-    gpus: int
-    fit: Fit
-    start: Start | None = None
+_WHOLE_MAX = 1_000_000_000
+_DIFFERS = 0.02  # a smaller difference between the files and what is loaded of them is no news
 
 
 def options(parser: ArgumentParser) -> None:
@@ -66,133 +59,91 @@ def options(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Print the verdicts; 0 when the model fits on one of the profiles."""
+    from launcher.models.described import described
     from launcher.planning import Request
-    from launcher.planning.arguments import arguments_of
-    from launcher.planning.choice import best_on, fit_on, smaller_copies
+    from launcher.planning.verdicts import taken, verdicts
     from launcher.settings.layers import load
 
     settings = load()
-    profiles = _profiles(arguments.profile, settings)
-    model, what = _found(arguments.model, arguments.revision, settings)
+    if (name := _without_weights(arguments.model, settings)) is not None:
+        described_ = {"id": name, "weights_bytes": 0}
+        said = json.dumps({"model": described_, "profiles": [], "launch": None})
+        print(said if arguments.json else f"{one_line(name)} has no weights: it runs anywhere.")
+        return 0
+    model, what = described(arguments.model, settings, arguments.revision)
     request = Request(
         arguments.model,
         gpus=arguments.gpus,
         max_model_len=arguments.max_model_len,
         engine_args=tuple(arguments.engine_args),
     )
-    engine = model.entry.engine if model.entry else "vllm"
-    if engine != "vllm":
-        raise ModelError(f'Model "{model.id}" needs no weights.', "It runs anywhere.")
-    given = arguments_of(request, model, engine, settings)
-    if arguments.profile is None and model.entry and model.entry.profiles:
-        profiles = [settings.profiles[name] for name in model.entry.profiles]
-    rows = []
-    for profile in profiles:
-        gpus, found = best_on(model, what, profile, given, settings, request, requests=arguments.concurrency)
-        if found.verdict != "fits" and found.gpus and len(profiles) == 1:
-            others = smaller_copies(arguments.model, settings)
-            found = fit_on(
-                model,
-                what,
-                profile,
-                given,
-                settings,
-                gpus=gpus,
-                requests=arguments.concurrency,
-                others=others,
-            )
-        rows.append(_Row(profile, gpus, found))
-    rows = _with_starts(rows, settings)
+    rows = verdicts(
+        request, model, what, settings, profiles=arguments.profile or (), requests=arguments.concurrency
+    )
+    only = rows[0].profile.name if len(rows) == 1 else None
+    launch = taken(replace(request, profile=only), model, what, settings)
     if arguments.json:
-        print(json.dumps({"model": _described(model, what), "profiles": [_of_row(row) for row in rows]}))
+        found = {"model": _described(model, what), "profiles": [_of_row(row) for row in rows]}
+        print(json.dumps({**found, "launch": asdict(launch) if launch else None}))
     elif len(rows) == 1:
-        _print_one(model, what, rows[0])
+        _print_one(model, what, rows[0], launch)
     else:
-        _print_all(model, what, rows)
-    return 0 if any(row.fit.starts for row in rows) else _DOES_NOT_FIT
+        _print_all(model, what, rows, launch)
+    return 0 if any(row.fit.starts for row in rows) else ModelError.exit_code
 
 
 def _whole(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text[:12]) < 1_000_000_000:
+    if text.isdecimal() and (len(text) > 12 or int(text) >= _WHOLE_MAX):
+        raise ArgumentTypeError(f'is too large: "{text[:40]}"')
+    if not text.isdecimal() or int(text) == 0:
         raise ArgumentTypeError(f'must be a whole number above 0, not "{text[:80]}"')
     return int(text)
 
 
-def _profiles(names: list[str] | None, settings: Settings) -> list[Profile]:
-    from launcher.planning import unknown
+def _without_weights(name: str, settings: Settings) -> str | None:
+    from launcher.models.resolve import catalog_entry
 
-    for name in names or ():
-        if name not in settings.profiles:
-            raise unknown("profile", name, settings.profiles)
-    return [settings.profiles[name] for name in dict.fromkeys(names or settings.profiles)]
+    entry = catalog_entry(name, settings)
+    return entry.name if entry is not None and entry.engine != "vllm" else None
 
 
-def _found(name: str, revision: str | None, settings: Settings) -> tuple[ResolvedModel, Facts]:
-    """The model and its facts: from this disk, else from a folder that only describes it, else from the hub."""
-    from launcher.models.inspect.facts import facts
-    from launcher.models.resolve import ResolvedModel, resolve
-
-    try:
-        model = resolve(name, settings, revision)
-        if model.snapshot is None:
-            raise ModelError(f'Model "{model.id}" needs no weights.', "It runs anywhere.")
-        return model, facts(model.snapshot)
-    except ModelError as error:
-        folder = Path(name).expanduser()
-        if name.startswith(("/", "./", "../", "~")) or name in (".", ".."):
-            if settings.allow.models == "any" and (folder / "config.json").is_file():
-                return ResolvedModel(
-                    folder.resolve().name, folder, None, f"the description in {folder}", None
-                ), facts(folder)
-            raise
-        if "/" not in name or settings.allow.models != "any" or not settings.allow.downloads:
-            raise
-        from launcher.models.hub.client import facts_from_hub
-
-        try:
-            return ResolvedModel(name, None, revision, "the hub", None), facts_from_hub(
-                name, revision, settings
-            )
-        except RequestError:
-            raise
-        except LauncherError as away:
-            raise ModelError(error.message, str(away)) from away
-
-
-def _with_starts(rows: list[_Row], settings: Settings) -> list[_Row]:
-    from launcher.planning.soonest import soonest
-
-    fitting = [row for row in rows if row.fit.starts]
-    if not fitting:
-        return rows
-    asked = [replace(row.profile, gpus=row.gpus) for row in fitting]
-    starts = dict(zip((row.profile.name for row in fitting), soonest(settings, asked), strict=True))
-    return [replace(row, start=starts.get(row.profile.name)) for row in rows]
-
-
-def _print_all(model: ResolvedModel, what: Facts, rows: list[_Row]) -> None:
-    print(f"{one_line(model.id)}: {_words(what)}; from {one_line(model.found)}")
-    head = ["Profile", "Verdict", "GPUs", "Context", "At once", "Would start", ""]
+def _print_all(model: ResolvedModel, what: Facts, rows: list[Verdict], launch: Taken | None) -> None:
+    print(one_line(f"{model.id}: {_words(what)}; from {model.found}"))
+    head = ["Profile", "Verdict", "GPUs", "Context", "At once", "Would start", "Note"]
     print(table([_cells(row) for row in rows], head=head))
+    if launch is not None:
+        print(one_line(_launched(launch)))
     print("The arithmetic: launcher fit MODEL --profile NAME")
 
 
-def _cells(row: _Row) -> list[str]:
+def _cells(row: Verdict) -> list[str]:
     fit = row.fit
     why = next(iter(fit.reasons or fit.notes), "")
     if fit.verdict == "fits-if" and fit.remedies:
-        why = fit.remedies[0].text
+        # Where it starts with less, the first thing is what would do for all.
+        why = f"{'shortened; for all: ' if fit.starts else 'with '}{fit.remedies[0].text}"
+        if fit.starts and "max_model_len" in fit.remedies[0].request_changes:
+            why = "shortened"
     gpus = f"{row.gpus} × {row.profile.gpu_type or 'GPU'}" if row.gpus else ""
     at_once = f"{fit.requests:.1f}" if fit.requests is not None and fit.starts else ""
     context = str(fit.context) if fit.context and fit.starts else ""
-    return [row.profile.name, _WORDS[fit.verdict], gpus, context, at_once, _starts(row.start), why]
+    verdict = _verdict(fit) if fit.own_build and fit.verdict == "fits" else _WORDS[fit.verdict]
+    return [row.profile.name, verdict, gpus, context, at_once, _starts(row.start), why]
 
 
-def _print_one(model: ResolvedModel, what: Facts, row: _Row) -> None:
+def _launched(launch: Taken) -> str:
+    """`A launch takes large: 2 × a100, a context of 26944 of 131072 tokens (…).`"""
+    gpus = f"{launch.gpus} × {launch.gpu_type or 'GPU'}" if launch.gpus else ""
+    context = launch.shortened or (f"{launch.context} tokens" if launch.context else "")
+    parts = ", ".join(filter(None, (gpus, context and f"a context of {context}")))
+    return f"A launch takes {launch.profile}{f': {parts}' if parts else ''}."
+
+
+def _print_one(model: ResolvedModel, what: Facts, row: Verdict, launch: Taken | None) -> None:
     fit = row.fit
     gpus = f" ({row.gpus} × {row.profile.gpu_type or 'GPU'})" if row.gpus else ""
-    print(f"{one_line(model.id)}: {_words(what)}; from {one_line(model.found)}")
-    print(f"On {row.profile.name}{one_line(gpus)}: {_verdict(fit)}.")
+    print(one_line(f"{model.id}: {_words(what)}; from {model.found}"))
+    print(one_line(f"On {row.profile.name}{gpus}: {_verdict(fit)}."))
     for text in (*fit.reasons, *fit.notes):
         print(f"  {one_line(text)}")
     if fit.remedies:
@@ -200,11 +151,13 @@ def _print_one(model: ResolvedModel, what: Facts, row: _Row) -> None:
         for remedy in fit.remedies:
             print(f"  {one_line(remedy.text)}")
     if fit.arithmetic:
-        print("\nThe arithmetic:")
+        print("\nThe arithmetic (1 GB is 2**30 bytes here, as for Slurm):")
         for text in fit.arithmetic:
             print(f"  {one_line(text)}")
+    if launch is not None:
+        print(f"\n{one_line(_launched(launch))}")
     if fit.starts and fit.engine_args:
-        print(f"\nA launch adds: {one_line(' '.join(fit.engine_args))}")
+        print(f"{'It' if launch else 'A launch'} adds: {one_line(' '.join(fit.engine_args))}")
     if row.start is not None:
         for sentence in filter(
             None, (row.start.idle, _would(row.start), row.start.advice, row.start.trouble)
@@ -214,7 +167,9 @@ def _print_one(model: ResolvedModel, what: Facts, row: _Row) -> None:
 
 def _verdict(fit: Fit) -> str:
     if fit.verdict != "fits-if":
-        return _WORDS[fit.verdict]
+        return _WORDS[fit.verdict] + (
+            ", with a vLLM build of your own" if fit.own_build and fit.starts else ""
+        )
     if not fit.starts:
         return "fits if one thing changes"
     return "fits with a shorter context" if "--max-model-len" in fit.engine_args else "fits, but only just"
@@ -225,10 +180,14 @@ def _words(what: Facts) -> str:
 
     kind = f", {what.quantization}" if what.quantization else ""
     counted = "" if what.counted else " (computed, not counted)"
-    return (
-        f"{what.task}, {what.parameters / 1e9:.3g} billion parameters, weights {size(what.weights_bytes)}{counted} "
-        f"in {what.dtype}{kind}, context {what.context}"
-    )
+    weights = f"{size(what.weights_bytes)}{counted} in {what.dtype}{kind}"
+    if what.stored_bytes and abs(what.stored_bytes - what.weights_bytes) > _DIFFERS * what.weights_bytes:
+        weights = (
+            f"{size(what.stored_bytes)} on disk, {size(what.weights_bytes)} loaded as {what.dtype}{kind}"
+        )
+    many = what.parameters >= 0.9995e9
+    parameters = f"{what.parameters / (1e9 if many else 1e6):.3g} {'b' if many else 'm'}illion parameters"
+    return f"{what.task}, {parameters}, weights {weights}, context {what.context}"
 
 
 def _starts(start: Start | None) -> str:
@@ -246,6 +205,6 @@ def _described(model: ResolvedModel, what: Facts) -> dict[str, Any]:
     return {"id": model.id, "revision": model.revision, "found": model.found, **told}
 
 
-def _of_row(row: _Row) -> dict[str, Any]:
+def _of_row(row: Verdict) -> dict[str, Any]:
     start = row.start.to_dict() if row.start is not None else None
     return {"profile": row.profile.name, **row.fit.to_dict(), "start": start}

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.cli.progress import Progress, size
-from launcher.cli.tables import one_line, table
-from launcher.errors import ModelError, RequestError, SessionError
+from launcher.cli.parser import add_command
+from launcher.cli.progress import Progress
+from launcher.cli.tables import one_line
+from launcher.errors import LauncherError, ModelError, RequestError, SessionError
+from launcher.models.disk import size
+from launcher.models.links import model_root
 from launcher.settings.layers import load
 
 if TYPE_CHECKING:
     from launcher.models.folders import Held
-    from launcher.models.index import Kept
+    from launcher.models.hub.download import Added
+    from launcher.models.upkeep import Checked
     from launcher.settings.schema import Settings
 
 _EXAMPLES = """\
@@ -42,115 +44,71 @@ examples:
 What is broken off goes on when the same command runs again. The token for gated models is taken from the file that
 `hf auth login` writes, when only you can read it, and from nowhere else.
 """
-_RM = "example:\n  launcher models rm org/name --revision v1.0\n"
-_VERIFY = "examples:\n  launcher models verify org/name\n  launcher models verify\n"
+_RM = """\
+examples:
+  launcher models rm org/name --revision v1.0
+  launcher models rm org/name --all --yes       all revisions, and nobody is asked
+"""
+_VERIFY = """\
+examples:
+  launcher models verify org/name
+  launcher models verify
+  launcher models verify org/name --repair      fetch what is damaged from the hub again
+"""
 
 
 def options(parser: ArgumentParser) -> None:
     """Add the commands of `launcher models`."""
     parser.epilog = _EXAMPLES
-    common = type(parser)(add_help=False)
-    common.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="models_command", metavar="COMMAND", required=True)
-
-    def command(name: str, text: str, epilog: str) -> ArgumentParser:
-        return commands.add_parser(
-            name,
-            help=text,
-            description=f"{text[0].upper()}{text[1:]}.",
-            epilog=epilog,
-            parents=[common],
-            allow_abbrev=False,
-            formatter_class=parser.formatter_class,
-        )
-
-    listed = command("ls", "list the models of this machine", _LS)
+    listed = add_command(commands, "ls", "list the models of this machine", _LS)
     listed.add_argument("word", nargs="?", metavar="WORD", help="only those whose name holds it")
     listed.add_argument(
         "--task", metavar="TASK", help="only of this kind: chat, embedding, transcription, ..."
     )
     listed.add_argument("--fits", metavar="PROFILE", help="only those that fit this hardware")
     listed.add_argument("--refresh", action="store_true", help="look at every folder anew")
-    added = command("add", "download a model from the Hugging Face hub", _ADD)
+    added = add_command(commands, "add", "download a model from the Hugging Face hub", _ADD)
     added.add_argument("model", metavar="MODEL", help="an id such as org/name, or a catalog name")
     added.add_argument("--revision", metavar="R", help="branch, tag or commit")
     added.add_argument(
         "--to", metavar="FOLDER", help="one of the folders of models (default: your own cache)"
     )
-    removed = command("rm", "remove a model that you downloaded", _RM)
+    removed = add_command(commands, "rm", "remove a model that you downloaded", _RM)
     removed.add_argument("model", metavar="MODEL", help="an id such as org/name")
     removed.add_argument("--revision", metavar="R", help="only this branch, tag or commit of it")
+    removed.add_argument("--all", action="store_true", help="all its revisions, when there are several")
+    removed.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal")
     removed.add_argument(
         "--from", dest="folder", metavar="FOLDER", help="where, when it is in several folders"
     )
-    checked = command("verify", "read models from end to end and compare them with their hashes", _VERIFY)
+    checked = add_command(
+        commands, "verify", "read models from end to end and compare them with their hashes", _VERIFY
+    )
     checked.add_argument(
         "model", nargs="?", metavar="MODEL", help="an id or a name (default: every model here)"
+    )
+    checked.add_argument(
+        "--from", dest="folder", metavar="FOLDER", help="only the copy there, when it is in several folders"
+    )
+    checked.add_argument(
+        "--repair", action="store_true", help="fetch from the hub again what is damaged or missing"
     )
 
 
 def run(arguments: Namespace) -> int:
     """Run the command that was asked for; its exit code."""
-    command = {"ls": _ls, "add": _add, "rm": _rm, "verify": _verify}[arguments.models_command]
+    if arguments.models_command == "ls":
+        from launcher.cli.listing import ls
+
+        return ls(arguments, load())
+    command = {"add": _add, "rm": _rm, "verify": _verify}[arguments.models_command]
     return command(arguments, load())
-
-
-def _ls(arguments: Namespace, settings: Settings) -> int:
-    from launcher.models.index import kept
-
-    if arguments.fits is not None and arguments.fits not in settings.profiles:
-        raise RequestError(
-            f'There is no profile "{arguments.fits[:80]}".', f"There are: {', '.join(settings.profiles)}."
-        )
-    found = kept(settings, refresh=arguments.refresh)
-    if arguments.word is not None:
-        found = [model for model in found if arguments.word.lower() in model.id.lower()]
-    if arguments.task is not None:
-        found = [model for model in found if _task(model) == arguments.task]
-    verdicts = [_verdicts(model, settings) for model in found]
-    if arguments.fits is not None:
-        pairs = [(m, v) for m, v in zip(found, verdicts, strict=True) if v.get(arguments.fits) == "fits"]
-        found, verdicts = [m for m, _ in pairs], [v for _, v in pairs]
-    if arguments.json:
-        print(json.dumps({"models": [_described(m, v) for m, v in zip(found, verdicts, strict=True)]}))
-        return 0
-    if not found:
-        print("No models. Download one with: launcher models add org/name")
-        return 0
-    rows = sorted(
-        [
-            _task(model), model.id, _revision(model), size(model.bytes), _ago(model.used_at),
-            model.trouble or _fits(fits), _shown_folder(model.folder),
-        ]
-        for model, fits in zip(found, verdicts, strict=True)
-    )  # fmt: skip
-    for number in range(len(rows) - 1, 0, -1):
-        if rows[number][0] == rows[number - 1][0]:
-            rows[number][0] = ""
-    print(table(rows, head=["Task", "Model", "Revision", "Size", "Last used", "Fits", "In"]))
-    total = sum(model.bytes for model in found)
-    print(f"{len(found)} model{'s' if len(found) != 1 else ''}, {size(total)}")
-    return 0
-
-
-def _verdicts(model: Kept, settings: Settings) -> dict[str, str]:
-    from launcher.models.fit.verdict import fit, hardware
-
-    facts = model.facts
-    if facts is None or model.trouble is not None:
-        return {}
-    return {name: fit(facts, hardware(profile)).verdict for name, profile in settings.profiles.items()}
-
-
-def _fits(verdicts: dict[str, str]) -> str:
-    fits = [name for name, verdict in verdicts.items() if verdict == "fits"]
-    perhaps = [f"({name})" for name, verdict in verdicts.items() if verdict == "fits-if"]
-    return " ".join([*fits, *perhaps]) or ("none" if "does-not-fit" in verdicts.values() else "?")
 
 
 def _add(arguments: Namespace, settings: Settings) -> int:
     from launcher.models.hub.download import add
+    from launcher.models.index import forget
 
     shown = Progress(quiet=arguments.json)
     try:
@@ -161,12 +119,15 @@ def _add(arguments: Namespace, settings: Settings) -> int:
         raise
     finally:
         shown.end()
+    forget(added.path, settings)
+    start, trouble = _next_step(arguments, settings)
     if arguments.json:
         print(
             json.dumps(
                 {
                     "id": added.id, "revision": added.revision, "path": str(added.path), "folder": str(added.folder),
                     "bytes": added.bytes, "files": added.files, "transferred": added.transferred,
+                    "trouble": trouble,
                 }
             )
         )  # fmt: skip
@@ -175,39 +136,109 @@ def _add(arguments: Namespace, settings: Settings) -> int:
     print(
         f"{one_line(added.id)} at {added.revision[:8]} is in {one_line(str(added.folder))}: {size(added.bytes)}{came}."
     )
-    print(f"Start it:  launcher launch {one_line(added.id)}")
+    print(f"Start it:  {start}" if trouble is None else f"It cannot be started: {one_line(trouble)}")
     return 0
+
+
+def _next_step(arguments: Namespace, settings: Settings) -> tuple[str, str | None]:
+    """The command that starts what was added, and why it would be refused, by the same checks; None if it would not."""
+    from launcher.models.resolve import catalog_entry, resolve
+    from launcher.models.snapshot import no_tokenizer
+    from launcher.models.typed import typed
+
+    model, revision = typed(arguments.model, arguments.revision)
+    entry = catalog_entry(model, settings)
+    command = (
+        f"launcher launch {entry.name if entry else model}{f' --revision {revision}' if revision else ''}"
+    )
+    try:
+        found = resolve(model, settings, revision)
+    except LauncherError as error:
+        return command, str(error)
+    if found.snapshot is not None and not found.tokenizer:
+        return command, str(no_tokenizer(found.snapshot, found.id))
+    return command, None
 
 
 def _rm(arguments: Namespace, settings: Settings) -> int:
-    from launcher.models.folders import HUB
-    from launcher.models.upkeep import remove
+    from launcher.models.index import forget
+    from launcher.models.removal import removal, remove
+    from launcher.models.typed import typed
+    from launcher.models.upkeep import copies_of
 
-    copies = _copies(arguments.model, settings, arguments.folder)
+    typed_model, revision = typed(arguments.model, arguments.revision)
+    copies = copies_of(typed_model, settings, arguments.folder)
+    _refuse_foreign(copies, settings)
+    model, folder = copies[0].id, copies[0].folder
+    gone = _chosen(copies, revision, every=arguments.all)
+    root = model_root(copies[0].path) if copies[0].commit is not None else copies[0].path.parent
+    planned = removal(model, root, None if gone == copies else [c.commit for c in gone if c.commit])
+    _refuse_living(model, [copy.path for copy in gone])
+    what = one_line(model if gone == copies else f"{model} at {_revision(gone[0])}")
+    if not arguments.json:
+        print(f"{one_line(str(root))}: {', '.join(map(_revision, gone))}, {size(planned.bytes)}")
+    if not arguments.yes and not _agreed(f"Remove {size(planned.bytes)}?", may_ask=not arguments.json):
+        print("Nothing is removed.")
+        return 1
+    freed = remove(planned, Progress(quiet=arguments.json).notice)
+    forget(root, settings)
+    if arguments.json:
+        print(json.dumps({"id": model, "removed": [str(copy.path) for copy in gone], "bytes": freed}))
+        return 0
+    print(f"{what} is removed from {one_line(str(folder))}: {size(freed)} are free again.")
+    return 0
+
+
+def _refuse_foreign(copies: list[Held], settings: Settings) -> None:
+    """Raise RequestError unless all `copies` are in one folder and of the launcher's making."""
+    from launcher.models.folders import HUB
+    from launcher.models.resolve import SHIPPED
+    from launcher.models.upkeep import CATALOG
+
+    first = copies[0]
+    if first.layout == CATALOG:
+        shipped = first.path.is_relative_to(SHIPPED)
+        whose = "ships with the launcher" if shipped else f"is at {first.path}, as the catalog says"
+        where = "" if shipped else f" ({settings.where(f'catalog.{first.id}.path')})"
+        raise RequestError(
+            f'"{first.id}" {whose}{where}, so it is not removed.',
+            "Only what `launcher models add` has made is removed.",
+        )
     places = sorted({copy.folder for copy in copies})
     if len(places) > 1:
         raise RequestError(
-            f'Model "{arguments.model}" is in {" and in ".join(map(str, places))}.', f"Add --from {places[0]}"
+            f'Model "{first.id}" is in {" and in ".join(map(str, places))}.', f"Add --from {places[0]}"
         )
-    if any(copy.layout != HUB for copy in copies):
+    if foreign := next((copy for copy in copies if copy.layout != HUB), None):
         raise RequestError(
-            f"{copies[0].path} was not made by `launcher models add`, so it is not removed.",
+            f"{foreign.path} was not made by `launcher models add`, so it is not removed.",
             "Remove the folder yourself if it is no longer wanted.",
         )
-    root = copies[0].path.parent if copies[0].commit is None else copies[0].path.parent.parent
-    commits = None
-    if arguments.revision is not None:
-        commits = [copy.commit for copy in _at(copies, arguments.revision) if copy.commit is not None]
-    gone = [copy.path for copy in copies if commits is None or copy.commit in commits]
-    _refuse_living(arguments.model, gone)
-    freed = remove(arguments.model, root, commits)
-    if arguments.json:
-        print(json.dumps({"id": arguments.model, "removed": [str(path) for path in gone], "bytes": freed}))
-        return 0
-    print(
-        f"{one_line(arguments.model)} is removed from {one_line(str(places[0]))}: {size(freed)} are free again."
-    )
-    return 0
+
+
+def _chosen(copies: list[Held], revision: str | None, *, every: bool) -> list[Held]:
+    """Which of one model's snapshots go; raises RequestError where that was not said."""
+    from launcher.models.upkeep import at_revision
+
+    if revision is not None:
+        if every:
+            raise RequestError("--all and a revision cannot both be meant.", "Leave one of them out.")
+        return at_revision(copies, revision)
+    if len(copies) > 1 and not every:
+        shown = ", ".join(map(_revision, copies[:8]))
+        more = f" and {len(copies) - 8} more" if len(copies) > 8 else ""
+        raise RequestError(
+            f'Model "{copies[0].id}" is here in {len(copies)} revisions: {shown}{more}.',
+            "Say which with --revision, or --all for all of them.",
+        )
+    return copies
+
+
+def _agreed(question: str, *, may_ask: bool) -> bool:
+    if not may_ask or not sys.stdin.isatty():
+        raise RequestError(f"{question[:-1]}: nobody can be asked here.", "Add --yes if that is meant.")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _refuse_living(model: str, snapshots: list[Path]) -> None:
@@ -226,115 +257,85 @@ def _refuse_living(model: str, snapshots: list[Path]) -> None:
 
 
 def _verify(arguments: Namespace, settings: Settings) -> int:
-    from launcher.models.folders import held
-    from launcher.models.near import folders_of
-    from launcher.models.upkeep import verify
+    from launcher.models.folders import folders_of, held
+    from launcher.models.index import forget
+    from launcher.models.upkeep import copies_of, mend_command, repair, verify
 
     if arguments.model is None:
         copies = [copy for folder in folders_of(settings) for copy in held(folder)]
     else:
-        copies = _copies(arguments.model, settings, None)
+        copies = copies_of(arguments.model, settings, arguments.folder)
+    if arguments.model is None and arguments.folder is not None:
+        raise RequestError("--from is for one model.", "Give its id too.")
+    results: list[tuple[Held, Checked, Added | None, str | None]] = []
     shown = Progress(quiet=arguments.json)
-    results = []
     try:
         for copy in copies:
             if not arguments.json:
-                shown.line(f"{one_line(copy.id)} {(copy.commit or '')[:8]}".rstrip())
-            results.append(verify(copy, shown.more, pickle_weights=settings.allow.pickle_weights))
+                shown.line(_named(copy))
+            found = verify(copy, shown.more, pickle_weights=settings.allow.pickle_weights)
+            mended, refused = None, None
+            if found.broken and arguments.repair and mend_command(copy, settings):
+                shown.end()
+                shown = Progress(quiet=arguments.json)
+                try:
+                    mended = repair(copy, found, settings, shown)
+                except LauncherError as error:
+                    refused = str(error)
+            if found.broken:
+                forget(copy.path, settings)
+            results.append((copy, found, mended, refused))
     finally:
         shown.end()
-    broken = [result for result in results if result.broken]
+    left = [(copy, found) for copy, found, mended, _ in results if found.broken and mended is None]
     if arguments.json:
-        print(
-            json.dumps(
-                {
-                    "models": [
-                        {
-                            "id": r.id, "revision": r.revision, "path": str(r.path), "files": r.files, "bytes": r.bytes,
-                            "broken": r.broken, "without_hash": r.unknown,
-                        }
-                        for r in results
-                    ]
-                }
+        print(json.dumps({"models": [_checked(*result, settings) for result in results]}))
+        return ModelError.exit_code if left else 0
+    for copy, found, mended, refused in results:
+        _print_checked(copy, found, mended, refused)
+    for copy, _ in left:
+        if command := None if arguments.repair else mend_command(copy, settings):
+            print(f"To mend it: {one_line(command)}")
+        elif not arguments.repair or not mend_command(copy, settings):
+            print(
+                f"{one_line(str(copy.path))} is not for the launcher to mend: copy the model there again, or ask "
+                "whoever keeps the folder."
             )
-        )  # fmt: skip
-        return ModelError.exit_code if broken else 0
-    for result in results:
-        name = f"{one_line(result.id)} {(result.revision or '')[:8]}".rstrip()
-        if not result.broken:
-            without = f" ({result.unknown} without a known hash: only complete)" if result.unknown else ""
-            print(f"{name}: {result.files} files, {size(result.bytes)}, all right{without}")
-        for file, trouble in result.broken.items():
-            print(f"{name}: {one_line(f'{file}: {trouble}' if file else trouble)}")
-    if broken:
-        print("Remove what is broken (launcher models rm), then download it again: launcher models add MODEL")
-    return ModelError.exit_code if broken else 0
+    return ModelError.exit_code if left else 0
 
 
-def _copies(model: str, settings: Settings, folder: str | None) -> list[Held]:
-    from launcher.models.folders import find
-    from launcher.models.near import NAME, advice, folders_of, known_names
-    from launcher.models.resolve import catalog_entry
-
-    entry = catalog_entry(model, settings)
-    wanted = entry.id if entry is not None and entry.id is not None else model
-    if not NAME.fullmatch(wanted):
-        raise RequestError(f'"{wanted[:80]}" is not a model.', "Give an id such as org/name.")
-    places = folders_of(settings)
-    if folder is not None:
-        place = Path(os.path.abspath(os.path.expanduser(folder)))
-        if place not in places:
-            raise RequestError(
-                f"{place} is not a folder of models.", f"Give one of: {', '.join(map(str, places))}."
-            )
-        places = [place]
-    copies = [copy for place in places for copy in find(place, wanted)]
-    if not copies:
-        searched = ", ".join(map(str, places))
-        raise ModelError(
-            f'Model "{model}" is not in {searched}.', advice(model, known_names(settings), settings)
-        )
-    return copies
+def _print_checked(copy: Held, found: Checked, mended: Added | None, refused: str | None) -> None:
+    name = _named(copy)
+    if not found.broken:
+        without = f" ({found.unknown} without a known hash: only complete)" if found.unknown else ""
+        print(f"{name}: {found.files} files, {size(found.bytes)}, all right{without}")
+        if found.note is not None:
+            print(f"{name}: {one_line(found.note)}")
+    for file, trouble in found.broken.items():
+        print(f"{name}: {one_line(f'{file}: {trouble}' if file else trouble)}")
+    if mended is not None:
+        print(f"{name}: mended, {size(mended.transferred)} came from the hub.")
+    if refused is not None:
+        print(f"{name}: not mended. {one_line(refused)}")
 
 
-def _at(copies: list[Held], revision: str) -> list[Held]:
-    found = [
-        copy for copy in copies
-        if copy.commit and (revision in copy.refs or (len(revision) >= 7 and copy.commit.startswith(revision)))
-    ]  # fmt: skip
-    if len(found) != 1:
-        here = ", ".join(", ".join([*copy.refs, (copy.commit or "")[:8]]) for copy in copies)
-        raise ModelError(
-            f'Model "{copies[0].id}" is not here at revision "{revision[:80]}".', f"Here are: {here}."
-        )
-    return found
+def _checked(
+    copy: Held, found: Checked, mended: Added | None, refused: str | None, settings: Settings
+) -> dict[str, Any]:
+    from launcher.models.upkeep import mend_command
 
-
-def _described(model: Kept, verdicts: dict[str, str]) -> dict[str, Any]:
-    facts = model.facts
     return {
-        "id": model.id, "revision": model.revision, "refs": list(model.refs), "path": str(model.path),
-        "folder": str(model.folder), "layout": model.layout, "bytes": model.bytes, "task": _task(model),
-        "parameters": facts.parameters if facts else None, "context": facts.context if facts else None,
-        "quantization": facts.quantization if facts else None, "trouble": model.trouble, "used_at": model.used_at,
-        "modified_at": model.modified_at, "fits": verdicts,
+        "id": found.id, "revision": found.revision, "path": str(found.path), "files": found.files,
+        "bytes": found.bytes, "broken": found.broken, "without_hash": found.unknown, "note": found.note,
+        "mend": mend_command(copy, settings) if found.broken and mended is None else None,
+        "mended": mended is not None, "not_mended": refused,
     }  # fmt: skip
 
 
-def _task(model: Kept) -> str:
-    facts = model.facts
-    return facts.task if facts else "unknown"
+def _named(copy: Held) -> str:
+    return one_line(f"{copy.id} {(copy.commit or '')[:8]}").rstrip()
 
 
-def _revision(model: Kept) -> str:
-    return ", ".join(model.refs) or (model.revision or "")[:8]
-
-
-def _shown_folder(folder: Path) -> str:
-    home = os.path.expanduser("~")
-    text = str(folder)
-    return f"~{text[len(home) :]}" if text.startswith(f"{home}/") else text
-
-
-def _ago(when: float | None) -> str:
-    return "" if when is None else time.strftime("%Y-%m-%d", time.localtime(when))
+def _revision(copy: Held) -> str:
+    commit = (copy.commit or "")[:8]
+    return f"{', '.join(copy.refs)} ({commit})" if copy.refs else commit or "a download that has not ended"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
-from launcher.errors import RequestError
+from launcher.errors import RequestError, did_you_mean
 
-Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+# Any: argparse's class is invariant, and each module has a parser of the plain kind.
+Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 _DESCRIPTION = (
     "Start a model as a job and talk to it: a chat page and an OpenAI-compatible endpoint with a private key."
 )
@@ -88,8 +88,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _near(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, known, 3)
-    return f". Did you mean {' or '.join(near)}?" if near else ""
+    return f". {near}" if (near := did_you_mean(word, known)) else ""
 
 
 def _number(text: str) -> float:
@@ -108,10 +107,6 @@ def _whole(text: str) -> int:
 
 def parser(wanted: str | None = None) -> argparse.ArgumentParser:
     """The parser of the whole command line; when the command is known, only with what `wanted` needs."""
-    common = _Parser(add_help=False)
-    common.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
     top = _Parser(
         prog="launcher",
         description=_DESCRIPTION,
@@ -120,10 +115,11 @@ def parser(wanted: str | None = None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    top.set_defaults(json=False, debug=False)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def command(name: str, text: str, epilog: str | None = None) -> _Parser:
-        return _add(commands, name, text, epilog, [common])
+    def command(name: str, text: str, epilog: str | None = None) -> argparse.ArgumentParser:
+        return add_command(commands, name, text, epilog)
 
     _launch(command("launch", "start a session of a model", _LAUNCH))
 
@@ -155,8 +151,8 @@ def parser(wanted: str | None = None) -> argparse.ArgumentParser:
     stop.add_argument("session", metavar="ID", help=_SESSION)
     stop.add_argument("--no-wait", action="store_true", help="do not wait until it has ended")
 
-    keys = _add(commands, "keys", "make, list and revoke further keys of a session", None, [])
-    _keys(keys.add_subparsers(dest="keys_command", metavar="COMMAND", required=True), common)
+    keys = command("keys", "make, list and revoke further keys of a session")
+    _keys(keys.add_subparsers(dest="keys_command", metavar="COMMAND", required=True))
 
     for name, (module, text) in MODULES.items():
         own = command(name, text)
@@ -175,20 +171,29 @@ def parser(wanted: str | None = None) -> argparse.ArgumentParser:
     return top
 
 
-def _add(commands: Commands, name: str, text: str, epilog: str | None, parents: list[_Parser]) -> _Parser:
-    return commands.add_parser(
+def add_command(
+    commands: Commands, name: str, text: str, epilog: str | None = None
+) -> argparse.ArgumentParser:
+    """Add one command, or a command's own command, with what all of them have."""
+    found: argparse.ArgumentParser = commands.add_parser(
         name,
         help=text,
         description=f"{text[0].upper()}{text[1:]}.",
         epilog=epilog,
-        parents=parents,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    # SUPPRESS: a default of `show` would undo what stands before it in `launcher config --json show`.
+    for option, does in (
+        ("--json", "print one JSON object and nothing else"),
+        ("--debug", "show the traceback of an error"),
+    ):
+        found.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=does)
+    return found
 
 
-def _keys(commands: Commands, common: _Parser) -> None:
-    new = _add(commands, "new", "make a key and print it, this once", _KEYS_NEW, [common])
+def _keys(commands: Commands) -> None:
+    new = add_command(commands, "new", "make a key and print it, this once", _KEYS_NEW)
     new.add_argument("session", metavar="ID", help=_SESSION)
     new.add_argument("--name", metavar="NAME", required=True, help="what the key is called")
     new.add_argument("--expires", metavar="SPAN", help="how long it is valid: 90m, 12h, 3d, 2w; else no end")
@@ -198,16 +203,12 @@ def _keys(commands: Commands, common: _Parser) -> None:
     new.add_argument(
         "--tokens-per-minute", type=_whole, metavar="N", help="how many tokens, prompts and answers together"
     )
-    listed = _add(
-        commands, "ls", "list the keys of a session", "example:\n  launcher keys ls tiny-chat-3f9a", [common]
+    listed = add_command(
+        commands, "ls", "list the keys of a session", "example:\n  launcher keys ls tiny-chat-3f9a"
     )
     listed.add_argument("session", metavar="ID", help=_SESSION)
-    revoke = _add(
-        commands,
-        "revoke",
-        "take a key away",
-        "example:\n  launcher keys revoke tiny-chat-3f9a alice",
-        [common],
+    revoke = add_command(
+        commands, "revoke", "take a key away", "example:\n  launcher keys revoke tiny-chat-3f9a alice"
     )
     revoke.add_argument("session", metavar="ID", help=_SESSION)
     revoke.add_argument("name", metavar="NAME", help="what the key is called")

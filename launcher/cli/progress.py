@@ -6,8 +6,9 @@ import sys
 import time
 
 from launcher.cli.tables import one_line
+from launcher.models.disk import size
+from launcher.sessions.clock import clock
 
-_UNITS = ((2**40, "TB"), (2**30, "GB"), (2**20, "MB"), (2**10, "kB"))
 _DRAW_EVERY_S = 0.2
 
 
@@ -51,7 +52,7 @@ class Progress:
             f"{size(done)} of {size(total)}, {size(speed)}/s" if total else f"{size(done)}, {size(speed)}/s"
         )
         if total > done and speed > 0:
-            text += f", {_span((total - done) / speed)} left"
+            text += f", {clock((total - done) / speed)} left"
         print(f"\r\033[K  {text}", end="", file=sys.stderr, flush=True)
 
     def end(self) -> None:
@@ -59,18 +60,3 @@ class Progress:
         if self._open:
             print(file=sys.stderr)
         self._open = False
-
-
-def size(count: float) -> str:
-    """Bytes as people write them; GB is 2**30, as Slurm counts."""
-    for unit, name in _UNITS:
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count:.0f} B"
-
-
-def _span(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
+RED, GREEN, YELLOW = 31, 32, 33
 _LINES = "─│┌┬┐├┼┤└┴┘"
 _PLAIN = "-|+++++++++"
 
@@ -27,9 +29,9 @@ def table(rows: Sequence[Sequence[str]], *, head: Sequence[str]) -> str:
     )
 
 
-def red(text: str) -> str:
-    """Red on a terminal's standard error."""
-    return f"\033[31m{text}\033[0m" if sys.stderr.isatty() and "NO_COLOR" not in os.environ else text
+def coloured(text: str, colour: int, stream: TextIO) -> str:
+    """`text` in one of the terminal's colours, where `stream` is a terminal."""
+    return f"\033[{colour}m{text}\033[0m" if stream.isatty() and "NO_COLOR" not in os.environ else text
 
 
 def one_line(text: str) -> str:

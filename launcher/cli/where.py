@@ -45,11 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _profiles(arguments: argparse.Namespace) -> int:
+    from launcher.planning.limits import within
     from launcher.planning.soonest import soonest
     from launcher.settings.layers import load
 
     settings = load()
-    profiles = list(settings.profiles.values())
+    # One that the site's limits rule out is shown too: its start says so.
+    profiles = [within(profile, settings) or profile for profile in settings.profiles.values()]
     starts = soonest(settings, profiles, _hours(arguments.hours))
     both = list(zip(profiles, starts, strict=True))
     if arguments.json:
@@ -76,16 +78,21 @@ def _hours(text: str | None) -> float | None:
 
 
 def _row(profile: Profile, start: Start) -> list[str]:
-    from launcher.planning.soonest import span, when
+    from launcher.planning.soonest import idle_words, span, when
 
     where = f"{profile.partition or 'default'} ({profile.cluster})"
     nodes = f"{profile.nodes} nodes: " if profile.nodes > 1 else ""
     starts = "?" if start.starts_at is None else when(start.starts_at)
-    return [profile.name, where, nodes + _hardware(profile), span(profile.hours_max), _idle(start), starts]
+    found, idle = start.supply, "?"
+    if found is not None:
+        idle = idle_words(profile, found)
+        idle += f", {found.pending} waiting" if found.pending and found.available else ""
+    return [profile.name, where, nodes + _hardware(profile), span(profile.hours_max), idle, starts]
 
 
 def _hardware(profile: Profile) -> str:
-    gpus = f"{profile.gpus} to {profile.gpus_max}" if profile.gpus_max else str(profile.gpus)
+    most = max(profile.gpus_max or 0, profile.gpus)
+    gpus = f"{profile.gpus} to {most}" if most > profile.gpus else str(profile.gpus)
     memory = f" {profile.gpu_memory_gb:g} GB" if profile.gpu_memory_gb else ""
     return ", ".join(
         words
@@ -96,20 +103,6 @@ def _hardware(profile: Profile) -> str:
         )
         if there
     )
-
-
-def _idle(start: Start) -> str:
-    found = start.supply
-    if found is None:
-        return "?"
-    if not found.available:
-        return "closed"
-    of = (
-        f"{found.gpus_idle} of {found.gpus} GPUs"
-        if found.gpus
-        else f"{found.cpus_idle} of {found.cpus} cores"
-    )
-    return of + (f", {found.pending} waiting" if found.pending else "")
 
 
 def _described(profile: Profile, start: Start) -> dict[str, Any]:

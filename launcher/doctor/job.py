@@ -21,6 +21,7 @@ from launcher.settings.schema import CatalogModel, Profile, Settings
 _START_S = 300.0
 _HOURS = 0.5
 _NAME = "doctor-simulated"
+_PROGRAM = "program "  # before what is looked for on PATH; paths begin with a slash
 
 
 def check_job(settings: Settings, profile: str | None, say: Callable[[Check], None]) -> None:
@@ -79,7 +80,7 @@ def _seen_from_job(job_id: str, about: str, settings: Settings, profile: Profile
     if not paths and not runtimes:
         return
     tests = [f"test -r {shlex.quote(p)} || echo {shlex.quote(p)}" for p in paths]
-    tests += [f"command -v {word} >/dev/null || echo 'the program {word}'" for word in sorted(runtimes)]
+    tests += [f"command -v {word} >/dev/null || echo '{_PROGRAM}{word}'" for word in sorted(runtimes)]
     # --overlap: the session's own step has all of the job's resources.
     argv = [
         "srun",
@@ -99,12 +100,15 @@ def _seen_from_job(job_id: str, about: str, settings: Settings, profile: Profile
             about, f"What the job can read is not known: {error.message}", "Look from a job of your own."
         )
         return
-    missing = [path for path in missing if path.strip()]
-    if missing:
-        yield fail(
-            about, f"The job cannot read {', '.join(missing)}.", "Put it where the compute nodes see it."
-        )
-    else:
+    programs = [line.removeprefix(_PROGRAM) for line in missing if line.startswith(_PROGRAM)]
+    unread = [line for line in missing if line.strip() and not line.startswith(_PROGRAM)]
+    for program in programs:
+        says = f"There is no program {program} where the job runs."
+        yield fail(about, says, "Install it on the compute nodes, or name another runtime.")
+    if unread:
+        fix = "Put it where the compute nodes see it."
+        yield fail(about, f"The job cannot read {', '.join(unread)}.", fix)
+    if not programs and not unread:
         yield ok(about, f"The job can read all {len(paths)} folders, venvs and images of site.yml.")
 
 

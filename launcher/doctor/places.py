@@ -1,55 +1,64 @@
-"""Folders, environments and the app's own files: are they there, and can those read them who must?"""
+"""The install, the sessions' folder, environments and the app: are they there, and can those read them who must?"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from launcher.doctor.checks import OK, Check, fail, ok, warn
+from launcher.doctor.checks import FAIL, OK, WARN, Check, fail, ok, warn
 from launcher.doctor.readable import check_readable
-from launcher.serve.environment import venv_folder
+from launcher.serve.environment import MODULES, venv_folder
+from launcher.settings.origins import DEFAULTS
 from launcher.settings.schema import Environment, Settings
 
 # File systems that live in this machine's memory or only on it.
 _OWN_KINDS = {"tmpfs", "ramfs", "devtmpfs", "overlay"}
 _APP_FILES = ("manifest.yml", "form.yml.erb", "submit.yml.erb", "view.html.erb", "template/script.sh")
+_SLOW_S = 5.0
 _VERSION = "import sys; from importlib.metadata import version; print(version(sys.argv[1]))"
 
 
-def check_folders(settings: Settings) -> list[Check]:
-    """The sessions' folder and the folders of models."""
-    checks = [_sessions(settings), *(_models("models.folders", Path(f)) for f in settings.models.folders)]
-    if not settings.models.folders:
-        checks.append(
-            warn(
-                "models.folders",
-                "names no shared folder: each user keeps copies.",
-                "Name one that all may read.",
-            )
-        )
-    return checks
+def check_install(settings: Settings) -> list[Check]:
+    """Whether other users can run this launcher: its own folder, and the interpreter that its venv leads to."""
+    about, program = "install", Path(sys.executable)
+    checks = [check_readable(about, program.parent), check_readable(about, program, program=True)]
+    wrong = next((check for check in checks if check.verdict != OK), None)
+    if wrong is None:
+        return [ok(about, f"{sys.prefix} and its {program.resolve()} can be run by all.")]
+    says, fix = wrong.says, wrong.fix or ""
+    if program.resolve() != program and wrong is checks[1]:
+        says = f"{says.removesuffix('.')}, where this launcher has its Python."
+        fix = f"{fix}, or install with a PYTHON that all can run"
+    # A launcher of one's own is nobody else's.
+    return [(warn if settings.site is None or wrong.verdict == WARN else fail)(about, says, fix)]
 
 
 def check_environments(settings: Settings) -> list[Check]:
     """Each environment's image, modules or venv, and the engine in it with its version."""
-    used = {p.environment for p in settings.profiles.values()} | {
-        m.environment for m in settings.catalog.values()
-    }
-    own = [name for name in settings.environments if settings.origin(f"environments.{name}") != "defaults"]
-    used |= set((own or list(settings.environments))[:1])  # what planning takes when nobody says
+    named = {p.environment for p in settings.profiles.values()}
+    named |= {m.environment for m in settings.catalog.values()}
+    own = [n for n in settings.environments if settings.origin(f"environments.{n}") != DEFAULTS]
     checks: list[Check] = []
     for environment in settings.environments.values():
+        packaged = environment.name not in own
+        if packaged and own and environment.name not in named:
+            continue  # it is there whether it is wanted or not
         for check in _environment(environment):
-            needed = environment.name in used
-            # The packaged one is there whether it is wanted or not.
-            checks.append(
-                check if needed or check.verdict == "ok" else warn(check.about, check.says, check.fix)
-            )
+            # What planning takes when nobody says is needed too.
+            needed = environment.name in named or environment.name in own[:1]
+            if check.verdict == FAIL and packaged and not environment.path:
+                says = "no engine is installed here, and site.yml names no environment that has one."
+                check = warn(check.about, says, "Name one under environments, or install with ENGINE=vllm.")
+            elif check.verdict == FAIL and not needed:
+                check = warn(check.about, check.says, check.fix)
+            checks.append(check)
     return checks
 
 
@@ -74,6 +83,36 @@ def check_app(folder: Path | None = None) -> list[Check]:
     return [ok("app", f"{folder} is complete, and every user can read it.")]
 
 
+def check_form(settings: Settings, folder: Path | None = None) -> list[Check]:
+    """The form as the app gets it: its launcher run as form.yml.erb runs it, within the ten seconds that it waits."""
+    about, folder = "form", folder or Path(sys.prefix).parent / "app"
+    names = (
+        os.environ.get("LAUNCHER", ""),
+        str(folder / "venv/bin/launcher"),
+        str(folder / ".venv/bin/launcher"),
+    )
+    program = next((name for name in names if os.path.isfile(name) and os.access(name, os.X_OK)), None)
+    if not os.path.isdir(folder) or program is None:
+        return []
+    begun = time.monotonic()
+    said = _said([program, "offer"], timeout_s=10)
+    took = time.monotonic() - begun
+    try:
+        form = json.loads(said or "")
+        fields, header = list(form["form"]), str(form.get("form_header", ""))
+    except (ValueError, LookupError, TypeError):
+        says = f"{program} offer gave no form{f': {said[:300]}' if said else ' within 10 s' if took > 9 else ''}."
+        return [fail(about, says, "Run it yourself, with --debug.")]
+    if fields == ["notice"]:
+        for part in ("\\", "**This app is not ready.**", "Please tell the site's staff."):
+            header = header.replace(part, "")
+        says = f"shows no fields: {header.strip()}"
+        return [(fail if settings.site else warn)(about, says, "Describe what it lacks in site.yml.")]
+    if took > _SLOW_S:
+        return [warn(about, f"took {took:.0f} s; the portal waits 10.", "Try form.live: false.")]
+    return [ok(about, f"has {len(fields)} fields, after {took:.1f} s.")]
+
+
 def file_system(path: Path) -> str:
     """The kind of file system `path` is on, such as nfs4 or tmpfs; "" where that cannot be said."""
     best, kind = "", ""
@@ -89,7 +128,8 @@ def file_system(path: Path) -> str:
     return kind
 
 
-def _sessions(settings: Settings) -> Check:
+def check_sessions(settings: Settings) -> Check:
+    """Whether the sessions' folder can be written, and jobs can see it."""
     at, folder = "places.sessions", Path(settings.places.sessions)
     there = next(p for p in (folder, *folder.parents) if os.path.exists(p))
     if not os.access(there, os.W_OK | os.X_OK):
@@ -102,26 +142,15 @@ def _sessions(settings: Settings) -> Check:
     return ok(at, f"{folder} can be written.")
 
 
-def _models(at: str, folder: Path) -> Check:
-    try:
-        count = sum(not entry.name.startswith(".") for entry in os.scandir(folder))
-    except OSError as error:
-        return fail(at, f"{folder}: {error.strerror}.", "Make it, or give all users the right to read it.")
-    return check_readable(at, folder, f": {count} {'entry' if count == 1 else 'entries'}")
-
-
 def _environment(environment: Environment) -> Iterable[Check]:
     at = f"environments.{environment.name}"
-    # The simulated engine is the launcher's own; others have no program to look for.
-    engines = [engine for engine in environment.engines or ("vllm",) if engine == "vllm"]
     if environment.kind == "container":
         yield from _container(at, environment)
-    elif environment.kind == "module":
-        for engine in engines:
-            yield _module(at, environment, engine)
-    else:
-        for engine in engines:
-            yield _venv(at, venv_folder(environment), engine)
+    elif "vllm" in (environment.engines or ("vllm",)):  # the simulated engine is the launcher's own
+        if environment.kind == "module":
+            yield _module(at, environment, "vllm")
+        else:
+            yield _venv(at, venv_folder(environment), "vllm")
 
 
 def _container(at: str, environment: Environment) -> Iterable[Check]:
@@ -132,14 +161,22 @@ def _container(at: str, environment: Environment) -> Iterable[Check]:
         )
     else:
         yield check_readable(f"{at}.image", image)
+    for bind in environment.binds:
+        folder = bind.partition(":")[0]
+        if not os.path.exists(folder):
+            fix = f"Make it, or take it out: {environment.runtime} would refuse to start."
+            yield fail(f"{at}.binds", f"There is no {folder}.", fix)
     if shutil.which(environment.runtime) is None:
         says = f"There is no program {environment.runtime} here; it must be on the compute nodes."
         yield warn(f"{at}.runtime", says, "Try it with launcher doctor --job.")
 
 
 def _module(at: str, environment: Environment, engine: str) -> Check:
+    if environment.setup and not os.path.isfile(environment.setup):
+        fix = "Correct it, or leave it out where /etc/profile.d defines module."
+        return fail(f"{at}.setup", f"There is no file {environment.setup}.", fix)
     # As a job does it: launcher/serve/modules.sh, which ends in exec.
-    argv = [str(_modules()), environment.setup or "", str(len(environment.modules)), *environment.modules]
+    argv = [str(MODULES), environment.setup or "", str(len(environment.modules)), *environment.modules]
     says = _said([*argv, "sh", "-c", 'command -v "$1"', "sh", engine], timeout_s=60)
     names = " ".join(environment.modules)
     if says is None or not says.startswith("/"):
@@ -148,12 +185,6 @@ def _module(at: str, environment: Environment, engine: str) -> Check:
             f"{at}.modules", f"{names} gives no program {engine} here{why}.", f"Try: module load {names}"
         )
     return ok(f"{at}.modules", f"{names} gives {says}.")
-
-
-def _modules() -> Path:
-    import launcher.serve
-
-    return Path(launcher.serve.__file__).with_name("modules.sh")
 
 
 def _venv(at: str, folder: Path, engine: str) -> Check:

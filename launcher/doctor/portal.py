@@ -16,11 +16,20 @@ from pathlib import Path
 from launcher.doctor.checks import Check, fail, ok, warn
 from launcher.settings.schema import Settings
 
-_CLUSTERS = Path("/etc/ood/config/clusters.d")
+CLUSTERS = Path("/etc/ood/config/clusters.d")
 _BROWSER_S = 120.0
+# What a proxy says of the host behind it; it may say nothing for long.
+_SILENT = 0
+_BEYOND = (_SILENT, 502, 503, 504)
 
 
-def check_cluster_ids(settings: Settings, folder: Path = _CLUSTERS) -> list[Check]:
+def cluster_ids(folder: Path) -> list[str]:
+    """What OOD calls the clusters described in `folder`; raises OSError."""
+    # OOD's own rule: a name that begins with a dot, or no .yml at its end, is none of its clusters.
+    return sorted(p.stem for p in folder.iterdir() if p.suffix in (".yml", ".yaml") and p.stem[:1] != ".")
+
+
+def check_cluster_ids(settings: Settings, folder: Path = CLUSTERS) -> list[Check]:
     """Whether OOD knows each Slurm cluster under the name that the form will give it."""
     at = "clusters"
     if not folder.is_dir():
@@ -30,12 +39,7 @@ def check_cluster_ids(settings: Settings, folder: Path = _CLUSTERS) -> list[Chec
             )
         ]
     try:
-        # OOD's own rule: a name that begins with a dot, or no .yml at its end, is none of its clusters.
-        known = {
-            path.stem
-            for path in folder.iterdir()
-            if path.suffix in (".yml", ".yaml") and path.stem[:1] != "."
-        }
+        known = cluster_ids(folder)
     except OSError as error:
         return [warn(at, f"{folder}: {error.strerror}.", "Run launcher doctor as somebody who may read it.")]
     checks = []
@@ -46,7 +50,7 @@ def check_cluster_ids(settings: Settings, folder: Path = _CLUSTERS) -> list[Chec
         at = f"clusters.{cluster.name}.ondemand"
         if missing:
             says = f"{folder} has no cluster {', '.join(missing)}."
-            checks.append(fail(at, says, f"Write ondemand: [one of {', '.join(sorted(known)) or 'none'}]."))
+            checks.append(fail(at, says, f"Write ondemand: [one of {', '.join(known) or 'none'}]."))
         else:
             checks.append(ok(at, f"Open OnDemand knows {', '.join(cluster.ondemand or (cluster.name,))}."))
     return checks
@@ -62,38 +66,54 @@ def check_portal(
     """
     url, host = url.rstrip("/"), settings.network.host or socket.gethostname()
     host = host.replace("{node}", socket.gethostname().partition(".")[0])
+    try:
+        tls = ssl.create_default_context(cafile=certificate)
+    except (OSError, ValueError) as error:  # no file, not readable, no certificate
+        why = getattr(error, "strerror", None) or error
+        return [
+            fail("portal", f"--certificate {str(certificate)[:200]}: {why}.", "Name a file in PEM format.")
+        ]
     with _Server(settings.network.bind) as server:
         checks = []
-        for route, says in (("node", "kept"), ("rnode", "taken off")):
+        for route in ("node", "rnode"):
             prefix = f"/{route}/{host}/{server.port}"
             address = f"{url}{prefix}/{server.word}"
             arrived = f"{prefix}/{server.word}" if route == "node" else f"/{server.word}"
-            answer = _fetch(address, server, certificate)
+            answer = _fetch(address, tls)
+            if isinstance(answer, Check):
+                return [answer]  # there is no portal to ask for the other one
             if answer is None and not server.seen and say is not None:
                 say(f"Open this address in a browser that is logged in to the portal: {address}")
                 server.wait(_BROWSER_S)
-            checks.append(_judge(f"portal {route}", url, answer, server.take(), arrived, says))
+            checks.append(_judge(route, url, host, answer, server.take(), arrived))
         return checks
 
 
-def _judge(about: str, url: str, trouble: str | None, seen: set[str], arrived: str, says: str) -> Check:
+def _judge(route: str, url: str, host: str, code: int | None, seen: set[str], arrived: str) -> Check:
+    about = f"portal {route}"
     if arrived in seen:
+        says = "kept" if route == "node" else "taken off"
         return ok(about, f"{url} reaches this machine, the prefix is {says}.")
     if seen:
+        wrong = f"The request arrived as {sorted(seen)[0]}, not {arrived}."
+    elif code is None:
+        wrong = f"{url} wants a login, so it could not be tried from here."
+        return warn(about, wrong, "Run it in a terminal.")
+    else:
+        what = "no answer within 10 s" if code == _SILENT else f"HTTP {code}"
+        wrong = f"{url} does not reach this machine: {what}."
+    if route == "rnode":
+        return warn(about, wrong, "It is not needed: sessions use node_uri.")
+    if code in _BEYOND and not seen:  # the route is there
         return fail(
-            about, f"The request arrived as {sorted(seen)[0]}, not {arrived}.", "See node_uri and rnode_uri."
+            about, wrong, f"From the portal, is there a way to {host}? See network.host and firewalls."
         )
-    if trouble is None:
-        return warn(
-            about, f"{url} wants a login, so it could not be tried from here.", "Run it in a terminal."
-        )
-    settings = "Set node_uri and rnode_uri in /etc/ood/config/ood_portal.yml, and look at host_regex there."
-    return fail(about, f"{url} does not reach this machine: {trouble}.", settings)
+    advice = f"In /etc/ood/config/ood_portal.yml, node_uri must be /node, and host_regex must match {host}."
+    return fail(about, wrong, advice)
 
 
-def _fetch(address: str, server: _Server, certificate: str | None) -> str | None:
-    """What went wrong, None when an answer came, be it a page for the login."""
-    tls = ssl.create_default_context(cafile=certificate)
+def _fetch(address: str, tls: ssl.SSLContext) -> int | Check | None:
+    """The HTTP code that speaks of trouble, None for an answer, be it a page for the login; a Check: no portal."""
     opener = urllib.request.build_opener(
         urllib.request.HTTPCookieProcessor(CookieJar()),
         urllib.request.HTTPSHandler(context=tls),
@@ -103,10 +123,24 @@ def _fetch(address: str, server: _Server, certificate: str | None) -> str | None
         with opener.open(address, timeout=10) as answer:
             answer.read(1 << 16)
     except urllib.error.HTTPError as error:
-        return None if error.code in (401, 403) else f"HTTP {error.code}"
+        return None if error.code in (401, 403) else error.code
+    except TimeoutError:
+        return _SILENT
     except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", error)).removesuffix(".")
+        return _nobody("/".join(address.split("/", 3)[:3]), getattr(error, "reason", error))
     return None
+
+
+def _nobody(url: str, why: object) -> Check:
+    about = "portal"
+    if isinstance(why, ConnectionRefusedError):
+        return fail(about, f"Nothing listens at {url}.", "Is the address right?")
+    if isinstance(why, socket.gaierror):
+        return fail(about, f"There is no host of the name in {url}.", "Is the address right?")
+    if isinstance(why, ssl.SSLCertVerificationError):
+        says = f"The certificate of {url} is not trusted: {why.verify_message}."
+        return fail(about, says, "Name its authority's file with --certificate.")
+    return fail(about, f"{url} does not answer: {str(why).removesuffix('.')}.", "Is the address right?")
 
 
 class _Server(ThreadingHTTPServer):

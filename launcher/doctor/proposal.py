@@ -10,17 +10,20 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from launcher.doctor.cluster import Known, known
+from launcher.doctor.portal import CLUSTERS, cluster_ids
+from launcher.doctor.profile import one_of
+from launcher.doctor.slurm import Known, known
 from launcher.errors import SettingsError, StorageError
-from launcher.models.fit.gpus import known_gpus
+from launcher.models.fit.gpus import known_gpus, sheet_gb
 from launcher.schedulers.nodes import Node
 from launcher.schedulers.partitions import Partition
 from launcher.settings.layers import mistakes_in
-from launcher.settings.schema import NAME, TOKEN
+from launcher.settings.schema import GPU_TYPE, NAME, TOKEN
 
 _HOURS_MAX = 24.0  # where a partition has no limit of its own
 _CPU_PROFILE = 8  # cores of a session without a GPU
 _HEAD = """\
+# yaml-language-server: $schema=current/site.schema.json
 # Proposed by `launcher doctor --write` from what Slurm says of itself. Read it before you use it:
 # which partitions are meant for this, and what GPUs and nodes a session should get, only you know.
 # docs/site.md explains every key; `launcher config check FILE` and `launcher doctor` look at the result.
@@ -41,7 +44,7 @@ _TAIL = """
 """
 
 
-def propose(ssh: str | None = None, ondemand: Path = Path("/etc/ood/config/clusters.d")) -> str:
+def propose(ssh: str | None = None, ondemand: Path = CLUSTERS) -> str:
     """The text of a site.yml that is right for the Slurm that answers here, or on the host `ssh`.
 
     Raises SchedulerError when none does.
@@ -75,19 +78,19 @@ def proposal(there: Known, ondemand: Sequence[str] = (), ssh: str | None = None)
             "Slurm has no partition that a session could use.", "Open one, or write site.yml by hand."
         )
     lines += ["", "profiles:"]
-    for profile, block in profiles.items():
-        lines += [f"  {profile}:", *(f"    {line}" for line in block)]
+    for profile, (comments, block) in profiles.items():
+        lines += [*(f"  # {line}" for line in comments), f"  {profile}:", *(f"    {line}" for line in block)]
     return "\n".join(lines) + "\n" + _TAIL
 
 
-def _profiles(there: Known, cluster: str) -> Iterable[tuple[str, list[str]]]:
+def _profiles(there: Known, cluster: str) -> Iterable[tuple[str, tuple[list[str], list[str]]]]:
     kinds: dict[tuple[str, str | None, bool], list[Node]] = {}
     for node in there.nodes:
         partition = there.partitions.get(node.partition)
         if partition is None or not partition.up or partition.hidden:
             continue
         for gpu_type in node.gpus or (None,):
-            if not re.fullmatch(TOKEN, node.partition) or not re.fullmatch(TOKEN, gpu_type or "none"):
+            if not re.fullmatch(TOKEN, node.partition) or not re.fullmatch(GPU_TYPE, gpu_type or "none"):
                 continue  # no word that settings would take
             kinds.setdefault((node.partition, gpu_type, bool(node.gpus)), []).append(node)
     taken: set[str] = set()
@@ -99,7 +102,9 @@ def _profiles(there: Known, cluster: str) -> Iterable[tuple[str, list[str]]]:
             profile += "x"
         taken.add(profile)
         partition = there.partitions[name]
-        yield profile, _block(cluster, partition, gpu_type, gpus, members)
+        # Before the profile: after its last key a comment would seem to be the next one's.
+        comments = ["Jobs of this partition can lose their node to others."] if partition.preempted else []
+        yield profile, (comments, _block(cluster, partition, gpu_type, gpus, members))
 
 
 def _order(
@@ -138,24 +143,22 @@ def _block(
     for key, values in (("accounts", partition.accounts), ("qos_choices", partition.qos)):
         if plain := [_text(value) for value in values if re.fullmatch(TOKEN, value)]:
             lines.append(f"{key}: [{', '.join(plain)}]")
-    if partition.preempted:
-        lines.append("# Jobs of this partition can lose their node to others.")
     return lines
 
 
 def _gpu_memory(gpu_type: str | None) -> str:
-    found = known_gpus(gpu_type) if gpu_type else ()
-    if len(found) == 1:
-        return f"gpu_memory_gb: {found[0].memory_gb:g}"
-    if found:
-        sizes = " or ".join(f"{gpu.memory_gb:g}" for gpu in found)
-        return f"#gpu_memory_gb: {found[0].memory_gb:g}   # {sizes}: see nvidia-smi"
-    return "#gpu_memory_gb: 80   # see nvidia-smi: without it nobody knows whether a model fits"
+    sizes = sorted({sheet_gb(gpu) for gpu in known_gpus(gpu_type)}) if gpu_type else []
+    if len(sizes) == 1:
+        return f"gpu_memory_gb: {sizes[0]:g}"
+    if sizes:
+        either = one_of([f"{size:g}" for size in sizes])
+        return f"#gpu_memory_gb: {sizes[-1]:g}   # {either}: nvidia-smi shows which; without it, what fits is not sure"
+    return "#gpu_memory_gb: 80   # the data sheet's figure: without it nobody knows whether a model fits"
 
 
 def _ids(folder: Path) -> list[str]:
     try:
-        return sorted(p.stem for p in folder.iterdir() if p.suffix in (".yml", ".yaml") and p.stem[:1] != ".")
+        return cluster_ids(folder)
     except OSError:
         return []
 

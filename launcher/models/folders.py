@@ -7,16 +7,21 @@ of the id). Opens no file but the refs; whether a snapshot is whole is `launcher
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.models.disk import open_file
+from launcher.settings.schema import Settings
 
 HUB, PLAIN, FLAT = "hub", "plain", "flat"
 COMMIT = re.compile(r"[0-9a-f]{40}")
+BLOB = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 _PREFIX = "models--"
 # The hub's own store of files that several repositories share (huggingface_hub/utils/_shared_blobs.py).
 _SHARED_BLOBS = "blobs"
@@ -25,8 +30,28 @@ _MARKS = frozenset(("config.json", "adapter_config.json", "params.json", "module
 _WEIGHTS = (".safetensors", ".gguf", ".bin")
 # A folder may be anything that a user or a stranger put there; no listing of it may take for ever.
 _ENTRIES_MAX = 20_000
+_COMMITS_MAX = 100
 _REFS_MAX = 1000
 _REFS_DEPTH = 4  # refs/refs/pr/1 is a pull request's
+
+
+class CrowdedError(Exception):
+    """A folder holds more names than models have files."""
+
+
+class Pace:
+    """What looking at one entry may cost, whoever filled it: so many names, and no longer than `until` (monotonic)."""
+
+    def __init__(self, until: float | None = None) -> None:
+        self._left, self._until = _ENTRIES_MAX, until
+
+    def spend(self, names: int = 1) -> None:
+        """Count so many names; raises CrowdedError after the last one, and TimeoutError at the end of the time."""
+        self._left -= names
+        if self._left < 0:
+            raise CrowdedError
+        if self._until is not None and time.monotonic() >= self._until:
+            raise TimeoutError
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +70,17 @@ class Held:
     layout: str
 
 
+def folders_of(settings: Settings) -> list[Path]:
+    """The folders that are searched for models, in order: the site's shared ones, then the user's cache."""
+    named = (os.path.expanduser(name) for name in (*settings.models.folders, settings.models.cache))
+    return [Path(name) for name in dict.fromkeys(named)]
+
+
 def held(folder: Path) -> Iterator[Held]:
     """Every snapshot in `folder`, by name: one listing of it and one or two for each entry; nothing when closed."""
     for name in entries(folder):
-        yield from held_in(folder, name)
+        with contextlib.suppress(CrowdedError):
+            yield from held_in(folder, name)
 
 
 def ids(folder: Path) -> Iterator[str]:
@@ -56,29 +88,34 @@ def ids(folder: Path) -> Iterator[str]:
     for name in entries(folder):
         hub_id = id_of(name)
         if hub_id is None:
-            yield from (copy.id for copy in held_in(folder, name))
+            with contextlib.suppress(CrowdedError):
+                yield from (copy.id for copy in held_in(folder, name))
         else:
             yield hub_id
 
 
 def entries(folder: Path) -> list[str]:
     """The names in `folder` that may hold models, sorted: one listing, no entry is opened."""
-    return sorted(name for name, is_folder in _listed(folder) if is_folder and _may_hold(name))
+    named = _listed(folder, believed=_believed(folder))
+    return sorted(name for name, is_folder in named if is_folder and _may_hold(name))
 
 
-def held_in(folder: Path, name: str) -> list[Held]:
-    """What the entry `name` of `folder` holds: a repository's snapshots, one model, or an organisation's models."""
-    path = folder / name
+def held_in(folder: Path, name: str, pace: Pace | None = None) -> list[Held]:
+    """What the entry `name` of `folder` holds: a repository's snapshots, one model, or an organisation's models.
+
+    Raises what `pace` does.
+    """
+    path, pace = folder / name, pace or Pace()
     if (hub_id := id_of(name)) is not None:
         return repository(path, hub_id, folder)
-    inside = list(_listed(path))
+    inside = list(_listed(path, believed=_believed(folder), pace=pace))
     if is_model(name for name, _ in inside):
         return [Held(name, None, (), path, folder, FLAT)]
     parts = sorted(part for part, is_folder in inside if is_folder and not part.startswith((".", _PREFIX)))
     return [
         Held(f"{name}/{part}", None, (), path / part, folder, PLAIN)
         for part in parts
-        if is_model(file for file, _ in _listed(path / part))
+        if is_model(file for file, _ in _listed(path / part, pace=pace))
     ]
 
 
@@ -100,8 +137,10 @@ def find(folder: Path, model: str) -> list[Held]:
 def repository(path: Path, model: str, folder: Path) -> list[Held]:
     """The snapshots of one repository `models--org--name` in the hub's layout; empty where there is none."""
     snapshots = path / "snapshots"
-    commits = sorted(name for name, is_folder in _listed(snapshots) if is_folder and COMMIT.fullmatch(name))
-    if commits:
+    # The hub's own client makes no links of these: one would lead to what is somebody else's.
+    named = () if os.path.islink(snapshots) else _listed(snapshots, follow=False)
+    commits = sorted(name for name, is_folder in named if is_folder and COMMIT.fullmatch(name))
+    if commits := commits[:_COMMITS_MAX]:
         refs = refs_of(path)
         return [
             Held(model, commit, tuple(r for r, at in refs.items() if at == commit), snapshots / commit, folder, HUB)
@@ -114,9 +153,13 @@ def refs_of(path: Path) -> dict[str, str]:
     """The branches and tags of the repository at `path` (hub's layout) and the commits that they stand at."""
     found: dict[str, str] = {}
     waiting = [("", 0)]
-    while waiting and len(found) < _REFS_MAX:
+    seen = 0
+    while waiting and seen < _REFS_MAX:
         below, depth = waiting.pop()
         for name, is_folder in _listed(path / "refs" / below, follow=False):
+            seen += 1
+            if seen > _REFS_MAX:
+                break
             ref = f"{below}/{name}" if below else name
             if is_folder and depth < _REFS_DEPTH:
                 waiting.append((ref, depth + 1))
@@ -146,6 +189,13 @@ def entry_of(model: str) -> str:
     return _PREFIX + model.replace("/", "--")
 
 
+def hash_of(blob: str, size: int) -> hashlib._Hash:
+    """The hash, still of nothing, that gives the `blob` of `size` bytes its name: sha256 (LFS), or git's own."""
+    if len(blob) == 64:
+        return hashlib.sha256()
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+
+
 def is_model(names: Iterable[str]) -> bool:
     """Whether a folder with these file names is a model's, whole or not; stops at the first that says so."""
     return any(name in _MARKS or name.endswith(_WEIGHTS) for name in names)
@@ -160,23 +210,42 @@ def _is_closed(path: Path) -> bool:
         with os.scandir(path):
             return False
     except PermissionError:
-        return os.path.isdir(
-            path
-        )  # false too where a folder above it is closed: then nobody knows what is there
+        # False too where a folder above it is closed: then nobody knows what is there.
+        return os.path.isdir(path)
     except (OSError, ValueError):
         return False
 
 
-def _listed(path: Path, *, follow: bool = True) -> Iterator[tuple[str, bool]]:
-    # Name, and whether it is a folder; nothing for what is missing, closed or no folder.
+def _believed(folder: Path) -> frozenset[int]:
+    """Whose links to folders are followed: the site's, as whoever owns `folder` speaks for it, and one's own."""
+    try:
+        return frozenset((0, os.geteuid(), os.stat(folder).st_uid))
+    except OSError:
+        return frozenset()
+
+
+def _listed(
+    path: Path, *, follow: bool = True, believed: Container[int] | None = None, pace: Pace | None = None
+) -> Iterator[tuple[str, bool]]:
+    # Name, and whether it is a folder; nothing for what is missing, closed or no folder. With `believed`, the links
+    # of others are no folders.
     try:
         with os.scandir(path) as listing:
             for number, entry in enumerate(listing):
                 if number >= _ENTRIES_MAX:
                     return
+                if pace is not None:
+                    pace.spend()
                 try:
-                    yield entry.name, entry.is_dir(follow_symlinks=follow)
+                    whole = follow and (
+                        believed is None
+                        or not entry.is_symlink()
+                        or entry.stat(follow_symlinks=False).st_uid in believed
+                    )
+                    yield entry.name, entry.is_dir(follow_symlinks=whole)
                 except OSError:  # a link in a circle
                     yield entry.name, False
+    except TimeoutError:
+        raise
     except (OSError, ValueError):
         return

@@ -16,16 +16,27 @@ from typing import NamedTuple
 
 from launcher.errors import LauncherError
 from launcher.models import folders
+from launcher.models.disk import is_own
 from launcher.models.inspect.facts import Facts, facts
-from launcher.models.near import folders_of
 from launcher.models.remembered import Remembered, read_checked, write_checked
-from launcher.models.sight import Sight, look
+from launcher.models.sight import CROWDED, Sight, look
 from launcher.settings.schema import Settings
 
-_SCHEMA = 1
+_SCHEMA = 2
 # A folder changed within the clock's grain of the look at it may have changed once more without a newer time.
 _GRAIN_NS = 2_000_000_000
 _USES_MAX = 5000
+_LOOKS_S = 2.0  # how much longer than reading models the looks at their names may take
+_ODD = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 class Kept(NamedTuple):
@@ -65,29 +76,54 @@ def kept(settings: Settings, *, patience_s: float | None = None, refresh: bool =
     One listing of each folder and one stat for each model that is known already. Reading what new models are stops
     after `patience_s` (None: never): those have no `facts` this time. `refresh` forgets what was remembered.
     """
-    remembered = Path(settings.places.cache) / "models"
+    remembered = _own(Path(settings.places.cache))
     until = None if patience_s is None else time.monotonic() + patience_s
-    uses = _uses(remembered / "used")
+    uses = _uses(remembered / "used") if remembered is not None else {}
     found: list[Kept] = []
-    for folder in folders_of(settings):
+    for folder in folders.folders_of(settings):
         found.extend(_Index(folder, remembered, refresh).kept(uses, until))
     return found
 
 
 def note_use(snapshot: Path, cache: Path) -> None:
     """Remember in places.cache that `snapshot` is used now, if that can be written."""
-    name = hashlib.sha256(os.fsencode(snapshot)).hexdigest()[:32]
-    write_checked(cache / "models" / "used" / name, os.fsencode(snapshot), "used")
+    if (remembered := _own(cache)) is not None:
+        name = hashlib.sha256(os.fsencode(snapshot)).hexdigest()[:32]
+        write_checked(remembered / "used" / name, os.fsencode(snapshot), "used")
+
+
+def forget(path: Path, settings: Settings) -> None:
+    """Look anew, the next time, at what is in `path`, in one of the folders of models: it was changed or checked."""
+    for folder in folders.folders_of(settings):
+        if path.is_relative_to(folder) and path != folder:
+            _Index(folder, _own(Path(settings.places.cache)), False).forget(path.relative_to(folder).parts[0])
+
+
+def is_offered(model: Kept, settings: Settings) -> bool:
+    """Whether the site lets `model` be started: everything, or only what its catalog names."""
+    if settings.allow.models == "any":
+        return True
+    from launcher.models.resolve import catalog_path  # the form does not need it, and has no time
+
+    for entry in settings.catalog.values():
+        if settings.from_user(f"catalog.{entry.name}"):
+            continue  # resolve refuses it
+        if entry.path is not None:
+            if model.path.is_relative_to(catalog_path(entry)):
+                return True
+        elif entry.id is not None and model.id in (entry.id, entry.id.rpartition("/")[2]):
+            return True
+    return False
 
 
 class _Index:
     """What is remembered of one folder: for each entry in it, what was watched and what was seen."""
 
-    def __init__(self, folder: Path, remembered: Path, refresh: bool) -> None:
+    def __init__(self, folder: Path, remembered: Path | None, refresh: bool) -> None:
         name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
         self._folder = folder
-        self._file = remembered / f"{name}.index"
-        self._facts = Remembered(remembered / f"{name}.facts")
+        self._file = remembered and remembered / f"{name}.index"
+        self._facts = Remembered(remembered and remembered / f"{name}.facts")
         self._shape = f"{_SCHEMA} {folder}"
         self._known: dict[str, list[Sight]] = {} if refresh else self._read()
         self._changed = refresh
@@ -96,16 +132,28 @@ class _Index:
         known = self._known
         seen: dict[str, list[Sight]] = {}
         base = f"{self._folder}/"
+        stale = []
         for name in folders.entries(self._folder):
             sights = known.get(name)
-            if sights is None or not _is_fresh(base, sights):
-                sights = look(self._folder, name)
+            if sights is not None and _is_fresh(base, sights):
+                seen[name] = sights
+            else:
+                stale.append(name)
+        looks_until = None if until is None else max(until, time.monotonic()) + _LOOKS_S
+        # First what was never seen: somebody may have made folders that take all the time, each time.
+        for name in sorted(stale, key=known.__contains__):
+            try:
+                seen[name] = look(self._folder, name, looks_until)
                 self._changed = True
-            seen[name] = sights
+            except TimeoutError:
+                if name in known:
+                    seen[name] = known[name]
+        if stale:
+            seen = dict(sorted(seen.items()))
         for sights in seen.values():
             for number, sight in enumerate(sights):
                 if not sight.asked and (until is None or time.monotonic() < until):
-                    sights[number] = self._asked(sight)
+                    sights[number] = self._asked(sight, until)
                     self._changed = True
         if self._changed or len(seen) != len(known):
             self._write(seen)
@@ -117,13 +165,23 @@ class _Index:
                     model, commit, refs, at, folder, layout, size, trouble, used(at), modified_at, facts_of, about
                 )  # fmt: skip
 
-    def _asked(self, sight: Sight) -> Sight:
+    def forget(self, entry: str) -> None:
+        """Drop what was seen of `entry`."""
+        if self._known.pop(entry, None) is not None:
+            self._write(self._known)
+
+    def _asked(self, sight: Sight, until: float | None) -> Sight:
         if sight.trouble is not None:
             return sight._replace(asked=True)
         try:
-            return sight._replace(asked=True, about=self._facts.add(facts(self._folder / sight.path)))
+            what = facts(self._folder / sight.path, listed=True, until=until)
+            return sight._replace(asked=True, about=self._facts.add(what))
+        except TimeoutError:
+            return sight
         except LauncherError as error:
-            return sight._replace(asked=True, trouble=error.message)
+            return sight._replace(asked=True, trouble=_short(error.message, self._folder / sight.path))
+        except _ODD as error:  # anybody may have made it, and the others are still to be listed
+            return sight._replace(asked=True, trouble=f"It cannot be understood ({type(error).__name__}).")
 
     def _read(self) -> dict[str, list[Sight]]:
         known: dict[str, list[Sight]] = {}
@@ -169,11 +227,19 @@ class _Index:
         write_checked(self._file, "\n".join(lines).encode("utf-8", "surrogateescape"), self._shape)
 
 
+def _own(cache: Path) -> Path | None:
+    """Where models are remembered; None where somebody else could change that, or nobody may write."""
+    remembered = cache / "models"
+    with contextlib.suppress(OSError):
+        remembered.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return remembered if is_own(remembered) else None
+
+
 def _is_fresh(base: str, sights: list[Sight]) -> bool:
     # What is not whole is looked at again each time: it may be on its way.
     try:
         for sight in sights:
-            if sight.trouble is not None and not sight.about:
+            if sight.trouble is not None and not sight.about and sight.trouble != CROWDED:
                 return False
             for path, changed_ns in zip(sight.watched(), sight.times, strict=True):
                 if os.stat(base + path).st_mtime_ns != changed_ns or changed_ns > sight.seen_ns - _GRAIN_NS:
@@ -181,6 +247,11 @@ def _is_fresh(base: str, sights: list[Sight]) -> bool:
     except (OSError, ValueError):
         return False
     return bool(sights)
+
+
+def _short(message: str, path: Path) -> str:
+    # Whoever reads it has the folder beside it.
+    return message.replace(f"{path}: ", "").replace(f"{path}/", "")
 
 
 def _uses(folder: Path) -> dict[str, float]:

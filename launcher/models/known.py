@@ -16,13 +16,12 @@ from launcher.settings.files import read_yaml
 from launcher.settings.records import record
 
 FILE = Path(__file__).with_name("known.yml")
-# What publishers append to the name of a quantised copy: its chat template, and so its parsers, are the original's.
-_QUANTISED = re.compile(
+# What publishers append to the name of a copy: -AWQ, -GPTQ-Int4, -FP8-dynamic, -quantized.w4a16, -bnb-4bit, -NVFP4, …
+COPY = re.compile(
     r"(?:[-_.](?:quantized|awq|gptq|g?int[48]|[48]bit|bnb|unsloth|fp8|nvfp4|mxfp4|fp4|dynamic|block|static|kv|marlin"
-    r"|w4a16|w8a16|w8a8|w4a4|autoround|g128|gguf|bf16|fp16|hf))+$",
+    r"|tensor|w4a16|w8a16|w8a8|w4a4|w4a8|autoround|g\d+|gguf|bf16|fp16|hf))+$",
     re.IGNORECASE,
 )
-
 # Longer than any id of the hub (2 × 96) or name of a folder: the pattern above is not made for such.
 _LONGEST = 300
 # Llama 3.1 was called Meta-Llama-3.1 at first, and most of its copies still are.
@@ -53,15 +52,20 @@ def known(model: str) -> Known | None:
     """What is known of `model`, an id or a name, whatever its case; a quantised copy has its original's.
 
     Tried in this order: the whole id, the id without what quantising appended, and the same for the name alone, so
-    that copies by other publishers (RedHatAI/…-FP8) and plain folders are found. Reads the file on the first call.
+    that copies by other publishers (RedHatAI/…-FP8) and plain folders are found: their chat template, and so their
+    parsers, are the original's. Reads the file on the first call.
     """
     if len(model) > _LONGEST:
         return None
     ids, names = _index()
     wanted = model.strip().rstrip("/").lower()
-    plain = _QUANTISED.sub("", wanted)
-    name = _FORMER.sub("", plain.rpartition("/")[2])
-    return ids.get(wanted) or ids.get(plain) or names.get(wanted.rpartition("/")[2]) or names.get(name)
+    plain, name = COPY.sub("", wanted), wanted.rpartition("/")[2]
+    return ids.get(wanted) or ids.get(plain) or names.get(name) or names.get(original(name))
+
+
+def original(model: str) -> str:
+    """The name that all copies of one model share: without publisher and quantisation, in lower case."""
+    return _FORMER.sub("", COPY.sub("", model.rpartition("/")[2]).lower())
 
 
 def known_ids() -> tuple[str, ...]:

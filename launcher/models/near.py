@@ -1,29 +1,21 @@
 """What to say to a name that no model here has: near names, and how to get the model.
 
-Owns the advice only; it is the one place that lists all folders, and only once there is an error to explain.
+Owns the advice, and the list of all names that it is drawn from, which is only made once there is an error to explain.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
-from launcher.models.folders import ids
+from launcher.models.folders import folders_of, ids
 from launcher.models.known import known_ids
 from launcher.settings.schema import Settings
 
 # The hub's own limit is 96.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 _DIGITS = re.compile(r"\d+")
-
-
-def folders_of(settings: Settings) -> list[Path]:
-    """The folders that are searched for models, in order: the site's shared ones, then the user's cache."""
-    named = (os.path.expanduser(name) for name in (*settings.models.folders, settings.models.cache))
-    return [Path(name) for name in dict.fromkeys(named)]
 
 
 def known_names(settings: Settings) -> list[str]:
@@ -39,7 +31,7 @@ def advice(model: str, names: list[str], settings: Settings) -> str:
     """What to do instead of `model`, when `names` are all that would resolve."""
     may_download = settings.allow.downloads and settings.allow.models == "any"
     download = f"To download it: {add_command(model)}" if may_download and "/" in model else None
-    if near := _near(model, names):
+    if near := _near(model, [name for name in names if name != model]):
         return " ".join(filter(None, (f"Did you mean {' or '.join(near)}?", download)))
     # Only one of the same size and version is offered for download.
     alike = [known for known in known_ids() if _DIGITS.findall(known) == _DIGITS.findall(model)]
@@ -56,6 +48,12 @@ def advice(model: str, names: list[str], settings: Settings) -> str:
 def add_command(model: str, revision: str | None = None) -> str:
     """The command that downloads `model`, which is an id."""
     return f"launcher models add {model}{f' --revision {revision}' if revision else ''}"
+
+
+def parts_like(word: str, names: Iterable[str]) -> list[str]:
+    """What `word` may have been meant for: parts of `names`, so that searching for them finds something."""
+    parts = dict.fromkeys(part for name in names for part in re.split(r"[/_.-]", name.lower()) if part)
+    return difflib.get_close_matches(word.lower(), parts, 3, 0.7)
 
 
 def _near(model: str, names: Iterable[str]) -> list[str]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import ModelError
-from launcher.models.disk import open_file, read_object
+from launcher.models.disk import open_file, read_object, size
 from launcher.models.folders import is_model
+from launcher.models.hub.wanted import VOCABULARIES
 
 _SAFETENSORS_COPY = "Use a safetensors copy of the model."
 _INSTEAD = {
@@ -27,12 +28,30 @@ _INSTEAD = {
 _INSIDE_MAX = 1000
 
 
+class ForeignError(ModelError):
+    """A folder that holds, perhaps all of it, something else than a model that vLLM loads."""
+
+
+def in_words(names: Collection[str]) -> str | None:
+    """In a few words, what a folder with these files and no model's weights holds; None for what has no name."""
+    if "adapter_config.json" in names:
+        return "LoRA adapter, not a model of its own."
+    if "model_index.json" in names:
+        return "Diffusers pipeline, which makes pictures."
+    if "model.bin" in names and any(name in names for name in VOCABULARIES):
+        return "CTranslate2 weights, made for faster-whisper."
+    for ending, (name, program) in _INSTEAD.items():
+        if any(file.endswith(ending) for file in names):
+            return f"{name} weights, made for {program}."
+    return None
+
+
 def without_config(folder: Path, model: str, names: Collection[str]) -> ModelError:
     """The error for a folder with neither config.json nor Mistral's params.json."""
     if "adapter_config.json" in names:
         return _adapter(folder, model)
     if "model_index.json" in names:
-        return ModelError(
+        return ForeignError(
             f'Model "{model}": {folder} is a Diffusers pipeline, which makes pictures and not text.',
             "Choose a language, embedding or vision-language model.",
         )
@@ -40,14 +59,14 @@ def without_config(folder: Path, model: str, names: Collection[str]) -> ModelErr
         return other
     inside = _models_inside(folder)
     if "modules.json" in names and inside:
-        return ModelError(
+        return ForeignError(
             f'Model "{model}": {folder} is a sentence-transformers model whose transformer is in {inside[0]}/.',
             f"Give the path {folder / inside[0]}.",
         )
     if (so_far := unfinished(folder)) is not None:
         return ModelError(
             f'Model "{model}" is incomplete: {folder} has no config.json, and a download is unfinished '
-            f"({so_far / 2**30:.1f} GB so far).",
+            f"({size(so_far)} so far).",
             "Wait if it is still running, or download the model again.",
         )
     hint = f"Give one of the folders in it: {', '.join(inside[:5])}." if inside else None
@@ -64,7 +83,7 @@ def instead_of_weights(
         return _adapter(folder, model)
     if "model.bin" in names and (made_for := ctranslate2(folder)) is not None:
         what = "a Whisper model" if made_for == "WhisperSpec" else "a model"
-        return ModelError(
+        return ForeignError(
             f'Model "{model}": {folder} is {what} in the format of CTranslate2 (faster-whisper), which vLLM '
             "cannot load.",
             _SAFETENSORS_COPY,
@@ -109,7 +128,7 @@ def _adapter(folder: Path, model: str) -> ModelError:
     with contextlib.suppress(ModelError):
         base = read_object(folder / "adapter_config.json", model, "").get("base_model_name_or_path")
     known = isinstance(base, str) and base.isprintable() and 0 < len(base) <= 200
-    return ModelError(
+    return ForeignError(
         f'Model "{model}": {folder} is a LoRA adapter{f" for {base}" if known else ""}, not a model of its own.',
         f"Launch {base if known else 'its base model'} with the engine arguments --enable-lora "
         f"--lora-modules NAME={folder}.",
@@ -119,7 +138,7 @@ def _adapter(folder: Path, model: str) -> ModelError:
 def _other_format(folder: Path, model: str, names: Collection[str]) -> ModelError | None:
     for ending, (name, program) in _INSTEAD.items():
         if any(file.endswith(ending) for file in names):
-            return ModelError(
+            return ForeignError(
                 f'Model "{model}": {folder} has only weights in the format {name}, made for {program}; vLLM cannot '
                 "load them.",
                 _SAFETENSORS_COPY,

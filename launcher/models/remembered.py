@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import tempfile
 import zlib
 from collections.abc import Collection
@@ -17,13 +18,13 @@ from pathlib import Path
 from launcher.models.inspect.facts import Facts
 
 _SHAPE = zlib.crc32(" ".join(Facts.__dataclass_fields__).encode())
-_FILE_MAX = 500_000_000
+_FILE_MAX = 200_000_000
 
 
 class Remembered:
-    """Facts by a short name, in the file `path`."""
+    """Facts by a short name, in the file `path`; without one, only until the end of this process."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path = path
         self._texts: dict[str, str] | None = None
         self._made: dict[str, Facts | None] = {}
@@ -61,7 +62,7 @@ class Remembered:
     def stamp(self) -> str:
         """What changes whenever the file does."""
         try:
-            status = os.stat(self._path)
+            status = os.stat(self._path or "")
         except OSError:
             return "none"
         return f"{status.st_mtime_ns} {status.st_ino} {status.st_size}"
@@ -73,10 +74,17 @@ class Remembered:
         return self._texts
 
 
-def read_checked(path: Path, shape: int | str) -> str:
-    """The text that `write_checked` wrote; empty for anything else."""
+def read_checked(path: Path | None, shape: int | str) -> str:
+    """The text that `write_checked` wrote; empty for anything else, and for what somebody else could have written."""
+    if path is None:
+        return ""
     try:
-        with open(path, "rb") as file:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            about = os.fstat(descriptor)
+            ours = about.st_uid == os.geteuid() and not about.st_mode & 0o022
+            if not stat.S_ISREG(about.st_mode) or not ours or about.st_size > _FILE_MAX:
+                return ""
             head, body = file.readline(1000), file.read(_FILE_MAX)
         if json.loads(head) == [shape, zlib.crc32(body)]:
             return body.decode("utf-8", "surrogateescape")
@@ -85,8 +93,10 @@ def read_checked(path: Path, shape: int | str) -> str:
     return ""
 
 
-def write_checked(path: Path, body: bytes, shape: int | str) -> None:
+def write_checked(path: Path | None, body: bytes, shape: int | str) -> None:
     """Replace `path` in one step, private; a full home makes the next listing slower, and nothing else."""
+    if path is None:
+        return
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".")  # mkstemp makes it 0600

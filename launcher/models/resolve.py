@@ -8,15 +8,16 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import launcher
 from launcher.errors import ModelError, RequestError
-from launcher.models.folders import HUB, Held, find, id_of, ref_at, repository
-from launcher.models.near import NAME, add_command, advice, folders_of, known_names
-from launcher.models.snapshot import check_snapshot
+from launcher.models.folders import HUB, Held, find, folders_of, id_of, ref_at, repository
+from launcher.models.near import NAME, add_command, advice, known_names
+from launcher.models.snapshot import DOWNLOAD_AGAIN, check_snapshot
+from launcher.models.typed import is_path, typed
 from launcher.settings.schema import CatalogModel, Settings
 
 SHIPPED = Path(launcher.__file__).parent / "models" / "shipped"
@@ -53,6 +54,11 @@ class ResolvedModel:
     tokenizer: bool = True
     passed_over: tuple[PassedOver, ...] = ()
 
+    @property
+    def engine(self) -> str:
+        """What runs it, unless the catalog says otherwise: vLLM."""
+        return self.entry.engine if self.entry else "vllm"
+
 
 def resolve(
     model: str, settings: Settings, revision: str | None = None, *, everywhere: bool = False
@@ -61,11 +67,13 @@ def resolve(
 
     Order: path, catalog name or alias, the site's shared folders, the user's own cache; the first whole copy is taken.
     With `everywhere` the folders behind it are looked at too, only to name the copies there in `passed_over`.
+    Upper and lower case count only where both are there. `org/name@revision` and the address of a model's page do too.
     Raises RequestError for a malformed name, ModelError (with near names) for an unknown or broken model.
     """
+    model, revision = typed(model, revision)
     if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
         raise RequestError(f'"{revision[:60]}" is not a revision.', "Give a branch, a tag or a commit.")
-    if _is_path(model):
+    if is_path(model):
         return _from_path(model, settings, revision)
     if not NAME.fullmatch(model):
         raise RequestError(
@@ -74,24 +82,34 @@ def resolve(
     entry = catalog_entry(model, settings)
     closed = settings.allow.models == "catalog"
     if entry is not None and not (closed and settings.from_user(f"catalog.{entry.name}")):
-        return _from_catalog(entry, settings, revision, everywhere)
+        names = (entry.name, entry.id, *entry.aliases)
+        return _spelt(_from_catalog(entry, settings, revision, everywhere), model, names)
     if closed:
         raise ModelError(
             f'Model "{model}" is not offered here.', advice(model, sorted(settings.catalog), settings)
         )
     found = _from_folders(model, settings, revision, None, everywhere)
-    return found or _by_last_part(model, settings, revision, everywhere)
+    return found or _by_listing(model, settings, revision, everywhere)
 
 
 def catalog_entry(model: str, settings: Settings) -> CatalogModel | None:
-    """The catalog's entry called `model`, by name, alias or id."""
+    """The catalog's entry called `model`, by name, alias or id; in any case of letters where only one is."""
     if model in settings.catalog:
         return settings.catalog[model]
-    return next((e for e in settings.catalog.values() if model in e.aliases or model == e.id), None)
+    entries = settings.catalog.values()
+    if exact := next((e for e in entries if model in e.aliases or model == e.id), None):
+        return exact
+    lowered = model.lower()
+    alike = [e for e in entries if lowered in (name.lower() for name in (e.name, *e.aliases, e.id or ""))]
+    return alike[0] if len(alike) == 1 else None
 
 
-def _is_path(model: str) -> bool:
-    return model.startswith(("/", "./", "../", "~")) or model in (".", "..")
+def _spelt(found: ResolvedModel, model: str, names: Iterable[str | None]) -> ResolvedModel:
+    # What was typed in other letters is said as it is written.
+    alike = [name for name in names if name and name.lower() == model.lower()]
+    if not alike or model in alike:
+        return found
+    return replace(found, found=f"{found.found}, written {alike[0]}")
 
 
 def _from_path(model: str, settings: Settings, revision: str | None) -> ResolvedModel:
@@ -133,19 +151,21 @@ def _path_id(folder: Path, settings: Settings) -> str:
 def _from_catalog(
     entry: CatalogModel, settings: Settings, revision: str | None, everywhere: bool
 ) -> ResolvedModel:
-    revision = revision or entry.revision
+    pinned = None
+    if revision is None and entry.revision is not None:
+        revision, pinned = entry.revision, settings.where(f"catalog.{entry.name}.revision")
     if entry.path is not None:
-        folder = _catalog_path(entry)
+        folder = catalog_path(entry)
         if not os.path.isdir(folder):
             raise ModelError(
                 f'Model "{entry.name}": {settings.where(f"catalog.{entry.name}.path")} names {folder}, '
                 "which is not there.",
                 "Ask the site to correct the catalog.",
             )
-        found = _at(folder, entry.name, settings, revision, "the path in the catalog", entry)
+        found = _at(folder, entry.name, settings, revision, "the path in the catalog", entry, pinned)
         return replace(found, id=entry.id or entry.name)
     if entry.id is not None:
-        found_here = _from_folders(entry.id, settings, revision, entry, everywhere)
+        found_here = _from_folders(entry.id, settings, revision, entry, everywhere, pinned)
         if found_here is not None:
             return found_here
         searched = ", ".join(str(folder) for folder in folders_of(settings))
@@ -159,7 +179,8 @@ def _from_catalog(
     return ResolvedModel(entry.name, None, None, "the catalog", entry)
 
 
-def _catalog_path(entry: CatalogModel) -> Path:
+def catalog_path(entry: CatalogModel) -> Path:
+    """The folder that an entry of the catalog names by its path."""
     path = entry.path or ""
     if path.startswith("shipped:"):
         return SHIPPED / path.removeprefix("shipped:")
@@ -167,20 +188,26 @@ def _catalog_path(entry: CatalogModel) -> Path:
 
 
 def _at(
-    folder: Path, model: str, settings: Settings, revision: str | None, found: str, entry: CatalogModel | None
+    folder: Path,
+    model: str,
+    settings: Settings,
+    revision: str | None,
+    found: str,
+    entry: CatalogModel | None,
+    pinned: str | None = None,
 ) -> ResolvedModel:
     """The model in `folder` itself: a plain folder, a snapshot of the hub's layout or a whole repository of it."""
     root = folder.parent.parent if folder.parent.name == "snapshots" else folder
     if id_of(root.name) is None:
         if revision is not None:
             raise ModelError(f'Model "{model}": {folder} is a plain folder, which has no revisions.',
-                             "Leave the revision out.")  # fmt: skip
+                             _without(revision, pinned))  # fmt: skip
         return _checked(Held(model, None, (), folder, folder.parent, "path"), model, settings, found, entry)
     copies = repository(root, model, root.parent)
     if root == folder or revision is not None:
         chosen, why = _choose(copies, revision)
         if chosen is None:
-            raise ModelError(f'Model "{model}": in {root}, {why}.', _commits(copies))
+            raise ModelError(f'Model "{model}": in {root}, {why}{_set_by(pinned)}.', _commits(copies))
     else:
         chosen = next((copy for copy in copies if copy.path == folder), None) or Held(
             model, folder.name, (), folder, root.parent, HUB
@@ -194,7 +221,7 @@ def _checked(
     if settings.allow.downloads and copy.layout == HUB and "/" in copy.id:
         again = f"To download what is missing: {add_command(copy.id, copy.commit)}"
     else:
-        again = "Download the model again, or ask whoever keeps the folder."
+        again = DOWNLOAD_AGAIN
     whole = check_snapshot(copy.path, model, pickle_weights=settings.allow.pickle_weights, again=again)
     layout = None if copy.layout == "path" else copy.layout
     return ResolvedModel(
@@ -203,9 +230,17 @@ def _checked(
 
 
 def _from_folders(
-    model: str, settings: Settings, revision: str | None, entry: CatalogModel | None, everywhere: bool
+    model: str,
+    settings: Settings,
+    revision: str | None,
+    entry: CatalogModel | None,
+    everywhere: bool,
+    pinned: str | None = None,
 ) -> ResolvedModel | None:
-    """The first whole copy of the id or name `model` in the folders; None where no folder has any."""
+    """The first whole copy of the id or name `model` in the folders; None where no folder has any.
+
+    `pinned` names the line of the settings that asks for the revision, where the user did not.
+    """
     taken: ResolvedModel | None = None
     trouble: ModelError | None = None
     passed: list[PassedOver] = []
@@ -229,7 +264,7 @@ def _from_folders(
     if trouble is not None:
         raise trouble
     if passed:
-        raise _not_at(revision, model, settings, seen, passed)
+        raise _not_at(revision, model, settings, seen, passed, pinned)
     return None
 
 
@@ -270,24 +305,41 @@ def _choose(commits: list[Held], revision: str | None) -> tuple[Held | None, str
 
 
 def _not_at(
-    revision: str | None, model: str, settings: Settings, seen: list[Held], passed: list[PassedOver]
+    revision: str | None,
+    model: str,
+    settings: Settings,
+    seen: list[Held],
+    passed: list[PassedOver],
+    pinned: str | None,
 ) -> ModelError:
-    there = _commits(seen)
+    there = _commits(seen) or _without(revision, pinned)
     if settings.allow.downloads and settings.allow.models == "any" and "/" in model:
-        there = f"{there} To download it: {add_command(model, revision)}"
+        # Beside a folder without revisions it is a second copy, and a choice.
+        to = "To download it" if _commits(seen) else f'To have "{revision}" as well'
+        there = f"{there} {to}: {add_command(model, revision)}"
     if revision is None:
         return ModelError(f'Model "{model}": in {seen[0].folder}, {passed[0].why}.', there)
     reasons = {other.why for other in passed} - {f'it is not at revision "{revision}"'}
     why = f": {reasons.pop()}" if len(reasons) == 1 else ""
-    return ModelError(f'Model "{model}" is not here at revision "{revision}"{why}.', there)
+    return ModelError(f'Model "{model}" is not here at revision "{revision}"{_set_by(pinned)}{why}.', there)
 
 
 def _commits(copies: list[Held]) -> str:
     shown = [f"{copy.commit[:7]}{_called(copy)}" for copy in copies if copy.commit is not None]
     if not shown:
-        return "Leave the revision out."
+        return ""
     more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
     return f"Here are: {', '.join(shown[:5])}{more}."
+
+
+def _set_by(pinned: str | None) -> str:
+    return f", which {pinned} sets" if pinned else ""
+
+
+def _without(revision: str | None, pinned: str | None) -> str:
+    if pinned is None:
+        return "Leave the revision out."
+    return f'{pinned} sets the revision "{revision}"; ask the site to take it out.'
 
 
 def _called(copy: Held) -> str:
@@ -307,14 +359,19 @@ def _found(copy: Held, revision: str | None, settings: Settings) -> str:
     return f"the plain folder {name} in {place}{by}"
 
 
-def _by_last_part(model: str, settings: Settings, revision: str | None, everywhere: bool) -> ResolvedModel:
-    """The one model here whose id ends in /`model`; raises ModelError where there is none, or more than one."""
+def _by_listing(model: str, settings: Settings, revision: str | None, everywhere: bool) -> ResolvedModel:
+    """The one model here whose id ends in /`model` or is `model` in other letters; raises ModelError without."""
     names = known_names(settings)
-    ids = [name for name in names if name.endswith(f"/{model}")]
+    lowered = model.lower()
+    ids = (
+        [name for name in names if name.endswith(f"/{model}")]
+        or [name for name in names if name.lower() == lowered]
+        or [name for name in names if name.lower().endswith(f"/{lowered}")]
+    )
     if len(ids) == 1:
         found = _from_folders(ids[0], settings, revision, None, everywhere)
         if found is not None:
-            return found
+            return _spelt(found, model, (ids[0], ids[0].rpartition("/")[2]))
     if ids:
         raise ModelError(
             f'Several models are called "{model}".', f"Choose one of: {', '.join(sorted(ids)[:8])}."

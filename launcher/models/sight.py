@@ -5,6 +5,7 @@ Names, links and sizes only; no file but the refs is opened. Paths are texts her
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import stat
@@ -12,12 +13,24 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from launcher.models.folders import COMMIT, HUB, PLAIN, held_in, id_of, refs_of
+from launcher.models.folders import (
+    COMMIT,
+    FLAT,
+    HUB,
+    PLAIN,
+    CrowdedError,
+    Pace,
+    held_in,
+    id_of,
+    refs_of,
+)
+from launcher.models.others import in_words
 
 _SHARD = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
-_VOCABULARIES = frozenset(("vocabulary.json", "vocabulary.txt", "source_vocabulary.json"))
-_FILES_MAX = 20_000
+_FILES_MAX = 5000
+_COMMITS_MAX = 100
 _DEPTH = 4
+CROWDED = "There are too many files in its folder."
 _CLOSED = "You may not open its folder."
 
 
@@ -48,19 +61,31 @@ class Sight(NamedTuple):
         return (self.entry, self.path) if self.layout == PLAIN else (self.entry,)
 
 
-def look(folder: Path, entry: str) -> list[Sight]:
-    """What the entry `entry` of `folder` holds now."""
+def look(folder: Path, entry: str, until: float | None = None) -> list[Sight]:
+    """What the entry `entry` of `folder` holds now; raises TimeoutError at `until` (monotonic seconds)."""
+    base, model, pace = f"{folder}/", id_of(entry), Pace(until)
+    seen_ns = time.time_ns()
+    watch = entry if model is None else f"{entry}/snapshots"
+    times = (changed_ns(base + watch),)
+    try:
+        return _plain(folder, entry, pace) if model is None else _repository(base, entry, model, pace)
+    except CrowdedError:
+        layout = FLAT if model is None else HUB
+        return [
+            Sight(entry, times, seen_ns, model or entry, None, (), watch, layout, 0, CROWDED, times[0] / 1e9)
+        ]
+
+
+def _plain(folder: Path, entry: str, pace: Pace) -> list[Sight]:
     base = f"{folder}/"
-    if (model := id_of(entry)) is not None:
-        return _repository(base, entry, model)
     seen_ns = time.time_ns()
     sights = []
-    for held in held_in(folder, entry):
+    for held in held_in(folder, entry, pace):
         path = str(held.path)[len(base) :]
         watched = (entry, path) if held.layout == PLAIN else (entry,)
         # Before the look: what changes during it is then noticed the next time.
         times = tuple(changed_ns(base + watch) for watch in watched)
-        size, modified, trouble = _measured(base + path)
+        size, modified, trouble = _measured(base + path, pace)
         sights.append(
             Sight(entry, times, seen_ns, held.id, None, (), path, held.layout, size, trouble, modified)
         )
@@ -75,56 +100,88 @@ def changed_ns(path: str) -> int:
         return 0
 
 
-def _repository(base: str, entry: str, model: str) -> list[Sight]:
+def _repository(base: str, entry: str, model: str, pace: Pace) -> list[Sight]:
     # As launcher.models.folders.repository, in a third of the time.
     seen_ns = time.time_ns()
     watch = f"{entry}/snapshots"
     times = (changed_ns(base + watch),)
-    try:
-        commits = sorted(name for name in os.listdir(base + watch) if COMMIT.fullmatch(name))
-    except OSError:
-        commits = []
+    commits = _commits(base + watch, pace)
+    if len(commits) > _COMMITS_MAX:
+        raise CrowdedError
     if not commits:
-        size, modified, trouble = _unfinished(base + entry, model)
+        size, modified, trouble = _unfinished(base + entry, model, pace)
         return [Sight(entry, times, seen_ns, model, None, (), watch, HUB, size, trouble, modified)]
-    refs = _refs(base + entry)
+    refs = _refs(base + entry, pace)
     sights = []
     for commit in commits:
         path = f"{watch}/{commit}"
-        size, modified, trouble = _measured(base + path)
+        size, modified, trouble = _measured(base + path, pace)
         at = tuple(ref for ref, stands in refs.items() if stands == commit)
         sights.append(Sight(entry, times, seen_ns, model, commit, at, path, HUB, size, trouble, modified))
     return sights
 
 
-def _refs(repository: str) -> dict[str, str]:
+def _commits(path: str, pace: Pace) -> list[str]:
+    # No links: the hub's own client makes none of these, and one would lead to what is somebody else's.
+    found: list[str] = []
+    if os.path.islink(path):
+        return found
+    try:
+        with os.scandir(path) as listing:
+            for entry in listing:
+                pace.spend()
+                if COMMIT.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                    found.append(entry.name)
+    except TimeoutError:
+        raise
+    except OSError:
+        return []
+    return sorted(found)
+
+
+def _refs(repository: str, pace: Pace) -> dict[str, str]:
     # Nearly every repository has "main" and nothing else.
     try:
-        if os.listdir(f"{repository}/refs") == ["main"]:
+        if _names(f"{repository}/refs", pace) == ["main"]:
             descriptor = os.open(f"{repository}/refs/main", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 text = os.read(descriptor, 100).decode("ascii", "replace").strip()
             finally:
                 os.close(descriptor)
             return {"main": text} if COMMIT.fullmatch(text) else {}
+    except TimeoutError:
+        raise
     except OSError:
         pass
     return refs_of(Path(repository))
 
 
-def _measured(path: str) -> tuple[int, float, str | None]:
+def _names(path: str, pace: Pace) -> list[str]:
+    with os.scandir(path) as listing:
+        names = [entry.name for entry in itertools.islice(listing, _FILES_MAX + 1)]
+    pace.spend(len(names) + 1)
+    return names
+
+
+def _measured(path: str, pace: Pace) -> tuple[int, float, str | None]:
     sizes: dict[str, int] = {}
     counted: set[tuple[int, int]] = set()
     total, modified, missing = 0, 0.0, None
     waiting = [("", 0)]
-    while waiting and len(sizes) < _FILES_MAX:
+    files = 0
+    while waiting:
         below, depth = waiting.pop()
         try:
-            names = os.listdir(f"{path}/{below}")
+            names = _names(f"{path}/{below}", pace)
+        except TimeoutError:
+            raise
         except PermissionError:
             return 0, 0.0, _CLOSED
         except OSError:
             continue
+        files += len(names)
+        if files > _FILES_MAX:
+            return total, modified, CROWDED
         for name in names:
             try:
                 mode, inode, device, _, _, _, size, _, changed, _ = os.stat(f"{path}/{below}{name}")
@@ -132,7 +189,11 @@ def _measured(path: str) -> tuple[int, float, str | None]:
                 missing = missing or name
                 continue
             if stat.S_ISDIR(mode):
-                if depth < _DEPTH and not name.startswith("."):
+                if (
+                    depth < _DEPTH
+                    and not name.startswith(".")
+                    and not os.path.islink(f"{path}/{below}{name}")
+                ):
                     waiting.append((f"{below}{name}/", depth + 1))
                 continue
             sizes[below + name] = size
@@ -146,11 +207,14 @@ def _measured(path: str) -> tuple[int, float, str | None]:
 def _trouble(sizes: dict[str, int], missing: str | None) -> str | None:
     if missing is not None:
         return f"It is incomplete: {missing} is a link to nothing."
+    # An adapter's own weights are no model.
+    weights = [
+        name for name in sizes if name.endswith(".safetensors") and not name.startswith("adapter_model")
+    ]
+    if (not weights or "config.json" not in sizes) and (what := in_words(sizes)) is not None:
+        return what
     if "config.json" not in sizes:
         return "It has no config.json."
-    weights = [name for name in sizes if name.endswith(".safetensors")]
-    if not weights and "model.bin" in sizes and sizes.keys() & _VOCABULARIES:
-        return None  # CTranslate2's format, which faster-whisper loads
     if not weights:
         return "It has no weights in safetensors format."
     shards: dict[tuple[str, int], int] = {}
@@ -164,12 +228,15 @@ def _trouble(sizes: dict[str, int], missing: str | None) -> str | None:
     return None
 
 
-def _unfinished(path: str, model: str) -> tuple[int, float, str | None]:
+def _unfinished(path: str, model: str, pace: Pace) -> tuple[int, float, str | None]:
     total, modified = 0, changed_ns(path) / 1e9
     try:
         with os.scandir(f"{path}/blobs") as listing:
             for entry in listing:
+                pace.spend()
                 total += entry.stat(follow_symlinks=False).st_size
+    except TimeoutError:
+        raise
     except PermissionError:
         return 0, modified, _CLOSED
     except OSError:

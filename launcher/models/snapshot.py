@@ -6,29 +6,26 @@ model that vLLM can load is `launcher.models.others`'s business.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import struct
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from launcher.errors import ModelError
 from launcher.models import others
-from launcher.models.disk import NotAFileError, cannot_be_read, open_file, read_object
+from launcher.models.disk import NotAFileError, cannot_be_read, open_file, part, read_object, size
+from launcher.models.inspect.header import file_bytes, read_header
 
 _CONSOLIDATED = re.compile(r"consolidated.*\.safetensors")
 _SHARD = re.compile(r"(.+)-(\d{5,6})-of-(\d{5,6})(\.\w+)")
 _SHARDS_MAX = 10_000
-_HEADER_MAX = 100_000_000  # safetensors' own limit
 _TOKENIZER = re.compile(
     r"(tokenizer\.|vocab|tokenization_|tekken|spiece|sentencepiece).*|.*(\.tiktoken|\.bpe\.model|\.spm)"
 )
 # As vllm/model_executor/model_loader/weight_utils.py, filter_files_not_needed_for_inference.
 _TRAINING = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
-_DOWNLOAD_AGAIN = "Download the model again, or ask whoever keeps the folder."
+DOWNLOAD_AGAIN = "Download the model again, or ask whoever keeps the folder."
 _LFS_POINTER = b"version https://git-lfs.github.com/"
 
 
@@ -45,13 +42,11 @@ class Snapshot:
 
 
 def check_snapshot(
-    folder: Path, model: str, *, pickle_weights: bool = False, again: str = _DOWNLOAD_AGAIN
+    folder: Path, model: str, *, pickle_weights: bool = False, again: str = DOWNLOAD_AGAIN
 ) -> Snapshot:
     """What `folder` holds; raises ModelError when that is not a complete model in safetensors format.
 
-    `again` is the hint for a copy that is not whole. A file that is shorter than its own header says is a broken copy
-    (header: 8 bytes little-endian length, then JSON with `data_offsets`,
-    https://github.com/huggingface/safetensors#format).
+    `again` is the hint for a copy that is not whole. A file that is shorter than its own header says is a broken copy.
     """
     names = _names(folder, model, again)
     check = _Check(folder, model, names, again)
@@ -75,7 +70,7 @@ def check_snapshot(
                 f"{folder} has no weights yet", f"{folder} has a config.json but no weights (*.safetensors)."
             )
         if not pickle_weights:
-            raise ModelError(
+            raise others.ForeignError(
                 f'Model "{model}": {folder} has only pickle weights, which can run code when they are loaded.',
                 "Use a safetensors copy of the model.",
             )
@@ -119,36 +114,29 @@ class _Check:
         path = self.folder / name
         try:
             with open_file(path) as file:
-                size = os.fstat(file.fileno()).st_size
-                start = file.read(8)
-                if (
-                    start == _LFS_POINTER[:8]
-                    and start + file.read(64)[: len(_LFS_POINTER) - 8] == _LFS_POINTER
-                ):
+                here = os.fstat(file.fileno()).st_size
+                if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
                     raise ModelError(
                         f'Model "{self.model}": {path} is a Git LFS pointer, not the weights.',
                         f"Run git lfs pull in {self.folder}, or download the model again.",
                     )
                 if not headers:
                     return
-                (length,) = struct.unpack("<Q", start)
-                if length > min(size, _HEADER_MAX):
-                    raise ValueError("the header is longer than the file, or than safetensors allows")
-                header: dict[str, Any] = json.loads(file.read(length))
-            end = max((_end(entry) for name, entry in header.items() if name != "__metadata__"), default=0)
+                file.seek(0)
+                header, begin = read_header(file)
+            whole = file_bytes(header, begin)
         except FileNotFoundError:
             raise self.missing(path) from None
         except NotAFileError:
             raise ModelError(f'Model "{self.model}": {path} is not a file.', self.again) from None
         except OSError as error:
             raise cannot_be_read(path, self.model, error) from error
-        except (ValueError, struct.error, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except ValueError as error:
             raise ModelError(
                 f'Model "{self.model}": {path} is not a safetensors file.', self.again
             ) from error
-        if size < 8 + length + end:
-            whole = 8 + length + end
-            raise self.incomplete(f"{path} has {size} of {whole} bytes")
+        if here < whole:
+            raise self.incomplete(f"{path} has {part(here, whole)}")
 
     def missing(self, path: Path) -> ModelError:
         try:
@@ -162,9 +150,8 @@ class _Check:
         if unfinished is None:
             sentence = f": {otherwise}" if otherwise else f" is incomplete: {what}."
             return ModelError(f'Model "{self.model}"{sentence}', self.again)
-        so_far = f"{unfinished / 2**30:.1f} GB"
         return ModelError(
-            f'Model "{self.model}" is incomplete: {what}, and a download is unfinished ({so_far} so far).',
+            f'Model "{self.model}" is incomplete: {what}, and a download is unfinished ({size(unfinished)} so far).',
             f"Wait if it is still running. {self.again}",
         )
 
@@ -188,10 +175,3 @@ def _with_its_other_shards(name: str) -> list[str]:
         return []
     width = len(match[2])
     return [f"{match[1]}-{n:0{width}}-of-{match[3]}{match[4]}" for n in range(1, int(match[3]) + 1)]
-
-
-def _end(entry: Any) -> int:
-    begin, end = entry["data_offsets"]
-    if not (type(begin) is type(end) is int and 0 <= begin <= end):
-        raise ValueError("offsets are not whole numbers in order")
-    return int(end)

@@ -1,29 +1,38 @@
-"""What a user does with models on the disk: check every byte of one again, and remove one that is no longer wanted."""
+"""What a user does with models on the disk: find the copies of one, check every byte of them again, mend them."""
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import os
-import pwd
-import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+import shlex
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from launcher.errors import ModelError, StorageError
-from launcher.models.disk import open_file
-from launcher.models.folders import HUB, Held, refs_of
-from launcher.models.hub.locks import locked
+from launcher.errors import ModelError, RequestError
+from launcher.models.disk import open_file, part
+from launcher.models.folders import BLOB, HUB, Held, find, folders_of, hash_of
+from launcher.models.hub.download import Added, add
+from launcher.models.hub.transfer import Report
+from launcher.models.inspect.header import file_bytes, read_header
+from launcher.models.near import NAME, advice, known_names
+from launcher.models.others import ForeignError
+from launcher.models.resolve import catalog_entry, catalog_path
 from launcher.models.snapshot import check_snapshot
+from launcher.models.typed import typed
+from launcher.settings.schema import Settings
 
 _PIECE = 1 << 20
-_BLOB = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
+CATALOG = "catalog"  # the layout of what the site's settings name by its path
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One snapshot after the check: `broken` maps files to what is wrong, `unknown` counts those without a hash."""
+    """One snapshot after the check: `broken` maps files to what is wrong, `unknown` counts those without a hash.
+
+    `note` says what a snapshot that is not broken is, where it is no model that vLLM loads.
+    """
 
     id: str
     revision: str | None
@@ -32,6 +41,57 @@ class Checked:
     bytes: int
     broken: dict[str, str]
     unknown: int
+    note: str | None = None
+
+
+def copies_of(model: str, settings: Settings, folder: str | None) -> list[Held]:
+    """The snapshots of `model` (an id, a name or a catalog's name) on this disk, or only in `folder`, whole or not.
+
+    Raises RequestError for a name or folder that cannot be, ModelError where there is none.
+    """
+    model, _ = typed(model)
+    entry = catalog_entry(model, settings)
+    if entry is not None and entry.path is not None:
+        path = catalog_path(entry)
+        return [Held(entry.name, None, (), path, path.parent, CATALOG)]
+    if entry is not None and entry.id is None:
+        raise RequestError(
+            f'"{entry.name}" of the catalog needs no weights.', "There is nothing on the disk."
+        )
+    wanted = entry.id if entry is not None and entry.id is not None else model
+    if not NAME.fullmatch(wanted):
+        raise RequestError(f'"{wanted[:80]}" is not a model.', "Give an id such as org/name.")
+    places = folders_of(settings)
+    if folder is not None:
+        place = Path(os.path.abspath(os.path.expanduser(folder)))
+        if place not in places:
+            raise RequestError(
+                f"{place} is not a folder of models.", f"Give one of: {', '.join(map(str, places))}."
+            )
+        places = [place]
+    if copies := _found(wanted, places):
+        return copies
+    # The catalog's own name for it is no advice.
+    names = [name for name in known_names(settings) if entry is None or name != entry.name]
+    alike = [name for name in names if name.lower() == wanted.lower()]
+    if len(alike) == 1 and (copies := _found(alike[0], places)):
+        return copies
+    searched = ", ".join(map(str, places))
+    raise ModelError(f'Model "{model}" is not in {searched}.', advice(wanted, names, settings))
+
+
+def at_revision(copies: list[Held], revision: str) -> list[Held]:
+    """The one of `copies` at a branch, a tag or a commit (of at least seven digits); raises ModelError without."""
+    found = [
+        copy for copy in copies
+        if copy.commit and (revision in copy.refs or (len(revision) >= 7 and copy.commit.startswith(revision)))
+    ]  # fmt: skip
+    if len(found) != 1:
+        here = ", ".join(", ".join([*copy.refs, (copy.commit or "")[:8]]) for copy in copies)
+        raise ModelError(
+            f'Model "{copies[0].id}" is not here at revision "{revision[:80]}".', f"Here are: {here}."
+        )
+    return found
 
 
 def verify(
@@ -49,74 +109,64 @@ def verify(
             with open_file(path) as file:
                 size = os.fstat(file.fileno()).st_size
                 total += size
+                if (whole := _whole(name, file)) is not None and size < whole:
+                    broken[name] = f"it has {part(size, whole)}"
+                    progress(size)
+                    continue
                 blob = _blob(path) if held.layout == HUB else None
                 if blob is None:
                     unknown += 1
                     progress(size)
                     continue
-                digest = _hash(blob, size)
+                digest = hash_of(blob, size)
                 while piece := file.read(_PIECE):
                     digest.update(piece)
                     progress(len(piece))
             if digest.hexdigest() != blob:
-                broken[name] = f"its content is not what its name says: {os.path.realpath(path)}"
+                broken[name] = "it is damaged (its hash is not the hub's)"
         except FileNotFoundError:
             broken[name] = "it is a link to nothing"
         except (OSError, ValueError) as error:
             broken[name] = f"it cannot be read ({getattr(error, 'strerror', None) or error})"
+    note = None
     if not broken:
         try:
             check_snapshot(held.path, held.id, pickle_weights=pickle_weights)
+        except ForeignError as error:
+            note = error.message
         except ModelError as error:
             broken[""] = error.message
-    return Checked(held.id, held.commit, held.path, files, total, broken, unknown)
+    return Checked(held.id, held.commit, held.path, files, total, broken, unknown, note)
 
 
-def remove(model: str, root: Path, commits: Iterable[str] | None = None) -> int:
-    """Remove the repository at `root` (hub's layout), or only these of its snapshots; the bytes that are free then.
-
-    Raises StorageError for a folder that is not this user's or cannot be changed.
-    """
-    owner = os.stat(root, follow_symlinks=False).st_uid
-    if owner != os.geteuid() or root.is_symlink():
-        raise StorageError(
-            f'Model "{model}": {root} belongs to {_name(owner)}, so it is not yours to remove.',
-            f"Ask {_name(owner)}.",
-        )
-    try:
-        with locked(root):
-            before = _bytes(root / "blobs")
-            everything = set(os.listdir(root / "snapshots")) if (root / "snapshots").is_dir() else set()
-            gone = everything if commits is None else set(commits) & everything
-            if commits is None or gone == everything:
-                _remove_all(root)
-                return before
-            for ref, commit in refs_of(root).items():
-                if commit in gone:
-                    (root / "refs" / ref).unlink()
-            for commit in gone:
-                shutil.rmtree(root / "snapshots" / commit)
-            needed = {
-                _target(path)
-                for commit in everything - gone
-                for _, path in _files(root / "snapshots" / commit)
-            }
-            for blob in os.scandir(root / "blobs"):
-                if _BLOB.fullmatch(blob.name) and blob.name not in needed:
-                    os.unlink(blob.path)
-            return before - _bytes(root / "blobs")
-    except OSError as error:
-        raise StorageError(
-            f'Model "{model}": {error.filename or root} cannot be removed ({error.strerror}).',
-            "Ask whoever wrote it, or the site.",
-        ) from error
+def repair(held: Held, found: Checked, settings: Settings, report: Report) -> Added:
+    """Fetch from the hub what `verify` has found broken in the snapshot `held`; raises what `add` does."""
+    again = frozenset(name for name in found.broken if name)
+    added = add(held.id, settings, report, revision=held.commit, to=str(held.folder), again=again)
+    with contextlib.suppress(ForeignError):
+        check_snapshot(added.path, held.id, pickle_weights=settings.allow.pickle_weights)
+    return added
 
 
-def _remove_all(root: Path) -> None:
-    # Away in one step, so that nobody finds half of it; rmtree follows no link out of it.
-    aside = root.with_name(f".{root.name}.{os.getpid()}.removed")
-    os.rename(root, aside)
-    shutil.rmtree(aside)
+def mend_command(held: Held, settings: Settings) -> str | None:
+    """The command that does `repair`; None where the launcher did not make the folder, or may not download."""
+    if held.layout != HUB or not settings.allow.downloads:
+        return None
+    return f"launcher models verify {held.id} --from {shlex.quote(str(held.folder))} --repair"
+
+
+def _found(model: str, places: list[Path]) -> list[Held]:
+    return [copy for place in places for copy in find(place, model)]
+
+
+def _whole(name: str, file: BinaryIO) -> int | None:
+    """How long the safetensors file `name` must be, by its own header; None for others, or without a header."""
+    whole = None
+    if name.endswith(".safetensors"):
+        with contextlib.suppress(ValueError):
+            whole = file_bytes(*read_header(file))
+        file.seek(0)
+    return whole
 
 
 def _files(snapshot: Path) -> Iterator[tuple[str, Path]]:
@@ -128,30 +178,8 @@ def _files(snapshot: Path) -> Iterator[tuple[str, Path]]:
 
 def _blob(path: Path) -> str | None:
     name = _target(path)
-    return name if name is not None and _BLOB.fullmatch(name) else None
+    return name if name is not None and BLOB.fullmatch(name) else None
 
 
 def _target(path: Path) -> str | None:
     return os.path.basename(os.readlink(path)) if path.is_symlink() else None
-
-
-def _hash(blob: str, size: int) -> hashlib._Hash:
-    # The hub's names: sha256 of what is in LFS, else git's own hash of the content.
-    if len(blob) == 64:
-        return hashlib.sha256()
-    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-
-
-def _bytes(folder: Path) -> int:
-    try:
-        with os.scandir(folder) as listing:
-            return sum(entry.stat(follow_symlinks=False).st_size for entry in listing)
-    except FileNotFoundError:
-        return 0
-
-
-def _name(user: int) -> str:
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return f"user {user}"

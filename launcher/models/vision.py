@@ -40,13 +40,22 @@ def takes_images(config: Mapping[str, Any]) -> bool:
 
 def images_refused(engine_args: Sequence[str]) -> bool:
     """Whether the engine's arguments switch images off, e.g. `--limit-mm-per-prompt '{"image": 0}'`."""
+    return _refused(engine_args, "image")
+
+
+def videos_refused(engine_args: Sequence[str]) -> bool:
+    """The same of videos."""
+    return _refused(engine_args, "video")
+
+
+def _refused(engine_args: Sequence[str], kind: str) -> bool:
     for number, argument in enumerate(engine_args):
         if argument in _WITHOUT:
             return True
         name, equals, value = argument.partition("=")
         if name == _LIMITS:
             value = value if equals else next(iter(engine_args[number + 1 : number + 2]), "")
-            if _limit_of_images(value) == 0:
+            if _limit(value, kind) == 0:
                 return True
     return False
 
@@ -60,10 +69,10 @@ def read_config(snapshot: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _limit_of_images(value: str) -> object:
+def _limit(value: str, kind: str) -> object:
     try:
         limits = json.loads(value)
     except ValueError:
         return None
-    limit = limits.get("image") if isinstance(limits, dict) else None
+    limit = limits.get(kind) if isinstance(limits, dict) else None
     return limit.get("count") if isinstance(limit, dict) else limit

@@ -65,6 +65,8 @@ def keeper(root: Path, plan: Plan) -> Callable[[Status], None]:
 def info(plan: Plan, status: Status, base_url: str | None = None, key_file: Path | None = None) -> str:
     """What the card shows in every state: the model; while it starts, how far it is; when it answers, code to paste."""
     rows = [_row("Model", plan.model.id), _row("Hardware", plan.resources.profile)]
+    if context := plan.origins.get("context"):
+        rows.append(_row("Context", context))
     starts_again = status.state == UNHEALTHY and status.reason == ENGINE_RESTART
     if status.state == UNHEALTHY:
         rows.append(_warning(status.message))

@@ -6,34 +6,37 @@ nothing here relies on them, since `launcher plan` checks everything again. A hi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from launcher.ondemand.offered import Offered
 from launcher.ondemand.plain import directive, plain
+from launcher.planning.limits import needs_account
+from launcher.planning.times import hours_by_default
 from launcher.settings.schema import Cluster, Profile, Settings
 
+_FIRST = (
+    "*Choose for me* goes through this list from the top and takes the first that the model fits on and that gives "
+    "the hours and GPUs asked for; a processor only where no GPU does."
+)
 AUTO = "auto"  # the hardware that the launcher chooses; a directive cannot speak of an empty value
-ADVANCED = (
-    "custom_model", "revision", "gpus", "context_length", "account", "qos", "idle_minutes", "engine_args",
-    "trust_remote_code", "try_anyway",
-)  # fmt: skip
-NAMES = ("model", "profile", "bc_num_hours", "advanced", *ADVANCED)
-_CONTEXT_MAX = 100_000_000
 
 
 def fields(settings: Settings, profiles: Sequence[Profile], models: Sequence[Offered]) -> dict[str, Any]:
-    """Every field that this site's form has, by name and in order."""
+    """Every field that this site's form has, by name and in order; `profiles` as the site's limits leave them."""
     found: dict[str, Any] = {}
     hidden = set(settings.form.hide)
-    if models and "model" not in hidden:
+    model = _usual_model(settings, profiles, models)
+    if model is not None and "model" not in hidden:
         others = settings.form.more and settings.allow.models == "any" and "custom_model" not in hidden
-        found["model"] = _model(models, others=others)
+        found["model"] = _model(models, model, settings, profiles, others=others)
     if "profile" not in hidden:
         found["profile"] = _profile(profiles, settings)
     if "bc_num_hours" not in hidden:
-        found["bc_num_hours"] = _hours(profiles, settings)
+        found["bc_num_hours"] = _hours(profiles, settings, model)
     more = _advanced(settings, profiles)
+    if any(map(needs_account, profiles)) and "account" not in hidden:
+        found["account"] = more.pop("account")
     if not models and "custom_model" in more:
         found = {"custom_model": {**more.pop("custom_model"), "label": "Model", "help": _ANY}} | found
     more = {name: field for name, field in more.items() if name not in hidden}
@@ -45,19 +48,51 @@ def fields(settings: Settings, profiles: Sequence[Profile], models: Sequence[Off
     return found | more
 
 
+def usual_profile(settings: Settings, profiles: Sequence[Profile]) -> Profile:
+    """The one of `profiles` that comes first where nobody chooses."""
+    chosen = settings.session.profile
+    return next((profile for profile in profiles if profile.name == chosen), profiles[0])
+
+
+def _usual_model(
+    settings: Settings, profiles: Sequence[Profile], models: Sequence[Offered]
+) -> Offered | None:
+    """The first that a launch could take as the form opens."""
+    cluster = usual_profile(settings, profiles).cluster
+    here = _giving_an_hour([p for p in profiles if p.cluster == cluster])
+    ready = (m for m in models if m.ready and any(p.name not in m.unfit for p in here))
+    return next(ready, models[0] if models else None)
+
+
+def _giving_an_hour(profiles: Sequence[Profile]) -> list[Profile]:
+    # A whole hour is the form's least; less is given only where no profile gives as much.
+    return [p for p in profiles if p.hours_max >= 1] or list(profiles)
+
+
 _ANY = "An id such as `org/name`, or the path of a folder on the cluster."
 
 
-def _model(models: Sequence[Offered], *, others: bool) -> dict[str, Any]:
+def _model(
+    models: Sequence[Offered],
+    usual: Offered,
+    settings: Settings,
+    profiles: Sequence[Profile],
+    *,
+    others: bool,
+) -> dict[str, Any]:
     groups: dict[str, list[Any]] = {}
+    clusters = {p.cluster: {q.name for q in profiles if q.cluster == p.cluster} for p in profiles}
     for model in models:
-        ends = filter(None, map(directive, model.unfit))
-        option = [model.label, model.value, {f"data-option-for-profile-{end}": False for end in ends}]
-        groups.setdefault(model.group, []).append(option)
+        data = {f"data-option-for-profile-{end}": False for end in filter(None, map(directive, model.unfit))}
+        unfit = set(model.unfit)
+        for name in (name for name, theirs in clusters.items() if theirs <= unfit):
+            data |= _not_on(settings.clusters[name])
+        groups.setdefault(model.group, []).append([model.label, model.value, data])
     # Rails makes optgroups of pairs whose second part is a list.
     lines = [[name, options] for name, options in groups.items()]
     return {
-        "widget": "select", "label": "Model", "required": True, "options": lines if len(lines) > 1 else lines[0][1],
+        "widget": "select", "label": "Model", "required": True, "value": usual.value,
+        "options": lines if len(lines) > 1 else lines[0][1],
         "help": f"What will answer.{' Another one can be named under *More options*.' if others else ''}",
     }  # fmt: skip
 
@@ -66,24 +101,24 @@ def _profile(profiles: Sequence[Profile], settings: Settings) -> dict[str, Any]:
     clusters = {p.cluster for p in profiles}
     gpus_too = any(p.gpus_max for p in profiles)
     options = [_hardware(p, settings, cluster_too=len(clusters) > 1, gpus_too=gpus_too) for p in profiles]
-    chosen = settings.session.profile
-    default = chosen if chosen in {p.name for p in profiles} else profiles[0].name
-    if len(profiles) > 1 and AUTO not in {p.name for p in profiles}:
-        limits = {"data-max-bc-num-hours": max(_hours_max(p, settings) for p in profiles)}
-        if gpus_too:
-            limits["data-max-gpus"] = max(_gpus_max(p, settings) for p in profiles)
-        options.insert(0, ["Choose for me: the first that the model fits on", AUTO, limits])
-        default = AUTO
-    return {
-        "widget": "select", "label": "Hardware", "required": True, "value": default, "options": options,
+    field = {
+        "widget": "select", "label": "Hardware", "required": True, "value": usual_profile(settings, profiles).name,
+        "options": options,
     }  # fmt: skip
+    if len(profiles) > 1 and AUTO not in {p.name for p in profiles}:
+        limits = {"data-max-bc-num-hours": max(map(_hours_max, profiles))}
+        if gpus_too:
+            limits["data-max-gpus"] = max(map(_gpus_max, profiles))
+        options.insert(0, ["Choose for me", AUTO, limits])
+        field |= {"value": AUTO, "help": _FIRST}
+    return field
 
 
 def _hardware(profile: Profile, settings: Settings, *, cluster_too: bool, gpus_too: bool) -> list[Any]:
     size = [f"cluster {profile.cluster}"] if cluster_too else []
     nodes = f"{profile.nodes} nodes, each " if profile.nodes > 1 else ""
     if profile.gpus:
-        most = _gpus_max(profile, settings)
+        most = _gpus_max(profile)
         count = f"{profile.gpus} to {most}" if most > profile.gpus else str(profile.gpus)
         memory = f"{profile.gpu_memory_gb:g} GB" if profile.gpu_memory_gb else ""
         kind = " ".join(filter(None, (profile.gpu_type, memory))) or "GPU"
@@ -93,29 +128,35 @@ def _hardware(profile: Profile, settings: Settings, *, cluster_too: bool, gpus_t
         size.append(f"{nodes}{profile.cpus} cores")
     if profile.memory_gb and not profile.gpus:
         size.append(f"{profile.memory_gb:g} GB")
-    hours = settings.limits.hours
-    size.append(f"up to {min(profile.hours_max, hours or profile.hours_max):g} h")
+    size.append(f"up to {profile.hours_max:g} h")
     label = f"{plain(profile.description) or profile.name} ({plain(', '.join(size))})"
     # On every option, because a limit stays until another option says one.
-    data: dict[str, Any] = {"data-max-bc-num-hours": _hours_max(profile, settings)}
+    data: dict[str, Any] = {"data-max-bc-num-hours": _hours_max(profile)}
     if gpus_too:
-        data["data-max-gpus"] = max(1, _gpus_max(profile, settings))
+        data["data-max-gpus"] = _gpus_max(profile)
     return [label, profile.name, data | _elsewhere(profile, settings.clusters)]
 
 
 def _elsewhere(profile: Profile, clusters: Mapping[str, Cluster]) -> dict[str, bool]:
     others = (c for c in clusters.values() if c.name != profile.cluster and c.scheduler == "slurm")
-    ends = (directive(ood) for cluster in others for ood in cluster.ondemand or (cluster.name,))
+    return {key: False for cluster in others for key in _not_on(cluster)}
+
+
+def _not_on(cluster: Cluster) -> dict[str, bool]:
+    ends = map(directive, cluster.ondemand or (cluster.name,))
     return {f"data-option-for-cluster-{end}": False for end in ends if end}
 
 
-def _hours(profiles: Sequence[Profile], settings: Settings) -> dict[str, Any]:
-    chosen = next((p for p in profiles if p.name == settings.session.profile), profiles[0])
-    wanted = chosen.hours if chosen.hours is not None else settings.session.hours
+def _hours(profiles: Sequence[Profile], settings: Settings, model: Offered | None) -> dict[str, Any]:
+    hours = hours_by_default(usual_profile(settings, profiles), settings)
+    fitting = [p for p in profiles if model is None or p.name not in model.unfit]
+    # Whichever cluster is chosen, some hardware of it gives so many.
+    for cluster in {p.cluster for p in fitting}:
+        there = _giving_an_hour([p for p in fitting if p.cluster == cluster])
+        hours = min(hours, max(p.hours_max for p in there))
     return {
         "widget": "number_field", "label": "Hours", "required": True, "min": 1, "step": 1,
-        "max": max(_hours_max(p, settings) for p in profiles),
-        "value": str(max(1, min(int(wanted), _hours_max(chosen, settings)))),
+        "max": max(map(_hours_max, profiles)), "value": str(max(1, int(hours))),
         "help": "The session ends after this time, and earlier when nobody uses it.",
     }  # fmt: skip
 
@@ -126,13 +167,14 @@ def _advanced(settings: Settings, profiles: Sequence[Profile]) -> dict[str, Any]
         found["custom_model"] = _text("Another model", f"{_ANY} It takes the place of *Model*.")
     found["revision"] = _text("Revision", "A branch, a tag or a commit; empty for the usual one.")
     if any(p.gpus_max for p in profiles):
-        most = max(_gpus_max(p, settings) for p in profiles)
+        most = max(map(_gpus_max, profiles))
         found["gpus"] = _number("GPUs", 1, most, "On one node; empty for as many as the model needs.")
-    found["context_length"] = _number(
-        "Context length", 1, _CONTEXT_MAX,
-        "In tokens; empty for the model's own, or the longest that the hardware has room for.",
-    )  # fmt: skip
-    found["account"] = _account(profiles)
+    # A text field: a number field would take neither 32k nor 32,768.
+    found["context_length"] = _text(
+        "Context length",
+        "In tokens, such as `32768` or `32k`; empty for the model's own, or the longest that there is room for.",
+    )
+    found["account"] = _account(settings, profiles)
     if (qos := _choices("QoS", profiles, lambda p: p.qos_choices, lambda p: True)) is not None:
         found["qos"] = qos
     found["idle_minutes"] = _idle(settings)
@@ -144,18 +186,30 @@ def _advanced(settings: Settings, profiles: Sequence[Profile]) -> dict[str, Any]
     return found
 
 
-def _account(profiles: Sequence[Profile]) -> dict[str, Any]:
-    listed = _choices("Account", profiles, lambda p: p.accounts, lambda p: not p.account_required)
+def _account(settings: Settings, profiles: Sequence[Profile]) -> dict[str, Any]:
+    listed = _choices("Account", profiles, lambda p: p.accounts, lambda p: not needs_account(p))
     if listed is not None and all(p.accounts or p.account for p in profiles):
+        first = usual_profile(settings, profiles)
+        if needs_account(first):
+            anywhere = (a for a in first.accounts if all(a in p.accounts for p in profiles if p.accounts))
+            listed["value"] = next(anywhere, first.accounts[0])
         return listed
-    needed = [plain(p.description, 40) or p.name for p in profiles if p.account_required and not p.account]
-    help_ = "The Slurm account to charge; empty for your default one."
-    if needed:
-        help_ = "The Slurm account to charge; some of the hardware needs one."
-    return _text("Account", help_)
+    if all(map(needs_account, profiles)):
+        return _text("Account", "The Slurm account to charge.") | {"required": True}
+    some = any(map(needs_account, profiles))
+    return _text(
+        "Account",
+        "The Slurm account to charge; "
+        + ("some of the hardware needs one." if some else "empty for your default one."),
+    )
 
 
-def _choices(label: str, profiles: Sequence[Profile], of: Any, free: Any) -> dict[str, Any] | None:
+def _choices(
+    label: str,
+    profiles: Sequence[Profile],
+    of: Callable[[Profile], Sequence[str]],
+    free: Callable[[Profile], bool],
+) -> dict[str, Any] | None:
     """A list of all that some profile offers, each hidden where the chosen profile does not offer it."""
     words = list(dict.fromkeys(word for p in profiles for word in of(p)))
     if not words:
@@ -171,7 +225,7 @@ def _choices(label: str, profiles: Sequence[Profile], of: Any, free: Any) -> dic
     }
 
 
-def _hidden(profiles: Any) -> dict[str, bool]:
+def _hidden(profiles: Iterable[Profile]) -> dict[str, bool]:
     ends = (directive(profile.name) for profile in profiles)
     return {f"data-option-for-profile-{end}": False for end in ends if end}
 
@@ -207,11 +261,10 @@ def _box(label: str) -> dict[str, Any]:
     return {"widget": "check_box", "label": label, "value": "0"}
 
 
-def _hours_max(profile: Profile, settings: Settings) -> int:
+def _gpus_max(profile: Profile) -> int:
+    return max(profile.gpus_max or 0, profile.gpus, 1)
+
+
+def _hours_max(profile: Profile) -> int:
     # Whole hours, at least one; `launcher.ondemand.plan` knows that an hour may be more than there is.
-    return max(1, int(min(profile.hours_max, settings.limits.hours or profile.hours_max)))
-
-
-def _gpus_max(profile: Profile, settings: Settings) -> int:
-    most = max(profile.gpus_max or 0, profile.gpus)
-    return most if settings.limits.gpus is None else max(profile.gpus, min(most, settings.limits.gpus))
+    return max(1, int(profile.hours_max))

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Sequence
 
 from launcher.errors import LauncherError
-from launcher.planning.soonest import fitting
 from launcher.schedulers.supply import Supply, supply
 from launcher.settings.schema import Cluster, Profile
 
@@ -32,23 +31,18 @@ def free_now(clusters: Iterable[Cluster], profiles: Sequence[Profile]) -> dict[s
     until = time.monotonic() + PATIENCE_S
     for thread in asking:
         thread.start()
+    # Loaded while the clusters answer.
+    from launcher.planning.soonest import fitting, idle_words
+
     for thread in asking:
         thread.join(max(0.0, until - time.monotonic()))
     # The time of day, because OOD keeps a form for up to six hours.
     clock = time.strftime("%H:%M")
     known = dict(answers)
-    return {
-        profile.name: f"{words} at {clock}"
-        for profile in profiles
-        if profile.cluster in known and (words := _words(profile, fitting(profile, known[profile.cluster])))
-    }
-
-
-def _words(profile: Profile, found: Supply | None) -> str | None:
-    if found is None:
-        return None
-    if not found.available:
-        return "closed"
-    if not profile.gpus:
-        return f"{found.cpus_idle} of {found.cpus} cores free" if found.cpus else None
-    return f"{found.gpus_idle} of {found.gpus} GPUs free"
+    said = {}
+    for profile in profiles:
+        found = fitting(profile, known[profile.cluster]) if profile.cluster in known else None
+        if found is not None:
+            words = idle_words(profile, found)
+            said[profile.name] = f"{words}{' free' if found.available else ''} at {clock}"
+    return said

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,10 +26,11 @@ from launcher.settings.schema import Profile, Settings
 if TYPE_CHECKING:
     from launcher.ondemand.offered import Copy
 
-_SCHEMA = 1
+_SCHEMA = 2
 # form.yml.erb waits for ten seconds in all. What was not read, or not weighed, in so long comes without its size or
 # its limits, and with them the next time.
 _PATIENCE_S = 3.0
+_REMEMBERED_MAX = 50_000_000  # bytes; the form of 2000 models on 20 profiles takes 1 MB
 _NOTICE = {"widget": "hidden_field", "value": ""}
 
 
@@ -38,25 +40,18 @@ def offer(launcher: Launcher) -> dict[str, Any]:
         settings = launcher.settings
     except LauncherError as error:
         return closed(str(error))
-    clusters = [c for c in settings.clusters.values() if c.scheduler == "slurm"]
-    names = {cluster.name for cluster in clusters}
-    profiles = [p for p in settings.profiles.values() if p.cluster in names]
+    clusters = {c.name: c for c in settings.clusters.values() if c.scheduler == "slurm"}
+    profiles = [p for p in settings.profiles.values() if p.cluster in clusters]
     if not profiles:
         return closed("The site's site.yml describes no profile on a Slurm cluster.")
-    attributes = _remembered(settings, profiles)
-    if not {"model", "custom_model"} & attributes.keys():
-        return closed("No model can be chosen: site.yml offers none, and hides the field for another one.")
-    used = {profile.cluster for profile in profiles}
-    here = [cluster for cluster in clusters if cluster.name in used]
-    if settings.form.live and "profile" in attributes:
+    form = _remembered(settings, profiles)
+    shown = form["attributes"]
+    if settings.form.live and "profile" in shown:
         from launcher.ondemand.free import free_now
 
-        _add_free(attributes["profile"], free_now(here, profiles))
-    return {
-        "cluster": [ood for cluster in here for ood in cluster.ondemand or (cluster.name,)],
-        "form": list(attributes),
-        "attributes": attributes,
-    }
+        used = {profile.cluster for profile in profiles}
+        _add_free(shown["profile"], free_now([clusters[name] for name in used], profiles))
+    return form
 
 
 def closed(reason: str) -> dict[str, Any]:
@@ -80,37 +75,68 @@ def _add_free(field: dict[str, Any], free: dict[str, str]) -> None:
 
 def _remembered(settings: Settings, profiles: Sequence[Profile]) -> dict[str, Any]:
     found = _kept(settings)
-    file = Path(settings.places.cache) / "form.json"
+    cache = Path(settings.places.cache)
+    file = cache / "form.json"
     key = _key(settings, found)
-    seen = _read(file)
-    if seen.get("key") == key and isinstance(seen.get("fields"), dict):
-        return dict(seen["fields"])
+    seen = _read(file) if _is_own(cache) else {}
+    if seen.get("key") == key and isinstance(seen.get("form"), dict):
+        return dict(seen["form"])
     # What weighs models is loaded only here: most forms are remembered.
-    from launcher.ondemand.fields import fields
+    from launcher.ondemand.fields import fields, usual_profile
     from launcher.ondemand.offered import offered
     from launcher.ondemand.weighed import Weighing
+    from launcher.planning.limits import within
 
+    given = [allowed for p in profiles if (allowed := within(p, settings)) is not None]
+    if not given:
+        return closed("The site's limits allow fewer GPUs for one session than any of its profiles has.")
     weighed = seen.get("weighed")
     weighing = Weighing(
-        settings, profiles, weighed if isinstance(weighed, dict) else {}, time.monotonic() + _PATIENCE_S
+        settings, given, weighed if isinstance(weighed, dict) else {}, time.monotonic() + _PATIENCE_S
     )
-    made = fields(settings, profiles, offered(settings, profiles, _copies(found), weighing))
+    attributes = fields(settings, given, offered(settings, given, _copies(found), weighing))
+    if not {"model", "custom_model"} & attributes.keys():
+        return closed("No model can be chosen: site.yml offers none, and hides the field for another one.")
+    # OOD opens the form on the first cluster.
+    names = dict.fromkeys([usual_profile(settings, given).cluster, *(p.cluster for p in given)])
+    used = [settings.clusters[name] for name in names]
+    made = {
+        "cluster": [ood for cluster in used for ood in cluster.ondemand or (cluster.name,)],
+        "form": list(attributes),
+        "attributes": attributes,
+    }
     # A full home makes the next form slower, and nothing else; what was not finished goes on next time.
     with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         kept_for = key if weighing.complete else None
-        text = json.dumps({"key": kept_for, "fields": made, "weighed": weighing.memory})
-        write_private(file, text, durable=False)
+        text = json.dumps({"key": kept_for, "form": made, "weighed": weighing.memory})
+        if _is_own(cache):
+            write_private(file, text, durable=False)
     return made
+
+
+def _is_own(cache: Path) -> bool:
+    """Whether the folder is this user's: in somebody else's, what is remembered could be anybody's."""
+    try:
+        return cache.stat().st_uid == os.getuid()
+    except OSError:
+        return False
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        with file.open(encoding="utf-8") as opened:
-            about = os.fstat(opened.fileno())
-            if about.st_uid != os.getuid() or about.st_mode & 0o022:
+        # Neither a link to elsewhere is followed, nor a FIFO waited for.
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            about = os.fstat(descriptor)
+            if not stat.S_ISREG(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
                 return {}  # help texts are Markdown, where HTML of somebody else would be believed
-            data = json.load(opened)
+            if about.st_size > _REMEMBERED_MAX:
+                return {}
+            with open(descriptor, "rb", closefd=False) as opened:
+                data = json.loads(opened.read(_REMEMBERED_MAX))
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
@@ -130,7 +156,8 @@ def _key(settings: Settings, found: Sequence[Kept]) -> str:
     digest.update(repr((_SCHEMA, package.__version__, settings)).encode("utf-8", "surrogatepass"))
     for entry in settings.catalog.values():
         if entry.path is not None:
-            digest.update(_stamp(Path(entry.path).expanduser() / "config.json"))
+            folder = Path(entry.path).expanduser()
+            digest.update(_stamp(folder) + _stamp(folder / "config.json"))
     seen = [(k.id, k.at, k.refs, k.bytes, k.modified_at, k.trouble, k.about) for k in found]
     digest.update(repr(seen).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -9,17 +9,20 @@ import contextlib
 import dataclasses
 import fnmatch
 import json
+import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from launcher.api import Launcher, write_session
-from launcher.errors import LauncherError, RequestError, SettingsError, StorageError
+from launcher.errors import LauncherError, RequestError, StorageError
 from launcher.models.resolve import catalog_entry
 from launcher.ondemand import card
 from launcher.ondemand.fields import AUTO
 from launcher.ondemand.words import in_the_forms_words
 from launcher.planning import Request, make_plan
+from launcher.planning.limits import within
 from launcher.schedulers import scheduler
 from launcher.schedulers.script import job_name
 from launcher.sessions import registry
@@ -34,30 +37,22 @@ def plan(launcher: Launcher, posted: str, root: Path) -> dict[str, Any]:
     settings = launcher.settings
     chosen = values.get("cluster", "")
     request = _request(values, settings)
+    here = _on(chosen, request, settings)
+    request = _within_the_hour(request, here)
     try:
-        made = make_plan(
-            request, settings if request.profile else _on(chosen, request.model, settings), door="ondemand"
-        )
+        made = make_plan(request, here, door="ondemand")
     except LauncherError as error:
         error.hint = in_the_forms_words(error.hint)
+        if chosen and (other := _other_cluster(request, chosen, settings)) is not None:
+            error.hint = f'Choose cluster "{other}". {error.hint or ""}'.rstrip()
         raise
-    cluster = settings.clusters[made.cluster.name]
-    if cluster.scheduler != "slurm":
-        raise SettingsError(
-            f'Profile "{made.resources.profile}" is not on a Slurm cluster.', "Choose another profile."
-        )
-    if chosen and not _is_called(cluster, chosen):
-        raise RequestError(
-            f'Profile "{made.resources.profile}" is not on cluster "{chosen[:60]}".',
-            "Choose the cluster and the hardware that belong together.",
-        )
     launcher.within_limits()
     _write(made, root)
     return _submission(made)
 
 
-def _on(chosen: str, model: str, settings: Settings) -> Settings:
-    """`settings` with the profiles of that cluster alone, for a request that leaves the hardware open."""
+def _on(chosen: str, request: Request, settings: Settings) -> Settings:
+    """`settings` with the profiles of that cluster alone; raises RequestError where the request needs another one."""
     here = {
         name: profile
         for name, profile in settings.profiles.items()
@@ -65,12 +60,18 @@ def _on(chosen: str, model: str, settings: Settings) -> Settings:
         and (not chosen or _is_called(cluster, chosen))
     }
     where = f'cluster "{chosen[:60]}"' if chosen else "a Slurm cluster"
+    if request.profile is not None and request.profile in settings.profiles.keys() - here.keys():
+        raise RequestError(
+            f'Profile "{request.profile}" is not on {where}.',
+            _advice([request.profile], settings) or "Choose other hardware.",
+        )
     if not here:
         raise RequestError(f"There is no hardware on {where}.", "Choose another cluster.")
-    entry = catalog_entry(model, settings)
+    entry = catalog_entry(request.model, settings)
     if entry is not None and entry.profiles and not here.keys() & set(entry.profiles):
         raise RequestError(
-            f'Model "{model[:200]}" does not run on {where}.', f"Choose one of: {', '.join(entry.profiles)}."
+            f'Model "{request.model[:200]}" does not run on {where}.',
+            _advice(entry.profiles, settings) or "Choose another model.",
         )
     catalog = {
         name: dataclasses.replace(other, profiles=tuple(p for p in other.profiles if p in here))
@@ -79,6 +80,29 @@ def _on(chosen: str, model: str, settings: Settings) -> Settings:
     first = settings.session.profile
     session = dataclasses.replace(settings.session, profile=first if first in here else None)
     return dataclasses.replace(settings, profiles=here, catalog=catalog, session=session)
+
+
+def _advice(profiles: Iterable[str], settings: Settings) -> str | None:
+    found = [settings.clusters[settings.profiles[name].cluster] for name in profiles]
+    names = dict.fromkeys(f'"{_name_of(c)}"' for c in found if c.scheduler == "slurm")
+    return f"Choose cluster {' or '.join(names)}." if names else None
+
+
+def _name_of(cluster: Cluster) -> str:
+    return (cluster.ondemand or (cluster.name,))[0]
+
+
+def _other_cluster(request: Request, chosen: str, settings: Settings) -> str | None:
+    """The cluster that the same request would run on, where none of the hardware on the chosen one would do."""
+    free = dataclasses.replace(request, profile=None)
+    clusters = (c for c in settings.clusters.values() if c.scheduler == "slurm")
+    others = [_name_of(cluster) for cluster in clusters if not _is_called(cluster, chosen)]
+    # The chosen one first: where other hardware of it would do, there is nothing to say.
+    for name in [chosen, *others] if others else []:
+        with contextlib.suppress(LauncherError):
+            make_plan(free, _on(name, free, settings), door="ondemand")
+            return None if name == chosen else name
+    return None
 
 
 def _is_called(cluster: Cluster, chosen: str) -> bool:
@@ -114,22 +138,33 @@ def _request(values: dict[str, str], settings: Settings) -> Request:
         account=text("account", "auto_accounts", "bc_account"),
         qos=text("qos", "auto_qos"),
         partition=text("auto_queues", "bc_queue"),
-        hours=_hours(values, profile, settings),
+        hours=_number(values, "bc_num_hours", "Hours"),
         idle_minutes=_number(values, "idle_minutes", "Stop when unused for"),
         gpus=_whole(values, "gpus", "GPUs"),
-        max_model_len=_whole(values, "context_length", "Context length"),
+        max_model_len=_tokens(values, "context_length", "Context length"),
         engine_args=_words(values.get("engine_args", "")),
         trust_remote_code=values.get("trust_remote_code") == "1",
         fit_check=values.get("try_anyway") != "1",
     )
 
 
-def _hours(values: dict[str, str], profile: str | None, settings: Settings) -> float | None:
-    hours = _number(values, "bc_num_hours", "Hours")
-    described = settings.profiles.get(profile or "")
-    if hours == 1 and described is not None and described.hours_max < 1:
-        return described.hours_max  # the form's least is a whole hour
-    return hours
+def _within_the_hour(request: Request, settings: Settings) -> Request:
+    """`request` with less than an hour where the hardware gives no whole one, which is the form's least."""
+    if request.hours != 1:
+        return request
+    entry = catalog_entry(request.model, settings)
+    names = [request.profile] if request.profile else (entry and entry.profiles) or settings.profiles
+    given = [within(settings.profiles[name], settings) for name in names if name in settings.profiles]
+    most = max((profile.hours_max for profile in given if profile is not None), default=1)
+    return dataclasses.replace(request, hours=min(1, most))
+
+
+def _tokens(values: dict[str, str], name: str, label: str) -> int | None:
+    """A whole number as people write it: 32768, 32,768, 32 768; also 32k, which here is 32 × 1024."""
+    text = values.get(name, "")
+    if written := re.fullmatch(r"(\d{1,3}(?:[, _\u00a0\u202f']\d{3})+|\d{1,15}) ?([kK]?)", text, re.ASCII):
+        return int(re.sub(r"\D", "", written[1])) * (1024 if written[2] else 1)
+    return _whole(values, name, label)
 
 
 def _whole(values: dict[str, str], name: str, label: str) -> int | None:

@@ -9,25 +9,24 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import launcher as package
-from launcher.models.fit.verdict import Fit
+from launcher.errors import ModelError
 from launcher.models.inspect.facts import Facts
 from launcher.models.resolve import ResolvedModel
 from launcher.planning.choice import fit_on
-from launcher.settings.schema import CatalogModel, Profile, Settings
+from launcher.settings.schema import Profile, Settings
 
-_SCHEMA = 1
+_SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Misfits:
-    """The profiles on which a model does not start; where that is for its size, what it needs in GB."""
+    """The profiles on which a model does not start; `too_large` where memory is what lacks on the largest."""
 
     profiles: frozenset[str] = frozenset()
-    needs_gb: float | None = None
+    too_large: bool = False
 
 
 class Weighing:
@@ -60,48 +59,37 @@ class Weighing:
         """What to give to the next one; plain data."""
         return {"digest": self._digest, "found": self._found}
 
-    def misfits(
-        self, model: ResolvedModel, what: Facts, profiles: Sequence[Profile], entry: CatalogModel | None
-    ) -> Misfits:
+    def misfits(self, model: ResolvedModel, what: Facts, profiles: Sequence[Profile]) -> Misfits:
         """Where `model` does not start, of `profiles`; none where there was no time to see."""
-        key = hashlib.sha256(repr((what, [p.name for p in profiles], entry)).encode("utf-8", "surrogatepass"))
+        about = repr((what, [p.name for p in profiles], model.entry))
+        key = hashlib.sha256(about.encode("utf-8", "surrogatepass"))
         name = key.hexdigest()[:32]
         kept = self._seen.get(name)
         if not (isinstance(kept, list) and len(kept) == 2 and isinstance(kept[0], list)):
             if time.monotonic() > self._until:
                 self.complete = False
                 return Misfits()
-            kept = self._weighed(model, what, profiles, entry)
+            try:
+                kept = self._weighed(model, what, profiles)
+            except ModelError:  # one broken model is only its own trouble
+                kept = [[p.name for p in profiles], False]
         self._found[name] = kept
-        return Misfits(frozenset(kept[0]), kept[1])
+        return Misfits(frozenset(kept[0]), bool(kept[1]))
 
-    def _weighed(
-        self, model: ResolvedModel, what: Facts, profiles: Sequence[Profile], entry: CatalogModel | None
-    ) -> list[Any]:
-        arguments = entry.engine_args if entry else ()
+    def _weighed(self, model: ResolvedModel, what: Facts, profiles: Sequence[Profile]) -> list[Any]:
+        arguments = model.entry.engine_args if model.entry else ()
         with_gpus = any(p.gpus for p in profiles)
         names: list[str] = []
-        needs: list[float] = []
+        short: list[bool] = []
         for profile in profiles:
-            found = [
-                fit_on(model, what, profile, arguments, self._settings, gpus=n) for n in _counts(profile)
-            ]
+            if profile.nodes > 1:  # a plan refuses it
+                names.append(profile.name)
+                continue
+            # The fewest and the most GPUs: what fits on neither fits on none in between.
+            counts = sorted({profile.gpus, max(profile.gpus_max or 0, profile.gpus)})
+            found = [fit_on(model, what, profile, arguments, self._settings, gpus=n) for n in counts]
             if not any(fit.starts for fit in found):
                 names.append(profile.name)
                 if profile.gpus or not with_gpus:
-                    needs += [fit.needs_gb for fit in found if _short(fit) and fit.needs_gb is not None]
-        return [names, min(needs, default=None)]
-
-
-def resolved(id_: str, path: Path, entry: CatalogModel | None) -> ResolvedModel:
-    """The model as a plan would have it, as far as weighing is concerned."""
-    return ResolvedModel(id_, path, None, "", entry)
-
-
-def _short(found: Fit) -> bool:
-    return found.needs_gb is not None and found.has_gb is not None and found.needs_gb > found.has_gb
-
-
-def _counts(profile: Profile) -> list[int]:
-    # The fewest and the most: what fits on neither fits on none in between.
-    return sorted({profile.gpus, max(profile.gpus_max or 0, profile.gpus)})
+                    short.append(found[-1].memory_short)
+        return [names, any(short)]

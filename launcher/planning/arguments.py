@@ -6,9 +6,12 @@ import dataclasses
 
 from launcher.engines import engine as engine_called
 from launcher.errors import RequestError
+from launcher.models.fit.options import check_options, given
 from launcher.models.resolve import ResolvedModel
 from launcher.planning.request import Request
 from launcher.settings.schema import Settings
+
+_CONTEXT_MAX = 1_000_000_000
 
 
 def arguments_of(
@@ -35,14 +38,25 @@ def arguments_of(
         raise RequestError("This site does not run code that comes with a model.", "Choose another model.")
     engine = engine_called(engine_name)
     engine.check_args(request.engine_args, allow_remote_code=settings.allow.trust_remote_code)
-    return (*preset, *own, *request.engine_args, *length)
+    found = (*preset, *own, *request.engine_args, *length)
+    if engine_name == "vllm":
+        check_options(found)
+    return found
 
 
 def _context(request: Request, engine_name: str) -> tuple[str, ...]:
     if request.max_model_len is None:
         return ()
-    if not 1 <= request.max_model_len < 1_000_000_000:
+    if request.max_model_len >= _CONTEXT_MAX:
+        raise RequestError("The context that was asked for is too large.", "Ask for fewer tokens.")
+    if request.max_model_len < 1:
         raise RequestError(
-            f"The context must be at least 1 token, not {request.max_model_len}.", "Ask for 4096 or more."
+            f"The context must be at least 1 token, not {max(request.max_model_len, -_CONTEXT_MAX)}.",
+            "Ask for 4096 or more.",
+        )
+    if engine_name == "vllm" and given(request.engine_args, "--max-model-len"):
+        raise RequestError(
+            f"The context is given twice: {request.max_model_len} tokens, and once more as an engine argument.",
+            "Leave one of them out.",
         )
     return ("--max-model-len", str(request.max_model_len)) if engine_name == "vllm" else ()

@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import LauncherError, ModelError, RequestError
+from launcher.models.fit.arithmetic import whole
 from launcher.models.fit.options import read_options
-from launcher.models.fit.verdict import FITS_IF, UNKNOWN, Fit, Hardware, fit, hardware
+from launcher.models.fit.verdict import FITS, FITS_IF, UNKNOWN, Fit, Hardware, fit, hardware
 from launcher.models.inspect.facts import Facts, facts
 from launcher.models.known import known
 from launcher.models.resolve import ResolvedModel
 from launcher.models.siblings import siblings
-from launcher.planning.request import Request, unknown
+from launcher.planning.candidates import candidates, last_resort
+from launcher.planning.limits import gpus_max
+from launcher.planning.request import Request
+from launcher.sessions.plan import CHOSEN
 from launcher.settings.schema import Profile, Settings
 
-CHOSEN = "chosen to fit"
 # A context to be content with where nobody says one and nothing is known of the model: long enough for a document.
 _SENSIBLE = 16384
 
@@ -45,23 +48,65 @@ def choose(
 ) -> Choice:
     """The first profile in the site's order on which the model fits, with as few GPUs as it needs.
 
-    A profile that was asked for is kept. Raises RequestError for one that is not there, ModelError with the
-    arithmetic where the model fits on none.
+    A profile that was asked for is kept. Raises RequestError for one that is not there or cannot give what was asked
+    for, ModelError with the arithmetic where the model fits on none. What was chosen is told to `origins`.
     """
-    candidates = _candidates(request, model, settings, origins)
+    names = candidates(request, model, engine, settings, origins)
     found = None
     what = facts_if_known(model) if engine == "vllm" and request.fit_check else None
     if what is not None:
-        tried = list(_tried(request, model, what, arguments, candidates, settings))
-        found = _first(tried, _worth_having(model, what, arguments))
-        if found is None:
-            raise _refused(request, model, what, arguments, tried, settings)
+        found = pick(request, model, what, arguments, names, settings)
         if found.gpus is not None:
             origins["gpus"] = CHOSEN
         origins.update((word, CHOSEN) for word in found.engine_args if word.startswith("--"))
-        if request.profile is None and found.profile.name != candidates[0]:
+        if request.profile is None and found.profile.name != names[0]:
             origins["profile"] = CHOSEN
-    return found or Choice(settings.profiles[candidates[0]])
+        if context := shortened(found, request, model, what, arguments, settings):
+            origins["context"] = context
+    return found or Choice(settings.profiles[names[0]])
+
+
+def pick(
+    request: Request,
+    model: ResolvedModel,
+    what: Facts,
+    arguments: Sequence[str],
+    names: Sequence[str],
+    settings: Settings,
+) -> Choice:
+    """What a plan takes of the profiles `names`; raises ModelError where the model fits on none."""
+    tried = list(_tried(request, model, what, arguments, names, settings))
+    found = _first(tried, _worth_having(model, what, arguments), names[0], settings)
+    if found is None:
+        raise _refused(request, model, what, arguments, tried, settings)
+    return found
+
+
+def shortened(
+    choice: Choice,
+    request: Request,
+    model: ResolvedModel,
+    what: Facts,
+    arguments: Sequence[str],
+    settings: Settings,
+) -> str | None:
+    """`26944 of 131072 tokens (chosen to fit; gpu-large has room for all)`, where the context was shortened."""
+    if choice.fit is None or choice.fit.context is None or "--max-model-len" not in choice.engine_args:
+        return None
+    room = ""
+    names = [
+        choice.profile.name,
+        *(n for n in _elsewhere(request, model, settings) if n != choice.profile.name),
+    ]
+    slow = last_resort(choice.profile, settings)
+    for other in _tried(_free(request), model, what, arguments, names, settings):
+        slower = last_resort(other.profile, settings) and not slow
+        if other.fit is None or other.fit.verdict != FITS or slower:
+            continue
+        gpus = f"{other.gpus} GPUs of " if other.gpus is not None else ""
+        room = f"; {gpus}{other.profile.name} ha{'ve' if gpus else 's'} room for all"
+        break
+    return f"{choice.fit.context} of {what.context} tokens ({CHOSEN}{room})"
 
 
 def fit_on(
@@ -114,34 +159,7 @@ def smaller_copies(model: str, settings: Settings) -> list[tuple[str, Facts]]:
         copies = siblings(model, settings)
     except LauncherError:
         return []
-    return [(copy.id, what) for copy in copies if (what := facts_if_known(copy)) is not None]
-
-
-def _candidates(
-    request: Request, model: ResolvedModel, settings: Settings, origins: dict[str, str]
-) -> list[str]:
-    """Names of the profiles to try, the default first."""
-    allowed = model.entry.profiles if model.entry else ()
-    if request.profile is not None:
-        if request.profile not in settings.profiles:
-            raise unknown("profile", request.profile, settings.profiles)
-        if allowed and request.profile not in allowed:
-            raise RequestError(
-                f'Model "{request.model}" does not run on profile "{request.profile}".',
-                f"Choose one of: {', '.join(allowed)}.",
-            )
-        origins["profile"] = "request"
-        return [request.profile]
-    if allowed:
-        origins["profile"] = "catalog"
-        return list(allowed)
-    own = settings.session.profile
-    names = list(settings.profiles)
-    first = own if own is not None else names[0]
-    origins["profile"] = settings.origin("session.profile") if own is not None else "the first profile"
-    # A processor is the last resort, unless the site's own first choice is one.
-    rest = sorted((n for n in names if n != first), key=lambda n: settings.profiles[n].gpus == 0)
-    return [first, *rest]
+    return [(copy.id, what) for copy in copies if (what := facts_if_known(copy, listed=True)) is not None]
 
 
 def _tried(
@@ -174,21 +192,25 @@ def changed(profile: Profile, request: Request) -> Profile:
 def _counts(profile: Profile, request: Request, settings: Settings) -> list[int]:
     if request.gpus is not None:
         return [request.gpus]
-    most = profile.gpus_max or profile.gpus
-    if settings.limits.gpus is not None:
-        most = min(most, settings.limits.gpus // profile.nodes)
-    if settings.locked(f"profiles.{profile.name}.gpus"):
-        most = profile.gpus
-    return list(range(profile.gpus, max(most, profile.gpus) + 1))
+    return list(range(profile.gpus, gpus_max(profile, settings) + 1))
 
 
-def _first(tried: Sequence[Choice], least: int) -> Choice | None:
-    """The first that starts with a context worth having, else the first that starts at all."""
+def _first(tried: Sequence[Choice], least: int, first: str, settings: Settings) -> Choice | None:
+    """The first that starts with a context worth having, else the first that starts at all.
+
+    A last resort comes after all others, unless the site or the user put it `first`.
+    """
     starting = [(choice, choice.fit) for choice in tried if choice.fit is not None and choice.fit.starts]
-    for choice, found in starting:
-        if found.context is None or found.context >= least:
-            return choice
-    return starting[0][0] if starting else None
+    last = [
+        pair for pair in starting if pair[0].profile.name != first and last_resort(pair[0].profile, settings)
+    ]
+    for group in ([pair for pair in starting if pair not in last], last):
+        for choice, found in group:
+            if found.context is None or found.context >= least:
+                return choice
+        if group:
+            return group[0][0]
+    return None
 
 
 def _worth_having(model: ResolvedModel, what: Facts, arguments: Sequence[str]) -> int:
@@ -212,23 +234,35 @@ def _refused(
     count = best.gpus if best.gpus is not None else request.gpus
     copies = smaller_copies(request.model, settings)
     found = fit_on(model, what, profile, arguments, settings, gpus=count, others=copies)
-    elsewhere = []
+    elsewhere: list[str] = []
     if request.profile is not None:
-        free = dataclasses.replace(request, profile=None, gpus=None, gpu_type=None, memory_gb=None)
-        names = [n for n in _candidates(free, model, settings, {}) if n != request.profile]
-        others = _tried(free, model, what, arguments, names, settings)
+        names = [n for n in _elsewhere(request, model, settings) if n != request.profile]
+        others = _tried(_free(request), model, what, arguments, names, settings)
         sure = [c for c in others if c.fit is not None and c.fit.starts and c.fit.verdict != UNKNOWN]
+        if not found.memory_short:  # a processor that takes no notice of the argument is no way out
+            sure = [c for c in sure if c.profile.gpus or not found.gpus]
         elsewhere = list(dict.fromkeys(choice.profile.name for choice in sure))
     ways = [f"Choose one of: {', '.join(elsewhere)}."] if elsewhere else []
     if found.remedies:
         ways.append(f"{'Or take' if ways else 'Take'} {', or '.join(r.text for r in found.remedies[:3])}.")
     if not ways:
         ways.append(
-            "No profile here is large enough; to try it all the same, switch the fit check off (--no-fit-check)."
+            f"No profile here {'is large enough' if found.memory_short else 'can run it'}; to try it all the same, "
+            "switch the fit check off (--no-fit-check)."
         )
-    return ModelError(
-        shortfall(request.model, found, best.profile, read_options(arguments).context), " ".join(ways)
-    )
+    return ModelError(shortfall(request.model, found, best.profile), " ".join(ways))
+
+
+def _free(request: Request) -> Request:
+    return dataclasses.replace(request, profile=None, gpus=None, gpu_type=None, memory_gb=None)
+
+
+def _elsewhere(request: Request, model: ResolvedModel, settings: Settings) -> list[str]:
+    """The profiles that the same request could have, were no hardware named."""
+    try:
+        return candidates(_free(request), model, "vllm", settings, {})
+    except RequestError:
+        return []
 
 
 def _nearness(choice: Choice) -> tuple[bool, bool, float]:
@@ -240,42 +274,33 @@ def _nearness(choice: Choice) -> tuple[bool, bool, float]:
     )
 
 
-def shortfall(model: str, found: Fit, profile: Profile, context: int | None = None) -> str:
+def shortfall(model: str, found: Fit, profile: Profile) -> str:
     """Why a model does not fit on a profile, in one sentence."""
-    short = found.needs_gb is not None and found.has_gb is not None and found.needs_gb > found.has_gb
-    if not short:
+    if not found.memory_short:
         why = found.reasons[0] if found.reasons else "its parts do not fit."
         return f'Model "{model[:200]}" cannot run so on profile "{profile.name}": {why}'
     kind = "GPU memory" if found.gpus else "memory"
-    with_ = f" with a context of {context} tokens" if context is not None else ""
+    for_ = f" for a context of {found.needs_context} tokens" if found.needs_context else ""
     of = f" ({found.gpus} GPUs)" if found.gpus > 1 else ""
     return (
-        f'Model "{model[:200]}"{with_} needs about {_gb(found.needs_gb)} GB of {kind}; '
-        f'profile "{profile.name}" has {_gb(found.has_gb)} GB{of}.'
+        f'Model "{model[:200]}" needs about {whole(found.needs_gb or 0)} GB of {kind}{for_}; '
+        f'profile "{profile.name}" has {whole(found.has_gb or 0)} GB{of}.'
     )
 
 
-def _gb(size: float | None) -> str:
-    size = size or 0
-    return f"{size:.0f}" if size >= 10 else f"{size:.1f}"
-
-
 def _hardware(profile: Profile, gpus: int | None, settings: Settings) -> Hardware:
-    made = hardware(profile, gpus)
-    most = made.gpus_max
-    if most is not None and settings.limits.gpus is not None:
-        most = min(most, settings.limits.gpus)
-    if settings.locked(f"profiles.{profile.name}.gpus"):
-        most = None
-    return dataclasses.replace(made, gpus_max=most)
+    return dataclasses.replace(hardware(profile, gpus), gpus_max=gpus_max(profile, settings))
 
 
-def facts_if_known(model: ResolvedModel) -> Facts | None:
-    """The facts of a resolved model; None where they cannot be told, which is no reason to refuse it."""
+def facts_if_known(model: ResolvedModel, *, listed: bool = False) -> Facts | None:
+    """The facts of a resolved model, which may be `listed` among many; None where they cannot be told.
+
+    That is no reason to refuse it.
+    """
     if model.snapshot is None:
         return None
     try:
-        return facts(Path(model.snapshot))
+        return facts(Path(model.snapshot), listed=listed)
     except ModelError:
         return None
 

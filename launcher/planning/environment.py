@@ -21,6 +21,7 @@ def choose_environment(
     origins: dict[str, str],
 ) -> Environment:
     """The environment of a session: asked for, or the catalog's, the profile's, or the site's first."""
+    holding = [n for n, e in settings.environments.items() if not e.engines or engine_name in e.engines]
     if request.environment is not None:
         if request.environment not in settings.environments:
             raise unknown("environment", request.environment, settings.environments)
@@ -33,7 +34,6 @@ def choose_environment(
             settings.origin(f"profiles.{profile.name}.environment"),
         )
     elif settings.environments:
-        holding = [n for n, e in settings.environments.items() if not e.engines or engine_name in e.engines]
         own = [n for n in holding if settings.origin(f"environments.{n}") != "defaults"]
         name = (own or holding or list(settings.environments))[0]
         origins["environment"] = "the first environment"
@@ -42,8 +42,7 @@ def choose_environment(
             f"{settings.where('environments')}: environments is empty.", "Describe at least one."
         )
     environment = settings.environments[name]
-    if environment.engines and engine_name not in environment.engines:
-        holding = [n for n, e in settings.environments.items() if not e.engines or engine_name in e.engines]
+    if name not in holding:
         raise RequestError(
             f'Environment "{name}" does not hold the engine {engine_name}.',
             f"Choose one of: {', '.join(holding)}." if holding else "Ask the site for one that does.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from launcher.errors import RequestError
 from launcher.settings.schema import Profile, Settings
 
@@ -16,19 +18,70 @@ def within_limits(settings: Settings, living: int) -> None:
         )
 
 
-def check_gpus(nodes: int, gpus: int, profile: Profile, settings: Settings) -> None:
-    """Raise RequestError for more GPUs than the profile, or the site for one session, allows."""
-    if profile.gpus_max is not None and gpus > max(profile.gpus_max, profile.gpus):
+def check_nodes(asked: int | None, profile: Profile, engine: str) -> None:
+    """Raise RequestError for a second node, on which no process of the engine would run and which would stand idle."""
+    if engine != "vllm" or (profile.nodes if asked is None else asked) <= 1:
+        return
+    if asked is not None:
+        raise RequestError("More than one node for one model is not supported yet.", "Ask for --nodes 1.")
+    raise RequestError(
+        f'Profile "{profile.name}" has {profile.nodes} nodes, and more than one for one model is not supported yet.',
+        "Choose another profile, or launch with --nodes 1.",
+    )
+
+
+def check_gpus(nodes: int, gpus: int, profile: Profile, settings: Settings, *, asked: bool = True) -> None:
+    """Raise RequestError for more GPUs than the profile, or the site for one session, allows.
+
+    Where they were `asked` for, a profile's own number is the most there are unless it says another (`gpus_max`).
+    """
+    highest = profile.gpus_max or profile.gpus
+    if asked and gpus > highest:
+        has = _count(highest, "GPU") + " on a node" if highest else "no GPU"
         raise RequestError(
-            f'Profile "{profile.name}" has {_count(max(profile.gpus_max, profile.gpus), "GPU")} on a node, not {gpus}.',
-            "Ask for fewer, or choose another profile.",
+            f'Profile "{profile.name}" has {has}, not {gpus}.',
+            "Ask for fewer, or choose another profile." if highest else "Choose another profile.",
         )
-    most = settings.limits.gpus
-    if most is not None and nodes * gpus > most:
-        raise RequestError(
-            f"This site allows {_count(most, 'GPU')} for one session, not {nodes * gpus}.",
-            "Ask for fewer, or choose a smaller profile.",
-        )
+    if settings.limits.gpus is not None and nodes * gpus > settings.limits.gpus:
+        raise too_many_gpus(nodes * gpus, settings)
+
+
+def too_many_gpus(gpus: int, settings: Settings) -> RequestError:
+    """The error for more GPUs than the site lets one session have."""
+    return RequestError(
+        f"This site allows {_count(settings.limits.gpus or 0, 'GPU')} for one session, not {gpus}.",
+        "Ask for fewer, or choose a smaller profile.",
+    )
+
+
+def gpus_max(profile: Profile, settings: Settings) -> int:
+    """The most GPUs on a node that a session on `profile` may have."""
+    most = profile.gpus_max or profile.gpus
+    if settings.limits.gpus is not None:
+        most = min(most, settings.limits.gpus // profile.nodes)
+    if settings.locked(f"profiles.{profile.name}.gpus"):
+        most = profile.gpus
+    return max(most, profile.gpus)
+
+
+def within(profile: Profile, settings: Settings) -> Profile | None:
+    """`profile` as the site's limits leave it, with fewer GPUs or hours; None where they rule it out."""
+    limits = settings.limits
+    if limits.gpus is not None and profile.nodes * profile.gpus > limits.gpus:
+        return None
+    choice = profile.gpus_max is not None and not settings.locked(f"profiles.{profile.name}.gpus")
+    hours_max = profile.hours_max if limits.hours is None else min(profile.hours_max, limits.hours)
+    return dataclasses.replace(
+        profile,
+        gpus_max=(gpus_max(profile, settings) or None) if choice else None,
+        hours=None if profile.hours is None else min(profile.hours, hours_max),
+        hours_max=hours_max,
+    )
+
+
+def needs_account(profile: Profile) -> bool:
+    """Whether a request must name an account to charge, because the profile has none of its own."""
+    return profile.account_required and profile.account is None and len(profile.accounts) != 1
 
 
 def account_of(asked: str | None, profile: Profile) -> str | None:

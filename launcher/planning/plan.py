@@ -35,7 +35,7 @@ def make_plan(request: Request, settings: Settings, *, door: str) -> Plan:
     check_types(request)
     model = resolve(request.model, settings, request.revision)
     origins: dict[str, str] = {"model": model.found}
-    engine_name = model.entry.engine if model.entry else "vllm"
+    engine_name = model.engine
     check_values(request)
     arguments = arguments_of(request, model, engine_name, settings)
     choice = choose(request, model, engine_name, arguments, settings, origins)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from launcher.errors import RequestError, SettingsError
+from launcher.errors import RequestError, SettingsError, did_you_mean
 from launcher.settings.records import record
 
 
@@ -56,8 +55,7 @@ def check_types(request: Request) -> None:
 def unknown(what: str, value: str, known: Iterable[str]) -> RequestError:
     """The error for a name that is not there, with the near ones or all."""
     names = list(known)
-    near = difflib.get_close_matches(value, names, 3)
-    advice = f"Did you mean {' or '.join(near)}?" if near else f"Choose one of: {', '.join(names)}."
+    advice = did_you_mean(value, names) or f"Choose one of: {', '.join(names)}."
     return RequestError(f'Unknown {what} "{value[:80]}".', advice)
 
 

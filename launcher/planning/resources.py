@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
@@ -10,24 +9,30 @@ from launcher.errors import RequestError
 from launcher.planning.limits import account_of, check_gpus, qos_of
 from launcher.planning.request import Request
 from launcher.sessions.plan import Resources
-from launcher.settings.schema import TOKEN, Profile, Settings
+from launcher.settings.schema import GPU_TYPE, TOKEN, Profile, Settings
 
 _WORDS = ("partition", "account", "qos", "constraint", "reservation", "gpu_type")
 _SIZES = {"nodes": 1, "gpus": 0, "cpus": 1, "memory_gb": 0.1}
+_MOST = 1_000_000
 
 
 def check_values(request: Request) -> None:
     """Raise RequestError for a word or number that no profile could take."""
     for field in _WORDS:
         asked = getattr(request, field)
-        if asked is not None and not re.fullmatch(TOKEN, asked):
+        pattern = GPU_TYPE if field == "gpu_type" else TOKEN
+        if asked is not None and not re.fullmatch(pattern, asked):
             raise RequestError(
                 f"The {field} must be one plain word, not {asked[:60]!r}.", "Look it up with sinfo."
             )
     for field, least in _SIZES.items():
         asked = getattr(request, field)
-        if asked is not None and not (math.isfinite(asked) and least <= asked < 1e6):
-            raise RequestError(f"The number of {field} must be at least {least}, not {asked:g}.")
+        if asked is None:
+            continue
+        if asked >= _MOST:
+            raise RequestError(f"The number of {field} is too large.", f"Ask for less than {_MOST}.")
+        if not asked >= least:  # also not a number
+            raise RequestError(f"The number of {field} must be at least {least}, not {max(asked, -_MOST):g}.")
 
 
 def resources_of(
@@ -49,11 +54,11 @@ def resources_of(
         origins[field] = "request"
         if settings.locked(key):
             raise RequestError(
-                f"This site does not let you choose {field} on profile {profile.name}.", "Leave it out."
+                f'This site does not let you choose {field} on profile "{profile.name}".', "Leave it out."
             )
     if gpus is not None and request.gpus is None:
         values["gpus"] = gpus
-    check_gpus(values["nodes"], values["gpus"], profile, settings)
+    check_gpus(values["nodes"], values["gpus"], profile, settings, asked=request.gpus is not None)
     values["account"] = account_of(request.account, profile)
     values["qos"] = qos_of(request.qos, profile)
     return Resources(profile=profile.name, sbatch_args=profile.sbatch_args, **values)

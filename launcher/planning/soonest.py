@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from launcher.errors import LauncherError, SchedulerError
+from launcher.planning.limits import too_many_gpus, within
+from launcher.planning.times import hours_by_default
 from launcher.schedulers import Scheduler, scheduler
 from launcher.schedulers.slurm import hardware
 from launcher.schedulers.supply import Supply, supply
@@ -87,12 +89,16 @@ def soonest(
         for profile in profiles:
             state, cluster = states[profile.cluster], clusters[profile.cluster]
             wanted_hours = hours if hours is not None else hours_by_default(profile, settings)
-            if wanted_hours > profile.hours_max:
-                allowed = f'Profile "{profile.name}" allows up to {span(profile.hours_max)}.'
-                starts.append(pool.submit(Start, profile.name, wanted_hours, trouble=allowed))
-                continue
-            if isinstance(state, str):
-                starts.append(pool.submit(Start, profile.name, wanted_hours, trouble=state))
+            given = within(profile, settings)
+            trouble = None
+            if given is None:
+                trouble = too_many_gpus(profile.nodes * profile.gpus, settings).message
+            elif wanted_hours > given.hours_max:
+                trouble = f'Profile "{profile.name}" allows up to {span(given.hours_max)}.'
+            elif isinstance(state, str):
+                trouble = state
+            if trouble is not None or isinstance(state, str):
+                starts.append(pool.submit(Start, profile.name, wanted_hours, trouble=trouble))
                 continue
             resources = _resources(profile, account, qos)
             mine = fitting(profile, state)
@@ -100,11 +106,6 @@ def soonest(
             where = scheduler(cluster.scheduler, cluster.ssh)
             starts.append(pool.submit(_start, begun, where, resources, shorter, timeout_s))
         return [start.result() for start in starts]
-
-
-def hours_by_default(profile: Profile, settings: Settings) -> float:
-    """The hours that a session on `profile` gets when nobody asks for any."""
-    return min(profile.hours if profile.hours is not None else settings.session.hours, profile.hours_max)
 
 
 def fitting(profile: Profile, supplies: Sequence[Supply]) -> Supply | None:
@@ -130,6 +131,15 @@ def idle_sentence(profile: Profile, found: Supply | None) -> str:
     kind = f"{found.gpu_type} GPU" if found.gpu_type else "GPU"
     spread = f", at most {found.gpus_idle_node} on one node" if found.gpus_idle > found.gpus_idle_node else ""
     return f"{_part(found.gpus_idle, found.gpus, kind)} idle{spread}{waiting}."
+
+
+def idle_words(profile: Profile, found: Supply) -> str:
+    """`3 of 8 GPUs`, `12 of 64 cores` or `closed`: what of `found` is idle, where there is room for no more."""
+    if not found.available:
+        return "closed"
+    if profile.gpus:
+        return f"{found.gpus_idle} of {found.gpus} GPUs"
+    return f"{found.cpus_idle} of {found.cpus} cores"
 
 
 def span(hours: float) -> str:

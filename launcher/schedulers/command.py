@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import selectors
 import shlex
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 
 from launcher.errors import SchedulerError
 
 TIMEOUT_S = 60.0
+_OUTPUT_MAX = 32_000_000  # bytes; 100 000 jobs in a queue are 10 MB
 # For `env`: times in seconds since 1970, whatever the time zone of the host that answers.
 EPOCH = {"SLURM_TIME_FORMAT": "%s"}
 # A user's habits for these programs would win over the script's own lines, or hide jobs from us.
@@ -36,14 +39,8 @@ def run(
     if ssh is not None:
         argv, given = _over(ssh, argv, given, timeout_s), {}
     try:
-        done = subprocess.run(  # noqa: S603 - an argument list, no shell
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            env={n: v for n, v in os.environ.items() if not n.startswith(_OVERRIDES)} | given,
+        done = _run(
+            argv, {n: v for n, v in os.environ.items() if not n.startswith(_OVERRIDES)} | given, timeout_s
         )
     except FileNotFoundError:
         raise SchedulerError(
@@ -57,9 +54,56 @@ def run(
             f"{program}{f' on {ssh}' if ssh else ''} did not answer within {timeout_s:.3g} s.",
             "The scheduler is busy; try again in a minute.",
         ) from None
+    except _TooMuchError:
+        raise SchedulerError(
+            f"{program}{f' on {ssh}' if ssh else ''} gave too much output (more than {_OUTPUT_MAX // 10**6} MB).",
+            "Run it yourself to see what it says.",
+        ) from None
     if done.returncode:
         raise _trouble(program, done, ssh)
     return f"{done.stdout}{done.stderr}" if errors_too else done.stdout
+
+
+class _TooMuchError(Exception):
+    """The program writes without end."""
+
+
+def _run(argv: Sequence[str], env: Mapping[str, str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+    """As subprocess.run, which would hold all of the output, however much it is."""
+    ends_at = time.monotonic() + timeout_s
+    with subprocess.Popen(  # noqa: S603 - an argument list, no shell
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    ) as process:
+        try:
+            said = _read(process, argv, ends_at, timeout_s)
+            process.wait(max(0, ends_at - time.monotonic()))
+        except BaseException:  # Ctrl-C too; leaving the block waits for it
+            process.kill()
+            raise
+    output, errors = (bytes(part).decode("utf-8", "replace") for part in said)
+    return subprocess.CompletedProcess(argv, process.returncode, output, errors)
+
+
+def _read(
+    process: subprocess.Popen[bytes], argv: Sequence[str], ends_at: float, timeout_s: float
+) -> tuple[bytearray, bytearray]:
+    said = (bytearray(), bytearray())
+    with selectors.DefaultSelector() as pipes:
+        for pipe, part in zip((process.stdout, process.stderr), said, strict=True):
+            assert pipe is not None
+            pipes.register(pipe, selectors.EVENT_READ, part)
+        while pipes.get_map():
+            left_s = ends_at - time.monotonic()
+            if left_s <= 0:
+                raise subprocess.TimeoutExpired(argv, timeout_s)
+            for key, _ in pipes.select(left_s):
+                more = os.read(key.fd, 1 << 16)
+                if not more:
+                    pipes.unregister(key.fileobj)
+                key.data.extend(more)
+                if sum(map(len, said)) > _OUTPUT_MAX:
+                    raise _TooMuchError
+    return said
 
 
 def _over(ssh: str, argv: Sequence[str], env: Mapping[str, str], timeout_s: float) -> list[str]:

@@ -122,7 +122,7 @@ def _node(line: str) -> Node | None:
     if cpus is None or not fields["NodeList"] or not fields["Partition"]:
         return None
     state = fields["StateLong"].lower()
-    word, marks = re.sub(r"[^a-z]+$", "", state), set(re.sub(r"^[a-z]+", "", state))
+    word, marks = re.sub(r"(?<=[a-z])[^a-z]+$", "", state), set(re.sub(r"^[a-z]+", "", state))
     in_service = word in _IN_SERVICE and not marks & _OUT
     up = fields["Available"] == "up"
     memory = int(fields["Memory"]) if fields["Memory"].isdigit() else 0

@@ -53,8 +53,17 @@ def named(what: str, ssh: str | None = None, *, timeout_s: float = 20) -> set[st
         return None
 
 
+def reservations(ssh: str | None = None, *, timeout_s: float = 20) -> set[str] | None:
+    """The names of all reservations that this user may see; None where Slurm does not say."""
+    try:
+        text = run(["scontrol", "--oneliner", "show", "reservation"], ssh=ssh, timeout_s=timeout_s)
+    except SchedulerError:
+        return None
+    return set(re.findall(r"ReservationName=(\S+)", text))
+
+
 def _partition(line: str) -> Partition | None:
-    shown = dict(re.findall(r"(\w+)=(\S*)", line))
+    shown = dict(re.findall(r"\b(\w+)=(\S*)", line))
     if "PartitionName" not in shown:
         return None
 

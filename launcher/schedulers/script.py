@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
+from launcher.errors import SchedulerError
 from launcher.schedulers import scheduler
 from launcher.schedulers.slurm import WARNING_S
 from launcher.sessions.plan import Plan
@@ -42,7 +43,11 @@ def job_name(plan: Plan) -> str:
 
 
 def _line(option: str) -> str:
-    # sbatch reads quotes in an #SBATCH line; a line break cannot be quoted there, and planning refuses it.
+    # sbatch reads quotes in an #SBATCH line; a line break cannot be quoted there, and settings and planning refuse it.
+    if not option.isprintable():
+        raise SchedulerError(
+            f"An option of sbatch holds a line break or a control character: {option[:80]!r}."
+        )
     name, equals, value = option.partition("=")
     plain = re.fullmatch(r"[A-Za-z0-9_.,:/@%+=&|*()\[\]!-]*", value)
     return option if plain else f'{name}{equals}"{value}"'

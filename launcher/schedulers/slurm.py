@@ -126,7 +126,7 @@ class Slurm:
             text = run(argv, ssh=self.ssh, env=EPOCH, timeout_s=10)
         except SchedulerError:
             return {}
-        return dict(re.findall(r"(\w+)=(\S*)", text))
+        return dict(re.findall(r"\b(\w+)=(\S*)", text))
 
 
 def here(ssh: str | None = None) -> Slurm:

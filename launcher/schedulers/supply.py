@@ -109,9 +109,8 @@ def group(found: Iterable[Node], waiting: Iterable[Waiting]) -> list[Supply]:
     for node in found:
         for gpu_type in node.gpus or (None,):
             groups.setdefault((node.partition, gpu_type), []).append(node)
-    kept: dict[
-        str, float
-    ] = {}  # from when a node is somebody's, and a whole partition where no node is named
+    # From when a node is somebody's, and a whole partition where no node is named.
+    kept: dict[str, float] = {}
     reasons: dict[str, Counter[str]] = {}
     in_line: Counter[str] = Counter()
     for job in waiting:

@@ -14,10 +14,10 @@ from launcher.sessions.plan import Plan
 from launcher.settings.schema import Environment
 
 _NOT_STARTED = 78  # modules.sh; EX_CONFIG of sysexits.h
-_MODULES = Path(__file__).with_name("modules.sh")
-# Not for an engine: secrets it has no use for, and what would switch on a key of its own behind our gateway.
-# Would write prompts into the log.
+MODULES = Path(__file__).with_name("modules.sh")
+# Not for an engine, whoever asks: what writes prompts into its log, or switches on a key of its own behind our gateway.
 _NEVER = ("VLLM_LOGGING_LEVEL", "VLLM_DEBUG_LOG_API_SERVER_RESPONSE", "VLLM_API_KEY")
+# Secrets of the user that it has no use for.
 _WITHHELD = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY", "OPENAI_API_KEY")
 _PASSED_INTO_CONTAINER = (
     "CUDA_VISIBLE_DEVICES",
@@ -41,7 +41,7 @@ def inside(command: Command, plan: Plan, runtime: Path, variables: Mapping[str, 
     if environment.kind == "container":
         return _container(command, plan, runtime, kept, added)
     if environment.kind == "module":
-        argv = (str(_MODULES), environment.setup or "", str(len(environment.modules)), *environment.modules)
+        argv = (str(MODULES), environment.setup or "", str(len(environment.modules)), *environment.modules)
         return Command((*argv, *command.argv), {**kept, **added})
     folder = venv_folder(environment)
     kept.pop("PYTHONHOME", None)

@@ -18,6 +18,9 @@ from launcher.sessions.stored import made
 from launcher.settings.schema import Environment, Network, Places
 
 SCHEMA = 1
+# What `origins` says where neither the user nor the site named a value.
+CHOSEN = "chosen to fit"
+FIRST_ABLE = "the first that gives what was asked for"
 
 
 @dataclass(frozen=True, slots=True)

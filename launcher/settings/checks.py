@@ -6,11 +6,10 @@ Owns the rules between the blocks of the settings; what one value may be is in l
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launcher.errors import SettingsError
+from launcher.errors import SettingsError, did_you_mean
 from launcher.settings.records import Report, Where, wrong
 from launcher.settings.schema import (
     BLOCKS,
@@ -36,23 +35,38 @@ class Checks:
 
     def cluster(self, cluster: Cluster) -> None:
         if cluster.ssh is not None and cluster.scheduler == "local":
-            self._wrong(f"clusters.{cluster.name}.ssh", "must be empty where scheduler is local", cluster.ssh)
+            at = f"clusters.{cluster.name}.ssh"
+            advice = "Take ssh out, or write scheduler: slurm."
+            self._wrong(at, "must be empty where scheduler is local", cluster.ssh, advice)
 
     def profile(self, profile: Profile) -> None:
         at = f"profiles.{profile.name}"
         self._name(f"{at}.cluster", profile.cluster, "clusters")
         self._name(f"{at}.environment", profile.environment, "environments")
+        for place, option in enumerate(profile.sbatch_args):
+            if not option.isprintable():  # in the job's script, what follows a line break would be a command
+                key = f"{at}.sbatch_args"
+                must = "must hold no line break and no control character"
+                advice = "Write one option in each item."
+                self._report(wrong(self._where(f"{key}[{place}]"), key, must, option, advice))
+        most, gpus = f"{profile.hours_max:g}", profile.gpus
         if profile.hours is not None and profile.hours > profile.hours_max:
-            must = f"must be at most the profile's hours_max, {profile.hours_max:g}"
-            self._wrong(f"{at}.hours", must, profile.hours)
-        if profile.gpus_max is not None and profile.gpus_max < profile.gpus:
+            advice = f"Write hours: {most}, or a larger hours_max."
             self._wrong(
-                f"{at}.gpus_max", f"must be at least the profile's gpus, {profile.gpus}", profile.gpus_max
+                f"{at}.hours", f"must be at most the profile's hours_max, {most}", profile.hours, advice
             )
-        for field, choices in (("account", profile.accounts), ("qos", profile.qos_choices)):
+        if profile.gpus_max is not None and profile.gpus_max < gpus:
+            advice = f"Write gpus_max: {gpus} or more, or leave it out."
+            must = f"must be at least the profile's gpus, {gpus}"
+            self._wrong(f"{at}.gpus_max", must, profile.gpus_max, advice)
+        for field, list_, choices in (
+            ("account", "accounts", profile.accounts),
+            ("qos", "qos_choices", profile.qos_choices),
+        ):
             value = getattr(profile, field)
             if value is not None and choices and value not in choices:
-                self._wrong(f"{at}.{field}", f"must be one of {', '.join(choices)}", value)
+                advice = f"Write one of them, or add {value} to {list_}."
+                self._wrong(f"{at}.{field}", f"must be one of {', '.join(choices)}", value, advice)
 
     def environment(self, environment: Environment) -> None:
         at = f"environments.{environment.name}"
@@ -65,12 +79,25 @@ class Checks:
         self._name(f"{at}.environment", model.environment, "environments")
         holds = environments.get(model.environment or "")
         if holds is not None and holds.engines and model.engine not in (*holds.engines, "simulated"):
-            self._wrong(f"{at}.environment", f"must be an environment with {model.engine}", model.environment)
+            held = [name for name, e in environments.items() if not e.engines or model.engine in e.engines]
+            advice = f"Write {' or '.join(held[:3])}." if held else f"Add {model.engine} to its engines."
+            must = f"must be an environment with {model.engine}"
+            self._wrong(f"{at}.environment", must, model.environment, advice)
         written = self._written("catalog", model.name)
         if model.engine != "simulated" and written.get("id") is None and written.get("path") is None:
             self._missing(at, f"{at} has neither id nor path", f"Say in {at} which model.")
         for place, profile in enumerate(model.profiles):
             self._name(f"{at}.profiles", profile, "profiles", f"{at}.profiles[{place}]")
+
+    def aliases(self, catalog: Mapping[str, CatalogModel]) -> None:
+        meant = {name: name for name in catalog}
+        for model in catalog.values():
+            for place, alias in enumerate(model.aliases):
+                other = meant.setdefault(alias, model.name)
+                if other != model.name:
+                    key = f"catalog.{model.name}.aliases"
+                    what = f'{self._where(f"{key}[{place}]")}: {key} says "{alias[:80]}", which means {other} already.'
+                    self._report(SettingsError(what, "Use another alias."))
 
     def session(self, session: SessionDefaults) -> None:
         self._name("session.profile", session.profile, "profiles")
@@ -85,8 +112,7 @@ class Checks:
         for place, lock in enumerate(locks):
             if lock in known:
                 continue
-            near = difflib.get_close_matches(lock, known, 1)
-            advice = f'Did you mean "{near[0]}"?' if near else "Name keys, such as session.idle_minutes."
+            advice = did_you_mean(lock, known, 1) or "Name keys, such as session.idle_minutes."
             line = lines.get(f"locks[{place}]")
             at = site if line is None else f"{site}, line {line}"
             self._report(SettingsError(f'{at}: locks: "{lock[:80]}" is not a known key.', advice))
@@ -100,14 +126,13 @@ class Checks:
         known = list(self._entries[block])
         if value is None or value in known:
             return
-        near = difflib.get_close_matches(value, known, 1)
-        hint = f'Did you mean "{near[0]}"?' if near else f"Describe {value[:64]} under {block}."
+        hint = did_you_mean(value, known, 1) or f"Describe {value[:64]} under {block}."
         some = ", ".join(known) if len(known) <= _LISTED else f"the {len(known)} names in {block}"
         must = f"must be one of {some}" if known else f"must be a name in {block}, which is empty"
         self._report(wrong(self._where(at or key), key, must, value, hint))
 
-    def _wrong(self, key: str, must: str, value: Any) -> None:
-        self._report(wrong(self._where(key), key, must, value))
+    def _wrong(self, key: str, must: str, value: Any, advice: str) -> None:
+        self._report(wrong(self._where(key), key, must, value, advice))
 
     def _missing(self, key: str, what: str, hint: str) -> None:
         self._report(SettingsError(f"{self._where(key)}: {what}.", hint))

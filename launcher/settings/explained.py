@@ -57,7 +57,7 @@ SAYS: Mapping[str, str] = {
     "profiles.gpus": "GPUs per node (`--gres=gpu:…`).",
     "profiles.gpus_max": "The most GPUs per node. A model gets as few as it needs, from `gpus` on. Empty: `gpus`.",
     "profiles.gpu_type": "The GPUs' type in Slurm, such as `a100`.",
-    "profiles.gpu_memory_gb": "Memory of one GPU in GiB; empty: what is known of `gpu_type`.",
+    "profiles.gpu_memory_gb": "Memory of one GPU in GB, as its data sheet has it; empty: what is known of `gpu_type`.",
     "profiles.compute_capability": "The GPU's compute capability, such as 8.0; empty: what is known of `gpu_type`.",
     "profiles.cpus": "Slurm's `--cpus-per-task`.",
     "profiles.memory_gb": "Memory per node in GiB (`--mem`).",

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from launcher.settings.explained import BLOCK_SAYS, LOCKS_SAY, SAYS
-from launcher.settings.schema import BLOCKS, NAME, NAMED
+from launcher.settings.schema import BLOCKS, NAME, NAMED, PATH
 
 _TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
 # YAML gives a number where somebody writes one; the launcher takes it for the text it is.
@@ -104,6 +104,8 @@ def _bounds(metadata: Mapping[str, Any]) -> dict[str, Any]:
         bounds["enum"] = list(metadata["choices"])
     if "pattern" in metadata:
         bounds["pattern"] = f"^(?:{metadata['pattern']})$"
+    if "path" in metadata:
+        bounds["pattern"] = f"^(?:{'|'.join(filter(None, (PATH, metadata['also'])))})$"
     for bound in ("minimum", "maximum"):
         if bound in metadata:
             bounds[bound] = metadata[bound]

@@ -6,6 +6,7 @@ plain values are replaced.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import sys
@@ -20,8 +21,9 @@ from launcher.errors import LauncherError, RequestError, SettingsError
 from launcher.settings.checks import Checks
 from launcher.settings.files import Written, parse, read
 from launcher.settings.origins import DEFAULTS, where
+from launcher.settings.pathnames import expanded
 from launcher.settings.records import Where, collect, unknown_key, wrong
-from launcher.settings.schema import BLOCKS, NAME, NAMED, Settings
+from launcher.settings.schema import BLOCKS, NAME, NAMED, Caps, Profile, Settings
 
 Tree = dict[str, Any]
 Report = Callable[[LauncherError], None]
@@ -49,13 +51,21 @@ def mistakes(variables: Mapping[str, str] | None = None) -> list[LauncherError]:
     return sorted(found, key=_place)
 
 
+def load_alone(file: Path, variables: Mapping[str, str] | None = None) -> Settings:
+    """`load` of what `mistakes_in` looks at; raises like it."""
+    return load(_with(file, os.environ if variables is None else variables))
+
+
 def mistakes_in(file: Path, variables: Mapping[str, str] | None = None) -> list[LauncherError]:
     """Every mistake of `file`: as the user's own where it is that, else as a site's file without any user's."""
-    variables = os.environ if variables is None else variables
+    return mistakes(_with(file, os.environ if variables is None else variables))
+
+
+def _with(file: Path, variables: Mapping[str, str]) -> Mapping[str, str]:
     user = user_file(variables)
     if user is not None and os.path.abspath(user) == os.path.abspath(file):
-        return mistakes(variables)
-    return mistakes({"LAUNCHER_SITE": str(file), "LAUNCHER_CONFIG": os.devnull})
+        return variables
+    return {"LAUNCHER_SITE": str(file), "LAUNCHER_CONFIG": os.devnull}
 
 
 def site_file(variables: Mapping[str, str]) -> Path | None:
@@ -110,7 +120,8 @@ class _Layers:
             if name.startswith("LAUNCHER_") and name not in _OWN_VARIABLES and "__" in name:
                 self._variable(name, value)
         for name, below in (("HF_HUB_CACHE", ""), ("HF_HOME", "/hub")):
-            if self.origins["models.cache"] == DEFAULTS and self.variables.get(name):
+            locked = "models" in self.locks or "models.cache" in self.locks
+            if self.origins["models.cache"] == DEFAULTS and self.variables.get(name) and not locked:
                 self._join({"models": {"cache": self.variables[name] + below}}, name)
         # What a file that could not be read would have described is not missing.
         return None if self.unread else self._made()
@@ -130,7 +141,8 @@ class _Layers:
             isinstance(locks, list) and all(isinstance(lock, str) for lock in locks)
         ):
             must = "must be a list of keys such as session.idle_minutes"
-            self.report(wrong(self._line(self.site, "locks"), "locks", must, locks))
+            advice = "Write it as [session.idle_minutes]."
+            self.report(wrong(self._line(self.site, "locks"), "locks", must, locks, advice))
             locks = None
         self.locks = (*(locks or ()), *_SITES_OWN)
 
@@ -156,7 +168,10 @@ class _Layers:
             layer = {keys[0]: {keys[1]: parse(value, name).data}}
         except SettingsError:
             shown = f'"{value[:80]}"'
-            self.report(RequestError(f"The variable {name} has the value {shown}, which is not YAML."))
+            advice = "Write it as in a site.yml: 5, true, a text."
+            self.report(
+                RequestError(f"The variable {name} has the value {shown}, which is not YAML.", advice)
+            )
             return
         self._refuse_locked(layer, name)
         self._join(layer, name)
@@ -229,7 +244,18 @@ class _Layers:
         if seen:
             return None
         found = {**blocks, **named, "origins": self.origins, "lines": self.lines}
-        return Settings(**found, locks=self.locks, site=self.site)
+        settings = Settings(**found, locks=self.locks, site=self.site)
+        if settings.limits != Caps():
+            for profile in settings.profiles.values():
+                self._refuse_own_args(settings, profile)
+        return settings
+
+    def _refuse_own_args(self, settings: Settings, profile: Profile) -> None:
+        # sbatch takes the last of two options: --gres or --time here would undo what the site's limits allow.
+        key = f"profiles.{profile.name}.sbatch_args"
+        if profile.sbatch_args and settings.from_user(key):
+            what = f"{settings.where(key)}: {key} is the site's alone, because {self.site} sets limits."
+            self.report(SettingsError(what, f"Take {key} out of {settings.origin(key)}."))
 
     def _check(self, blocks: Mapping[str, Any], named: Mapping[str, dict[str, Any]], checks: Checks) -> None:
         for cluster in named["clusters"].values():
@@ -240,6 +266,7 @@ class _Layers:
             checks.environment(environment)
         for model in named["catalog"].values():
             checks.model(model, named["environments"])
+        checks.aliases(named["catalog"])
         if blocks["session"] is not None:
             checks.session(blocks["session"])
         checks.locks(self.locks, str(self.site), self.lines.get(str(self.site), {}))
@@ -264,7 +291,8 @@ def _join(tree: Tree, layer: Tree, origin: str, origins: dict[str, str], prefix:
 def _entries(key: str, value: Any, place: Where, report: Report) -> Tree:
     """The entries of the named block `key` whose names can be used."""
     if not isinstance(value, dict):
-        report(wrong(place(key), key, "must be a block of names", value))
+        advice = "Write names below it, and below each name its keys."
+        report(wrong(place(key), key, "must be a block of names", value, advice))
         return {}
     must = "must have names of letters, digits, dots, dashes and underscores"
     sound = {name: entry for name, entry in value.items() if re.fullmatch(NAME, name)}
@@ -276,16 +304,10 @@ def _entries(key: str, value: Any, place: Where, report: Report) -> Tree:
 
 def _expanded(tree: Tree) -> Tree:
     # ~ and $USER in whatever names a folder or a file; a site's file serves many users.
-    def expanded(value: Any) -> Any:
-        if isinstance(value, list):
-            return [expanded(item) for item in value]
-        return os.path.expanduser(os.path.expandvars(value)) if isinstance(value, str) else value
-
-    for key in ("places", "models"):
-        if isinstance(tree[key], dict):
-            tree[key] = {name: expanded(value) for name, value in tree[key].items()}
-    for key, names in (("environments", ("path", "image", "binds", "setup")), ("catalog", ("path",))):
-        for entry in tree[key].values() if isinstance(tree[key], dict) else ():
+    for key, type_ in (BLOCKS | NAMED).items():
+        names = [field.name for field in dataclasses.fields(type_) if "path" in field.metadata]
+        entries = tree[key].values() if key in NAMED and isinstance(tree[key], dict) else [tree[key]]
+        for entry in entries if names else ():
             if isinstance(entry, dict):
                 entry.update({name: expanded(entry[name]) for name in names if name in entry})
     return tree

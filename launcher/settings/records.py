@@ -7,7 +7,6 @@ more than the command line may take (docs/decisions.md).
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 import re
@@ -16,13 +15,16 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
-from launcher.errors import SettingsError
+from launcher.errors import SettingsError, did_you_mean
+from launcher.settings.pathnames import is_absolute, unset
 
 T = TypeVar("T")
 Where = Callable[[str], str]
 Report = Callable[[SettingsError], None]
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_BLOCK = "Write its keys below it, each in a line of its own, with more spaces before it."
+_PLAIN = "Use letters, digits and . _ - without spaces, with a letter or digit first."
 
 
 def record(type_: type[T], data: object, key: str, where: Where, **given: object) -> T:
@@ -46,9 +48,10 @@ def collect(
     if data is None:
         data = {}
     if not isinstance(data, Mapping):
-        report(wrong(where(key), key, "must be a block of keys", data))
+        report(wrong(where(key), key, "must be a block of keys", data, _BLOCK))
         return None
     hints = _hints(type_)  # type: ignore[arg-type] # mypy: a class is hashable
+    # mypy cannot be told that T is a dataclass.
     fields = {f.name: f for f in dataclasses.fields(type_) if f.name not in given}  # type: ignore[arg-type]
     for name in data:
         if name not in fields:
@@ -58,7 +61,7 @@ def collect(
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if name in data:
             try:
-                values[name] = _value(hints[name], data[name], f"{key}.{name}", where, field.metadata)
+                values[name] = _Reader(f"{key}.{name}", where, field).value(hints[name], data[name])
             except SettingsError as error:
                 report(error)
                 whole = whole and not needed
@@ -74,16 +77,15 @@ def _hints(type_: type) -> dict[str, Any]:
     return typing.get_type_hints(type_)
 
 
-def wrong(where: str, key: str, must: str, value: object, hint: str | None = None) -> SettingsError:
-    """The error for a value that is not what it must be."""
-    return SettingsError(f"{where}: {key} {must}, not {_shown(value)}.", hint or f"Correct {key} there.")
+def wrong(where: str, key: str, must: str, value: object, hint: str) -> SettingsError:
+    """The error for a value that is not what it must be; `hint` says what to write."""
+    return SettingsError(f"{where}: {key} {must}, not {_shown(value)}.", hint)
 
 
 def unknown_key(where: str, key: str, known: Iterable[str]) -> SettingsError:
     """The error for a key that does not exist, with the near one or all."""
     known = list(known)
-    near = difflib.get_close_matches(key.rpartition(".")[2], known, 1)
-    advice = f'Did you mean "{near[0]}"?' if near else f"Known keys: {', '.join(known)}."
+    advice = did_you_mean(key.rpartition(".")[2], known, 1) or f"Known keys: {', '.join(known)}."
     return SettingsError(f"{where}: {_cut(key)} is not a known key.", advice)
 
 
@@ -99,68 +101,100 @@ def _cut(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-def _value(hint: Any, value: object, key: str, where: Where, metadata: Mapping[str, Any]) -> object:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        hint = next(a for a in typing.get_args(hint) if a is not types.NoneType)
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise wrong(where(key), key, "must be a list of texts", value, "Write it as [one, two].")
-        return tuple(_item(item, key, place, where, metadata) for place, item in enumerate(value))
-    if typing.get_origin(hint) is not None:  # Mapping[str, str]
-        if not isinstance(value, Mapping):
-            raise wrong(where(key), key, "must be a block of texts", value)
-        return {str(name): _variable(str(name), v, key, where) for name, v in value.items()}
-    accepted: tuple[type, ...] = (int, float) if hint is float else (hint,)
-    if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
-        raise wrong(where(key), key, f"must be {_WORDS[hint]}", value, _advice(hint, value))
-    _check(value, key, where, metadata)
-    if hint is float and isinstance(value, int):
-        if abs(value) > 10**30:  # Python's own call can pass what no float holds
-            raise wrong(where(key), key, "must be a smaller number", float("inf"))
-        return float(value)
-    return value
+class _Reader:
+    """The value of one field: what it must be, and what to write where it is not."""
 
+    def __init__(self, key: str, where: Where, field: dataclasses.Field[Any]) -> None:
+        self._key = key
+        self._where = where
+        self._field = field
+        self._metadata = field.metadata
 
-def _item(value: object, key: str, place: int, where: Where, metadata: Mapping[str, Any]) -> str:
-    def at(_: str) -> str:
-        return where(f"{key}[{place}]")
+    def value(self, hint: Any, value: object) -> object:
+        """`value` as the type `hint`; raises SettingsError."""
+        if typing.get_origin(hint) in (typing.Union, types.UnionType):
+            if value is None:
+                return None
+            hint = next(a for a in typing.get_args(hint) if a is not types.NoneType)
+        if typing.get_origin(hint) is tuple:
+            if not isinstance(value, list):
+                raise self._wrong("must be a list of texts", value, "Write it as [one, two].")
+            return tuple(self._item(item, place) for place, item in enumerate(value))
+        if typing.get_origin(hint) is not None:  # Mapping[str, str]
+            if not isinstance(value, Mapping):
+                raise self._wrong("must be a block of texts", value, "Write it as {NAME: text}.")
+            return {str(name): self._variable(str(name), text) for name, text in value.items()}
+        accepted: tuple[type, ...] = (int, float) if hint is float else (hint,)
+        if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
+            raise self._wrong(f"must be {_WORDS[hint]}", value, self._advice(hint, value))
+        self._check(value, self._where(self._key))
+        if hint is float and isinstance(value, int):
+            if abs(value) > 10**30:  # Python's own call can pass what no float holds
+                raise self._wrong("must be a smaller number", float("inf"), self._range())
+            return float(value)
+        return value
 
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise wrong(at(key), key, "must be a list of texts", value, _advice(str, value))
-    _check(str(value), key, at, metadata)
-    return str(value)
+    def _item(self, value: object, place: int) -> str:
+        at = self._where(f"{self._key}[{place}]")
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise wrong(at, self._key, "must be a list of texts", value, self._advice(str, value))
+        self._check(str(value), at)
+        return str(value)
 
+    def _variable(self, name: str, value: object) -> str:
+        at = f"{self._key}.{name}"
+        if not _VARIABLE.fullmatch(name):
+            advice = "Use letters, digits and underscores, as in HF_HOME."
+            raise wrong(self._where(at), self._key, "must hold names of variables", name, advice)
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise wrong(self._where(at), at, "must be a text", value, self._advice(str, value))
+        return str(value)
 
-def _variable(name: str, value: object, key: str, where: Where) -> str:
-    at = f"{key}.{name}"
-    if not _VARIABLE.fullmatch(name):
-        raise wrong(where(at), key, "must hold names of variables", name)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise wrong(where(at), at, "must be a text", value, _advice(str, value))
-    return str(value)
+    def _check(self, value: object, at: str) -> None:
+        def refused(must: str, advice: str) -> SettingsError:
+            return wrong(at, self._key, must, value, advice)
 
+        metadata = self._metadata
+        if (choices := metadata.get("choices")) and value not in choices:
+            advice = did_you_mean(str(value), choices, 1) or f"Write one of these, such as {choices[0]}."
+            raise refused(f"must be one of {', '.join(choices)}", advice)
+        if (minimum := metadata.get("minimum")) is not None and not (
+            isinstance(value, int | float) and minimum <= value < float("inf")
+        ):
+            raise refused(f"must be at least {minimum}", self._range())
+        if (maximum := metadata.get("maximum")) is not None and not (
+            isinstance(value, int | float) and value <= maximum
+        ):
+            in_mb = self._field.name.endswith("memory_gb")
+            raise refused(f"must be at most {maximum}", "Write it in GB, not MB." if in_mb else self._range())
+        if (pattern := metadata.get("pattern")) and not re.fullmatch(pattern, str(value)):
+            raise refused("must be one plain word", _PLAIN)
+        if metadata.get("path"):
+            self._check_path(str(value), at)
 
-def _check(value: object, key: str, where: Where, metadata: Mapping[str, Any]) -> None:
-    if (choices := metadata.get("choices")) and value not in choices:
-        raise wrong(where(key), key, f"must be one of {', '.join(choices)}", value)
-    if (minimum := metadata.get("minimum")) is not None and not (
-        isinstance(value, int | float) and minimum <= value < float("inf")
-    ):
-        raise wrong(where(key), key, f"must be at least {minimum}", value)
-    if (maximum := metadata.get("maximum")) is not None and not (
-        isinstance(value, int | float) and value <= maximum
-    ):
-        raise wrong(where(key), key, f"must be at most {maximum}", value)
-    if (pattern := metadata.get("pattern")) and not re.fullmatch(pattern, str(value)):
-        raise wrong(where(key), key, "must be one plain word", value)
+    def _check_path(self, path: str, at: str) -> None:
+        if (variable := unset(path)) is not None:
+            what = f"{at}: {_cut(self._key)} names {_cut(variable)}, which is not set."
+            raise SettingsError(what, "Write the path out, or use what every user has, such as $USER.")
+        if not is_absolute(path, self._metadata.get("also")):
+            raise wrong(at, self._key, "must be an absolute path", path, "Begin it with /, ~ or $HOME.")
 
+    def _wrong(self, must: str, value: object, advice: str) -> SettingsError:
+        return wrong(self._where(self._key), self._key, must, value, advice)
 
-def _advice(hint: type, value: object) -> str | None:
-    # YAML reads no, on and 8 as something else than text; people write 24:00:00 and 80GB where a number is wanted.
-    if hint is str and isinstance(value, bool | int | float):
-        return "Put it in quotes."
-    if hint in (int, float) and isinstance(value, str) and re.match(r"\s*\d", value):
-        return "Write the number alone."
-    return None
+    def _advice(self, hint: type, value: object) -> str:
+        # YAML reads no, on and 8 as something else than text; people write 24:00:00 and 80GB where a number is wanted.
+        if hint is bool:
+            return "Write true or false, without quotes."
+        if hint is str:
+            return "Put it in quotes." if isinstance(value, bool | int | float) else "Write one text."
+        if isinstance(value, str) and re.match(r"\s*\d", value):
+            return "Write the number alone."
+        return self._range()
+
+    def _range(self) -> str:
+        """What to write for a number."""
+        least, default = self._metadata.get("minimum", 0), self._field.default
+        usual = default if isinstance(default, int | float) and default else max(1, least)
+        name, example = self._field.name, self._metadata.get("example") or usual
+        return f"Write a number, such as {name}: {example}."

@@ -1,7 +1,9 @@
 """The shape of the settings: plain frozen records, one for each block of the site file.
 
 Owns names, types and defaults; where values come from is `launcher.settings.layers`'s business. The field
-metadata `choices`, `pattern`, `minimum` and `maximum` are checked when a record is read, in a list for each item.
+metadata `choices`, `pattern`, `minimum`, `maximum` and `path` are checked when a record is read, in a list for each
+item; `example` is what its error proposes. In a `path`, `~` and variables are replaced first; what matches `also` is
+one as well.
 """
 
 from __future__ import annotations
@@ -15,6 +17,11 @@ from launcher.settings import origins as at
 # What may stand in a Slurm option without quoting; also keeps a leading dash (an option of its own) out.
 TOKEN = r"[A-Za-z0-9_][A-Za-z0-9_.:@+,=/&|*()\[\]!-]{0,199}"
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+# A type of GPU stands in the middle of --gres, where a colon or a comma would ask for more GPUs than were counted.
+GPU_TYPE = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
+
+# A folder or a file as it may be written: from the root, from a home, from a variable.
+PATH = r"(?:[/~]|\$[A-Za-z_{]).*"
 
 # Above this, a number is a mistake of the hand; documentation does not name it as a bound.
 UNBOUNDED = 1_000_000
@@ -38,8 +45,12 @@ def _tokens() -> Any:
     return field(default=(), metadata={"pattern": TOKEN})
 
 
-def _from(minimum: float, maximum: float = UNBOUNDED, default: Any = None) -> Any:
-    return field(default=default, metadata={"minimum": minimum, "maximum": maximum})
+def _path(default: Any = None, also: str | None = None) -> Any:
+    return field(default=default, metadata={"path": True, "also": also})
+
+
+def _from(minimum: float, maximum: float = UNBOUNDED, default: Any = None, example: Any = None) -> Any:
+    return field(default=default, metadata={"minimum": minimum, "maximum": maximum, "example": example})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +83,13 @@ class Profile:
     nodes: int = _from(1, default=1)
     gpus: int = _from(0, 1024, default=0)
     gpus_max: int | None = _from(1, 1024)
-    gpu_type: str | None = _token()
-    gpu_memory_gb: float | None = _from(1)
-    compute_capability: float | None = _from(3, 30)
-    cpus: int | None = _from(1)
-    memory_gb: float | None = _from(0.1)
-    hours: float | None = _from(0.01)
+    gpu_type: str | None = field(default=None, metadata={"pattern": GPU_TYPE})
+    # More than any GPU has, and less than the smallest one's MiB.
+    gpu_memory_gb: float | None = _from(1, 1024, example=80)
+    compute_capability: float | None = _from(3, 30, example="8.0")
+    cpus: int | None = _from(1, example=8)
+    memory_gb: float | None = _from(0.1, example=64)
+    hours: float | None = _from(0.01, example=4)
     hours_max: float = _from(0.01, default=24)
     environment: str | None = None
     account: str | None = _token()
@@ -100,13 +112,14 @@ class Environment:
     name: str
     kind: str = _one_of("venv", "module", "container", default="venv")
     engines: tuple[str, ...] = _one_of("vllm", "whisper", "simulated", default=())
-    path: str | None = None
+    path: str | None = _path()
     modules: tuple[str, ...] = ()
-    image: str | None = None
+    # An address such as docker://… is Apptainer's to fetch; the doctor advises against it.
+    image: str | None = _path(also=r"[a-z]+://.+")
     runtime: str = _one_of("apptainer", "singularity", default="apptainer")
-    binds: tuple[str, ...] = ()
+    binds: tuple[str, ...] = _path(())
     env: Mapping[str, str] = field(default_factory=dict)
-    setup: str | None = None
+    setup: str | None = _path()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +129,7 @@ class CatalogModel:
     name: str
     title: str = ""
     id: str | None = None
-    path: str | None = None
+    path: str | None = _path(also=r"shipped:.+")
     revision: str | None = None
     aliases: tuple[str, ...] = ()
     engine: str = _one_of("vllm", "simulated", default="vllm")
@@ -155,17 +168,17 @@ class Network:
 class Places:
     """Folders: of sessions, of compile caches, and of sockets on the node."""
 
-    sessions: str = "~/.local/state/launcher/sessions"
-    cache: str = "~/.cache/launcher"
-    runtime: str | None = None
+    sessions: str = _path("~/.local/state/launcher/sessions")
+    cache: str = _path("~/.cache/launcher")
+    runtime: str | None = _path()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPlaces:
     """Where snapshots are looked for."""
 
-    folders: tuple[str, ...] = ()
-    cache: str = "~/.cache/huggingface/hub"
+    folders: tuple[str, ...] = _path(())
+    cache: str = _path("~/.cache/huggingface/hub")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +196,9 @@ class Allow:
 class Caps:
     """What one user, or one request, may have at most; None: no limit. `gpus` and `hours` are of one session."""
 
-    sessions: int | None = _from(1)
-    gpus: int | None = _from(0)
-    hours: float | None = _from(0.01)
+    sessions: int | None = _from(1, example=4)
+    gpus: int | None = _from(0, example=8)
+    hours: float | None = _from(0.01, example=24)
 
 
 @dataclass(frozen=True, slots=True)

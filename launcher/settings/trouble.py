@@ -41,7 +41,7 @@ _SAID = (
     _Said("expected alphabetic", "a text may not begin with * or &", "Put it in quotes."),
     _Said("unknown escape", "a \\ in double quotes is followed by what means nothing", "Use single quotes."),
     _Said("another document", "a second document begins here (---)", "Keep one."),
-    _Said("for merging", "<< must be followed by the alias (*name) of a block", "Correct it."),
+    _Said("for merging", "<< must be followed by the alias (*name) of a block", 'Write it as "<<: *name".'),
 )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def plainly(error: yaml.YAMLError, text: str) -> tuple[int | None, str, str]:
     mark, began = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
     problem = str(getattr(error, "problem", None) or "this is not YAML")
     if mark is None:
-        return None, problem, "Correct the YAML there."
+        return None, problem, "Compare it with the example in docs/site.md."
     lines = text.split("\n")
     here = lines[mark.line] if mark.line < len(lines) else ""
     if "cannot start any token" in problem:
@@ -66,7 +66,7 @@ def plainly(error: yaml.YAMLError, text: str) -> tuple[int | None, str, str]:
         if said.part in problem:
             line = began.line if said.beginning and began is not None else mark.line
             return line + 1, said.problem, said.hint
-    return mark.line + 1, problem, "Correct the YAML there."
+    return mark.line + 1, problem, "Compare it with the example in docs/site.md."
 
 
 def _beginning(line: str, column: int) -> tuple[str, str]:

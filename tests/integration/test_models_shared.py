@@ -112,7 +112,7 @@ def test_two_users_share_a_folder_whatever_their_umask_is(users: People, install
                 assert status.st_mode & 0o2070 == 0o2070, path
         owner = (models.shared / "models--org--name").stat().st_uid
         other = usual if owner == users.alice.uid else closed
-        process = start_as(*other, installed, models, "rm", "org/name")
+        process = start_as(*other, installed, models, "rm", "org/name", "--all", "--yes")
         assert "so it is not yours to remove" in process.communicate(timeout=60)[1]
         assert process.returncode == 8
 
@@ -134,6 +134,14 @@ def test_a_folder_that_may_not_be_written_is_said(users: People, installed: Inst
         assert error.startswith(
             f"launcher: You may not write {models.shared}/models--org--name. Leave --to out"
         )
+        assert error.rstrip().endswith(f"ask root to let its group write it: chmod -R g+rwX {models.shared}")
+        os.chown(models.shared, 0, GROUP + 1)
+        models.shared.chmod(0o2775)
+        process = start_as(
+            users.alice, 0o022, installed, models, "add", "org/name", "--to", str(models.shared)
+        )
+        error = process.communicate(timeout=60)[1]
+        assert error.rstrip().endswith(f"or ask root to add you to the group {GROUP + 1}.")
 
 
 def test_the_hubs_own_client_and_ours_use_each_others_files(models: Models) -> None:

@@ -54,6 +54,7 @@ class Troubles:
     cut: list[int] = field(default_factory=list)  # the connection ends after so many bytes
     status: list[int] = field(default_factory=list)  # this status instead of the file, unless it is 200
     wrong: int = 0  # so many times, bytes of the right number and the wrong kind
+    more: int = 0  # so many bytes more than it announces
     whole: bool = False  # ranges are not understood
     hold: tuple[int, threading.Event] | None = None  # so many bytes, then nothing until the event
 
@@ -297,6 +298,7 @@ class _CdnAnswers(_Answers):
         if trouble.wrong:
             trouble.wrong -= 1
             content = bytes(len(content))
+        content += bytes(trouble.more)
         wanted = _RANGE.match(self.headers.get("range") or "")
         if wanted is None or trouble.whole:
             return self._body(200, content, trouble, {})

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import skip_loudly
 from tests.hostile import HOSTILE
@@ -30,7 +31,22 @@ def nothing_left(site: Site, users: People) -> bool:
     [
         (["launch", "tiny-caht"], 4, "Did you mean tiny-chat?"),
         (["launch", "simulated", "--profile", "gup"], 2, "Did you mean gpu"),
-        (["launch", "simulated", "--hours", "99"], 2, 'Profile "cpu" allows up to 1 hours, not 99.'),
+        (
+            ["launch", "simulated", "--hours", "99"],
+            2,
+            'No profile here allows 99 hours. The longest is "cpu"',
+        ),
+        (
+            ["launch", "simulated", "--profile", "cpu", "--hours", "99"],
+            2,
+            '"cpu" allows up to 1 hour, not 99.',
+        ),
+        (
+            ["launch", "simulated", "--profile", "gpu", "--gpus", "64"],
+            2,
+            'Profile "gpu" has at most 1 GPU on a node',
+        ),
+        (["launch", "simulated", "--gpus", "64"], 2, 'The most are 4, on "preempt".'),
         (["launch", "simulated", "--hours", "x"], 2, '--hours must be a number, not "x".'),
         (["launch", "simulated", "--", "--no-such-option"], 2, "--no-such-option"),
         (["launch", "simulated", "--", "--uds", "/tmp/x"], 2, "--uds"),
@@ -85,6 +101,9 @@ def test_a_broken_site_file_is_named(site: Site, users: People) -> None:
 
 
 def test_sbatch_refusing_is_told_in_its_own_words(site: Site, users: People) -> None:
+    # The site's file promises more than the cluster has: what is refused then is Slurm's to say.
+    profiles = yaml.safe_load(site.file.read_text())["profiles"]
+    site.settle(profiles={**profiles, "gpu": {**profiles["gpu"], "gpus_max": 64}})
     for option, value, words in (
         ("--partition", "nowhere", "invalid partition"),
         ("--gpus", "64", "configuration is not available"),

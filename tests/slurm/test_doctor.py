@@ -44,6 +44,12 @@ def test_a_site_that_works(site: Site, users: People) -> None:
     assert [c for c in said.values() if c["verdict"] == "FAIL"] == []
     assert said["clusters.test"]["says"].endswith(" answers: 3 of 3 nodes in service.")
     assert said["profiles.gpu"]["says"] == "would be taken by Slurm; 1 h would start now."
+    # What is doubtful hides nothing else.
+    assert said["profiles.gpu.gpu_memory_gb"]["verdict"] == "warn"
+    assert "may have 40, 64 or 80 GB" in said["profiles.gpu.gpu_memory_gb"]["says"]
+    assert said["install"]["verdict"] == "ok"
+    assert said["form"]["verdict"] == "ok"
+    assert not [about for about in said if about.startswith("environments.launcher")]
     assert "can be read by all: 0 entries" in said["models.folders"]["says"]
     assert said["app"]["verdict"] == "ok"
     lines = site.run(users.alice, "doctor", "--app", str(site.install.app)).text.splitlines()
@@ -63,7 +69,11 @@ def test_a_site_that_works(site: Site, users: People) -> None:
         ({"memory_gb": 512}, "memory_gb", "is 512 GB, but no node of", "Write memory_gb: 19."),
         ({"nodes": 3}, "nodes", "is 3, but only 2 such nodes are in partition gpu.", "Write nodes: 2."),
         ({"constraint": "ib"}, "constraint", 'says "ib", which no such node has.', "Its features: none."),
-        ({"hours_max": 48}, "hours_max", "is 48, more than the 1 of partition gpu", "Write hours_max: 1."),
+        ({"constraint": "ib&new"}, "constraint", "but no such node has ib or new.", "Its features: none."),
+        ({"reservation": "gone"}, "reservation", 'says "gone", which Slurm', "Its reservations: none."),
+        ({"gpu_memory_gb": 320}, "gpu_memory_gb", "is 320, but a100 has 40, 64 or 80 GB.", "Write gpu_memory_gb: 40"),
+        ({"hours_max": 48}, "hours_max", "is 48, more than the 1 hour of partition gpu", "Write hours_max: 1."),
+        ({"hours_max": 48, "hours": 4}, "hours_max", "is 48, more than", "Write hours_max: 1 and hours: 1."),
         ({"sbatch_args": ["--nodelist=zz"]}, "", "Slurm refuses it: Invalid node name specified.", "Compare"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
@@ -118,7 +128,9 @@ def test_places_and_environments_that_are_not_there(site: Site, users: People) -
     answer = site.run(users.alice, "doctor", "--json")
     failed = [f"{c['about']}: {c['says']}" for c in answer.data["checks"] if c["verdict"] == "FAIL"]
     assert f"models.folders: {folders[0]}: No such file or directory." in failed
-    assert f"models.folders: {folders[1]}: Permission denied." in failed
+    assert f"models.folders: {closed} is closed to other users." in failed
+    ask = next(c["fix"] for c in answer.data["checks"] if c["says"] == f"{closed} is closed to other users.")
+    assert ask == f"Ask root, who owns it, for: chmod a+rX {closed}"
     assert "environments.gone.image: There is no /nowhere/vllm $(id).sif." in failed
     assert f"environments.closed.image: {closed} is closed to other users." in failed
     assert any(
@@ -166,7 +178,8 @@ def test_a_proposal_is_a_site_file_that_works(site: Site, users: People) -> None
     assert {p["start"]["trouble"] for p in profiles.values()} == {None}
     answer, said = doctor(site, users)
     failed = [c["about"] for c in said.values() if c["verdict"] == "FAIL"]
-    assert failed == ["environments.launcher"]  # of the environments it proposes nothing
+    assert failed == []
+    assert said["environments.launcher"]["says"].startswith("no engine is installed here")
     # A file that is there is somebody's work.
     answer = site.run(users.alice, "doctor", "--write", str(file))
     assert answer.code == 8
@@ -175,14 +188,16 @@ def test_a_proposal_is_a_site_file_that_works(site: Site, users: People) -> None
 
 def test_a_whole_session_runs_and_is_taken_away(site: Site, slurm: Cluster, users: People) -> None:
     hidden = "/nowhere/to be 'seen' $(id)"
-    site.settle(environments=ENGINES, models={"folders": [hidden]})
+    missing = {"vllm": {"kind": "container", "image": "/usr/bin/true", "runtime": "singularity"}}
+    site.settle(environments=missing, models={"folders": [hidden]})
     answer = site.run(users.alice, "doctor", "--job", "--profile", "gpu", "--json", timeout_s=120)
     said = [check["says"] for check in answer.data["checks"] if check["about"] == "job on gpu"]
     assert said[0].startswith("submitted as job ")
     assert said[1].startswith("ready on ")
     assert "Simulated answer" in said[2]
-    assert said[3].startswith(f"The job cannot read {hidden}")
-    assert said[4:] == ["stopped, and nothing of it is left."]
+    assert said[3] == "There is no program singularity where the job runs."
+    assert said[4] == f"The job cannot read {hidden}."
+    assert said[5:] == ["stopped, and nothing of it is left."]
     assert slurm.run_as(users.alice, ["squeue", "--me", "-h"]).stdout == ""
     assert site.run(users.alice, "status", "--all", "--json").data == {"sessions": []}
     answer = site.run(users.alice, "doctor", "--job", "--profile", "gup", "--json", timeout_s=120)
@@ -224,8 +239,10 @@ def test_the_portals_proxy(site: Site, users: People, portal: Portal) -> None:
     answer, said = doctor(site, users, "--portal", portal.url)
     assert answer.code == 3
     assert "does not reach this machine: HTTP 503" in said["portal node"]["says"]
+    assert "is there a way to 127.0.0.2?" in said["portal node"]["fix"]
+    assert said["portal rnode"]["verdict"] == "warn"
     answer, said = doctor(site, users, "--portal", "http://127.0.0.1:1")
-    assert "Connection refused" in said["portal node"]["says"]
+    assert said["portal"]["says"] == "Nothing listens at http://127.0.0.1:1."
     answer = site.run(users.alice, "doctor", "--portal", "ondemand.example.edu")
     assert answer.code == 2
     assert "--portal must be an address" in answer.error

@@ -68,11 +68,11 @@ def test_every_value_has_its_origin(
 
 
 def test_the_request_is_the_last_layer(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["launch", "simulated", "--dry-run", "--json", "--gpus", "2"]
+    asked = ["launch", "simulated", "--dry-run", "--json", "--cpus", "2"]
     assert main(asked) == 0
     plan = json.loads(capsys.readouterr().out)["plan"]
     assert (plan["limits"]["hours"], plan["origins"]["hours"]) == (3, files[1])
-    assert (plan["resources"]["gpus"], plan["origins"]["gpus"]) == (2, "request")
+    assert (plan["resources"]["cpus"], plan["origins"]["cpus"]) == (2, "request")
     assert main([*asked, "--hours", "1"]) == 0
     plan = json.loads(capsys.readouterr().out)["plan"]
     assert (plan["limits"]["hours"], plan["origins"]["hours"]) == (1, "request")
@@ -122,15 +122,15 @@ def test_check_lists_every_mistake_of_a_file(tmp_path: Path, capsys: pytest.Capt
     site.write_text(SITE.replace("gpus: 1", "gpus: two").replace("hours: 2", "hour: 2"))
     assert main(["config", "check", str(site)]) == 3
     assert capsys.readouterr().out.splitlines() == [
-        f'{site}, line 6: profiles.gpu.gpus must be a whole number, not "two". Correct profiles.gpu.gpus there.',
-        f'{site}, line 8: session.hour is not a known key. Did you mean "hours"?',
+        f'{site}, line 6: profiles.gpu.gpus must be a whole number, not "two". Write a number, such as gpus: 1.',
+        f"{site}, line 8: session.hour is not a known key. Did you mean hours?",
     ]
     assert main(["config", "check", str(site), "--json"]) == 3
     found = json.loads(capsys.readouterr().out)
     assert found["files"] == [str(site)]
     assert [entry["hint"] for entry in found["mistakes"]] == [
-        "Correct profiles.gpu.gpus there.",
-        'Did you mean "hours"?',
+        "Write a number, such as gpus: 1.",
+        "Did you mean hours?",
     ]
     site.write_text(SITE)
     assert main(["config", "check", str(site)]) == 0
@@ -143,6 +143,34 @@ def test_check_alone_checks_what_holds(files: tuple[str, str], capsys: pytest.Ca
     Path(files[1]).write_text("session: {idle_minutes: 0}\n")
     assert main(["config", "check"]) == 3
     assert f"session.idle_minutes is locked by {files[0]}" in capsys.readouterr().out
+
+
+def test_check_warns_of_profiles_beyond_the_limits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = tmp_path / "site.yml"
+    site.write_text(
+        "clusters: {main: {}}\nprofiles:\n  whole:\n    cluster: main\n    gpus: 8\n    hours_max: 48\n"
+        "  two: {cluster: main, gpus: 2, nodes: 3}\n  usual: {cluster: main}\nlimits: {gpus: 4, hours: 12}\n"
+    )
+    warned = [
+        f"{site}, line 5: profiles.whole.gpus is 8, more than limits.gpus, 4: every session on it is refused.",
+        f"{site}, line 6: profiles.whole.hours_max is 48, more than limits.hours, 12, which is what users get.",
+        f"{site}, line 7: profiles.two.gpus is 2 on each of 3 nodes, more than limits.gpus, 4: every session on it is "
+        "refused.",
+    ]
+    advice = [
+        "Write gpus: 4, or raise limits.gpus.",
+        "Write hours_max: 12, or raise limits.hours.",
+        "Write gpus: 1, or raise limits.gpus.",
+    ]
+    assert main(["config", "check", str(site)]) == 0
+    lines = [f"warning: {says} {write}" for says, write in zip(warned, advice, strict=True)]
+    assert capsys.readouterr().out.splitlines() == [*lines, f"No mistakes in {site}."]
+    assert main(["config", "check", str(site), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [warning["message"] for warning in found["warnings"]] == warned
+    assert [warning["hint"] for warning in found["warnings"]] == advice
 
 
 def test_show_of_a_broken_file_says_the_first_mistake(

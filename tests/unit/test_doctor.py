@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
+import tempfile
 import threading
 import urllib.request
 from dataclasses import replace
@@ -14,36 +16,16 @@ from pathlib import Path
 import pytest
 
 from launcher.doctor.checks import FAIL, OK, WARN
-from launcher.doctor.cluster import Known, check_profile
-from launcher.doctor.places import check_app, check_folders, file_system
+from launcher.doctor.folders import check_model_folders
+from launcher.doctor.places import check_app, check_sessions, file_system
 from launcher.doctor.portal import check_cluster_ids, check_portal
 from launcher.doctor.proposal import proposal, write
 from launcher.doctor.readable import check_readable, closed_to_others
+from launcher.doctor.slurm import Known
 from launcher.errors import SettingsError, StorageError
-from launcher.schedulers.nodes import Node
-from launcher.schedulers.partitions import Partition
 from launcher.settings.layers import load, mistakes_in
-from launcher.settings.schema import TOKEN, Network, Profile, Settings
-
-
-def node(name: str, partition: str, gpus: dict[str | None, int] | None = None, **changed: object) -> Node:
-    values: dict[str, object] = {
-        "name": name, "partition": partition, "default": False, "up": True, "in_service": True, "free": True,
-        "state": "idle", "cpus": 64, "cpus_idle": 64, "memory_mb": 512 * 1024, "memory_idle_mb": 512 * 1024,
-        "hours_max": None, "gpus": gpus or {},
-    }  # fmt: skip
-    return Node(**{**values, **changed})  # type: ignore[arg-type] # the fields of a Node
-
-
-def partition(name: str, **changed: object) -> Partition:
-    values: dict[str, object] = {
-        "name": name, "default": False, "up": True, "hidden": False, "hours_max": None, "preempted": False,
-    }  # fmt: skip
-    return Partition(**{**values, **changed})  # type: ignore[arg-type] # the fields of a Partition
-
-
-def slurm(nodes: list[Node], *partitions: Partition, name: str = "main") -> Known:
-    return Known(nodes, {p.name: p for p in partitions}, {"ClusterName": name}, {"normal"}, {"physics"})
+from launcher.settings.schema import GPU_TYPE, TOKEN, Network, Settings
+from tests.unit.slurm_known import node, partition, slurm
 
 
 def proposed(there: Known, folder: Path, *ondemand: str) -> Settings:
@@ -67,7 +49,19 @@ def test_a_proposal_for_an_ordinary_site(tmp_path: Path) -> None:
     assert (h100.gpus, h100.gpus_max, h100.cpus, h100.memory_gb) == (1, 4, 16, 128)
     assert (h100.hours, h100.hours_max) == (4, 24)
     assert (h100.accounts, h100.qos_choices) == (("physics", "no"), ("normal",))
-    assert settings.profiles["gpu-l40s"].gpu_memory_gb is not None
+    assert settings.profiles["gpu-l40s"].gpu_memory_gb == 48
+    lines = proposal(there).splitlines()
+    assert lines[0] == "# yaml-language-server: $schema=current/site.schema.json"
+    assert (
+        lines[lines.index("  gpu-h100:") - 1] == "  # Jobs of this partition can lose their node to others."
+    )
+    assert lines[-1] == "#  folders: [/data/models]"
+    assert not [line for line in lines if "gpu_memory_gb" in line and re.search(r"\d\.\d", line)]
+
+
+def test_a_proposal_leaves_the_size_of_a_card_to_choose() -> None:
+    text = proposal(slurm([node("g1", "gpu", {"a100": 4})], partition("gpu")))
+    assert "    #gpu_memory_gb: 80   # 40, 64 or 80: nvidia-smi shows which" in text
 
 
 @pytest.mark.parametrize(
@@ -78,7 +72,8 @@ def test_a_proposal_survives_odd_names(tmp_path: Path, name: str) -> None:
     gpus: dict[str | None, int] = {name: 2, None: 1}
     there = slurm([node("g1", "p", gpus, cpus=1, memory_mb=1)], partition("p", accounts=(name,)), name=name)
     settings = proposed(there, tmp_path)
-    assert {p.gpu_type for p in settings.profiles.values()} == ({name, None} if plain else {None})
+    types = {name, None} if re.fullmatch(GPU_TYPE, name) else {None}
+    assert {p.gpu_type for p in settings.profiles.values()} == types
     assert {p.accounts for p in settings.profiles.values()} == {(name,) if plain else ()}
     there = slurm([node("g1", name), node("g2", "gpu")], partition(name), partition("gpu"))
     found = {p.partition for p in proposed(there, tmp_path).profiles.values()}
@@ -104,29 +99,6 @@ def test_a_proposal_overwrites_nothing(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         write("second", link)
     assert not (tmp_path / "nowhere").exists()
-
-
-def test_rules_of_a_partition(tmp_path: Path) -> None:
-    settings = load({"LAUNCHER_SITE": os.devnull, "LAUNCHER_CONFIG": os.devnull})
-    there = slurm(
-        [node("g1", "gpu", {None: 2})],
-        partition("gpu", accounts=("physics",), denied_qos=("normal",)),
-        partition("shut", up=False),
-        partition("empty"),
-    )
-
-    def said(profile: Profile) -> list[tuple[str, str]]:
-        return [(check.verdict, check.about) for check in check_profile(profile, there, settings)]
-
-    assert said(Profile("p", "main", partition="gpu", gpus=1, gpu_memory_gb=40, account="physics")) == []
-    assert said(Profile("p", "main", partition="gpu", gpus=1)) == [(WARN, "profiles.p.gpu_memory_gb")]
-    assert said(Profile("p", "main", partition="gpu", account="art")) == [(FAIL, "profiles.p.account")]
-    assert said(Profile("p", "main", partition="gpu", qos="normal")) == [(FAIL, "profiles.p.qos")]
-    assert said(Profile("p", "main")) == [(FAIL, "profiles.p")]  # there is no default partition
-    assert said(Profile("p", "main", partition="empty"))[0] == (WARN, "profiles.p.partition")
-    assert said(Profile("p", "main", partition="shut"))[0] == (WARN, "profiles.p.partition")
-    (check,) = check_profile(Profile("p", "main", partition="gpu", gpus=1, gpu_type="a100"), there, settings)
-    assert check.fix == "Its GPUs have no type: take gpu_type out."
 
 
 def test_who_can_read_a_path(tmp_path: Path) -> None:
@@ -163,7 +135,8 @@ def test_a_folder_that_jobs_cannot_see(tmp_path: Path) -> None:
     file = tmp_path / "site.yml"
     site = {"clusters": {"c": {}}, "profiles": {"p": {"cluster": "c"}}, "places": {"sessions": "/dev/shm/x"}}
     file.write_text(json.dumps(site))
-    checks = check_folders(load({"LAUNCHER_SITE": str(file), "LAUNCHER_CONFIG": os.devnull}))
+    settings = load({"LAUNCHER_SITE": str(file), "LAUNCHER_CONFIG": os.devnull})
+    checks = [check_sessions(settings), *check_model_folders(settings)]
     assert [(c.verdict, c.about) for c in checks] == [(WARN, "places.sessions"), (WARN, "models.folders")]
     assert "a compute node may not see it" in checks[0].says
 
@@ -186,6 +159,42 @@ def test_clusters_that_open_ondemand_knows(tmp_path: Path) -> None:
     assert found["clusters.other.ondemand"].verdict == OK
 
 
+def test_a_folder_that_is_closed_names_whom_to_ask(tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="launcher doctor "))  # pytest's own folders are closed to others
+    try:
+        folder.chmod(0o700)
+        assert check_readable("x", folder).fix == f"chmod a+rX {folder}"
+        folder.chmod(0o644)
+        assert check_readable("x", folder).says == f"{folder} is closed to other users."
+        if os.geteuid() == 0:
+            owner = pwd.getpwall()[-1]
+            os.chown(folder, owner.pw_uid, -1)
+            os.seteuid(65534)
+            try:
+                check = check_readable("x", folder)
+            finally:
+                os.seteuid(0)
+            assert check.fix == f"Ask {owner.pw_name}, who owns it, for: chmod a+rX {folder}"
+    finally:
+        folder.rmdir()
+
+
+def test_a_program_must_be_executable_by_all() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="launcher doctor "))
+    program = folder / "python"
+    program.touch()
+    try:
+        folder.chmod(0o755)
+        program.chmod(0o744)
+        assert check_readable("x", program).verdict == OK
+        assert check_readable("x", program, program=True).verdict == FAIL
+        program.chmod(0o755)
+        assert check_readable("x", program, program=True).says == f"{program} can be run by all."
+    finally:
+        program.unlink()
+        folder.rmdir()
+
+
 def test_an_app_that_is_not_there(tmp_path: Path) -> None:
     assert [c.verdict for c in check_app(tmp_path / "none")] == [WARN]
     (check,) = check_app(tmp_path)
@@ -194,9 +203,10 @@ def test_an_app_that_is_not_there(tmp_path: Path) -> None:
 
 
 class Portal(ThreadingHTTPServer):
-    """A portal that answers every request with the page of its login."""
+    """A portal that answers every request with the page of its login, or with this `code`."""
 
-    def __init__(self) -> None:
+    def __init__(self, code: int = 200) -> None:
+        self.code = code
         super().__init__(("127.0.0.1", 0), Login)
 
     def __enter__(self) -> Portal:
@@ -210,7 +220,8 @@ class Portal(ThreadingHTTPServer):
 
 class Login(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.send_response(200)
+        assert isinstance(self.server, Portal)
+        self.send_response(self.server.code)
         self.end_headers()
         self.wfile.write(b"Log in, please.")
 
@@ -238,3 +249,28 @@ def test_a_portal_that_wants_a_login_is_asked_by_a_person() -> None:
         checks = check_portal(url, settings)
         assert [check.verdict for check in checks] == [WARN, WARN]
         assert "wants a login" in checks[0].says
+
+
+def test_advice_is_about_the_part_that_failed() -> None:
+    settings = load({"LAUNCHER_SITE": os.devnull, "LAUNCHER_CONFIG": os.devnull})
+    settings = replace(settings, network=Network(bind="127.0.0.1", host="node7"))
+    for code, words in ((404, "host_regex must match node7"), (503, "is there a way to node7?")):
+        with Portal(code) as portal:
+            node, rnode = check_portal(f"http://127.0.0.1:{portal.server_address[1]}", settings)
+        assert (node.verdict, rnode.verdict) == (FAIL, WARN), "sessions need no rnode"
+        assert f"HTTP {code}" in node.says
+        assert node.fix is not None
+        assert words in node.fix
+        assert "rnode" not in node.fix
+        assert rnode.fix == "It is not needed: sessions use node_uri."
+    with Portal() as portal:
+        url = f"http://127.0.0.1:{portal.server_address[1]}"
+    (check,) = check_portal(url, settings)
+    assert (check.verdict, check.says, check.fix) == (
+        FAIL,
+        f"Nothing listens at {url}.",
+        "Is the address right?",
+    )
+    for file in ("/nowhere/ca.pem", os.devnull, "/a\0b"):
+        (check,) = check_portal(url, settings, certificate=file)
+        assert (check.about, check.fix) == ("portal", "Name a file in PEM format.")

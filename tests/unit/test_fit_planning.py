@@ -92,10 +92,11 @@ def test_what_cannot_fit_is_refused_with_the_arithmetic_and_what_works(models: P
     with pytest.raises(ModelError) as caught:
         plan(settings(models, tmp_path), "org/llama-70b", profile="small")
     assert caught.value.message == (
-        'Model "org/llama-70b" needs about 146 GB of GPU memory; profile "small" has 22 GB.'
+        'Model "org/llama-70b" needs about 146 GB of GPU memory for a context of 2048 tokens; '
+        'profile "small" has 22 GB.'
     )
     assert caught.value.hint is not None
-    assert caught.value.hint.startswith("Choose one of: large, old, cpu.")
+    assert caught.value.hint.startswith("Choose one of: large, cpu, old.")
 
 
 ONE = """
@@ -111,8 +112,8 @@ def test_a_copy_in_fewer_bits_on_this_disk_is_named(models: Path, tmp_path: Path
     with pytest.raises(ModelError) as caught:
         plan(settings(models, tmp_path, site=ONE), "org/llama-70b", max_model_len=32768)
     assert str(caught.value) == (
-        'Model "org/llama-70b" with a context of 32768 tokens needs about 156 GB of GPU memory; '
-        'profile "large" has 79 GB. Take its copy other/llama-70b-AWQ in fewer bits.'
+        'Model "org/llama-70b" needs about 156 GB of GPU memory for a context of 32768 tokens; '
+        'profile "large" has 79 GB. Take its copy other/llama-70b-AWQ in fewer bits (as MODEL).'
     )
 
 

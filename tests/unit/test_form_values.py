@@ -11,10 +11,10 @@ import yaml
 
 from launcher.api import Launcher
 from launcher.errors import LauncherError
-from launcher.ondemand.fields import NAMES
 from launcher.ondemand.plan import plan
 from launcher.settings.layers import load
-from launcher.settings.schema import Settings
+from launcher.settings.schema import FORM_FIELDS, Settings
+from tests.app.sites import LLAMA, write_model
 from tests.hostile import HOSTILE
 
 _HERE = {"cluster": "test", "hours_max": 24}
@@ -49,7 +49,7 @@ def settings(tmp_path: Path) -> Settings:
     return load({"LAUNCHER_SITE": str(tmp_path / "site.yml"), "LAUNCHER_CONFIG": os.devnull, **places})
 
 
-@pytest.mark.parametrize("field", [*NAMES, *OTHERS])
+@pytest.mark.parametrize("field", [*FORM_FIELDS, *OTHERS])
 def test_hostile_values_are_refused_or_carried_as_data(
     settings: Settings, tmp_path: Path, field: str
 ) -> None:
@@ -109,8 +109,26 @@ def test_what_the_fields_mean(
 
 
 @pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("32768", 32768), ("32k", 32768), ("32K", 32768), ("32 k", 32768), ("32,768", 32768), ("32 768", 32768),
+     ("1,000,000", 1_000_000), ("4096.0", 4096)],
+)  # fmt: skip
+def test_a_context_is_written_as_people_write_it(
+    settings: Settings, tmp_path: Path, text: str, tokens: int
+) -> None:
+    write_model(tmp_path / "m", LLAMA | {"max_position_embeddings": 1_000_000}, 2**20)
+    posted = {"model": str(tmp_path / "m"), "cluster": "test", "profile": "small", "account": "physics"}
+    plan(Launcher(settings), json.dumps(posted | {"context_length": text}), tmp_path / "staged")
+    arguments = json.loads((tmp_path / "staged" / "session.json").read_text())["engine_args"]
+    assert arguments[arguments.index("--max-model-len") + 1] == str(tokens)
+
+
+@pytest.mark.parametrize(
     ("posted", "sentence"),
     [
+        ({"context_length": "3,27,68"}, 'Context length must be a number, not "3,27,68".'),
+        ({"context_length": "32.5"}, 'Context length must be a whole number, not "32.5".'),
+        ({"context_length": "9" * 15}, "The context that was asked for is too large."),
         ({"cluster": "nowhere"}, 'There is no hardware on cluster "nowhere".'),
         ({"cluster": "other", "profile": "small"}, 'Profile "small" is not on cluster "other".'),
         ({"gpus": "two"}, 'GPUs must be a number, not "two".'),

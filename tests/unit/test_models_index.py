@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.models.index import Kept, kept, note_use
+from launcher.models.index import Kept, forget, kept, note_use
 from launcher.models.resolve import SHIPPED
 from launcher.settings.layers import load
 from launcher.settings.schema import Settings
@@ -170,6 +170,59 @@ def test_trouble_is_said_and_looked_at_again(settings: Settings, shared: Path) -
     weights(shared / "half" / "model-00003-of-00003.safetensors")
     aged(shared)
     assert next(k for k in kept(settings) if k.id == "half").trouble is None
+
+
+def test_weights_that_were_cut_are_not_offered(settings: Settings, shared: Path) -> None:
+    for name in ("bytes", "larger"):
+        weights(model(shared / name) / "model.safetensors", 16 if name == "bytes" else 40_000)
+        path = shared / name / "model.safetensors"
+        os.truncate(path, path.stat().st_size - (4 if name == "bytes" else 30_000))
+    aged(shared)
+    for _ in range(2):
+        found = {k.id: k.trouble for k in kept(settings)}
+        whole = 8 + len(json.dumps({"t": {"dtype": "U8", "shape": [16], "data_offsets": [0, 16]}})) + 16
+        assert found["bytes"] == f"model.safetensors is incomplete: it has {whole - 4} of {whole} bytes."
+        assert found["larger"] == "model.safetensors is incomplete: it has 9.8 of 39.1 kB."
+
+
+def test_what_is_no_model_for_vllm_has_its_own_words(settings: Settings, shared: Path) -> None:
+    holds = {
+        "gguf": ("m-Q4_K_M.gguf",),
+        "adapter": ("adapter_config.json", "adapter_model.safetensors"),
+        "adapter with a config": ("config.json", "adapter_config.json", "adapter_model.safetensors"),
+        "pictures": ("model_index.json",),
+        "whisper": ("config.json", "model.bin", "vocabulary.json"),
+    }
+    for folder, files in holds.items():
+        (shared / folder).mkdir()
+        for name in files:
+            (shared / folder / name).write_bytes(CONFIG)
+    assert {k.id: k.trouble for k in kept(settings)} == {
+        "gguf": "GGUF weights, made for llama.cpp.",
+        "adapter": "LoRA adapter, not a model of its own.",
+        "adapter with a config": "LoRA adapter, not a model of its own.",
+        "pictures": "Diffusers pipeline, which makes pictures.",
+        "whisper": "CTranslate2 weights, made for faster-whisper.",
+    }
+
+
+def test_what_was_changed_by_us_is_looked_at_again(settings: Settings, shared: Path) -> None:
+    repository(shared, "org/name")
+    model(shared / "org" / "plain")
+    aged(shared)
+    before = {k.id: k.bytes for k in kept(settings)}
+    for path in shared.rglob("model.safetensors"):
+        weights(path, 32)
+        os.utime(path.parent, (1_700_000_000, 1_700_000_000))
+    aged(shared)
+    assert {k.id: k.bytes for k in kept(settings)} == before
+    forget(shared / "models--org--name" / "snapshots" / COMMIT, settings)
+    after = {k.id: k.bytes for k in kept(settings)}
+    assert (after["org/name"] > before["org/name"], after["org/plain"]) == (True, before["org/plain"])
+    forget(shared / "org" / "plain", settings)
+    assert {k.id: k.bytes for k in kept(settings)}["org/plain"] > before["org/plain"]
+    forget(shared / "nowhere", settings)
+    forget(Path("/"), settings)
 
 
 def test_patience_ends_the_reading_and_a_later_look_goes_on(settings: Settings, shared: Path) -> None:

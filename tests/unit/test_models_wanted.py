@@ -40,8 +40,8 @@ SHARDS = [
         ),
         # Systran/faster-whisper: CTranslate2's format runs no code
         (["model.bin", "vocabulary.json"], []),
-        # A LoRA adapter
-        (["adapter_model.safetensors", "adapter_config.json"], ["adapter_model.bin", "training_args.bin"]),
+        # A model that an adapter was merged into
+        (["model.safetensors", "adapter_config.json", "adapter_model.safetensors"], ["training_args.bin"]),
     ],
 )  # fmt: skip
 def test_one_copy_of_the_weights_and_all_texts(weights: list[str], left_out: list[str]) -> None:
@@ -55,6 +55,8 @@ def test_one_copy_of_the_weights_and_all_texts(weights: list[str], left_out: lis
         (["model.bin"], "only pickle weights (model.bin)"),
         (["consolidated.00.pth"], "only pickle weights"),
         (["name-Q4_K_M.gguf"], "only GGUF weights (name-Q4_K_M.gguf)"),
+        (["adapter_model.safetensors", "adapter_config.json"], "is a LoRA adapter"),
+        (["adapter_model.bin", "adapter_config.json"], "is a LoRA adapter"),
         (["data.parquet"], "no weights (*.safetensors)"),
         ([], "no weights (*.safetensors)"),
     ],

@@ -14,11 +14,11 @@ import yaml
 
 from launcher.api import Launcher
 from launcher.models.inspect.facts import facts
-from launcher.ondemand.fields import NAMES
+from launcher.models.resolve import ResolvedModel
 from launcher.ondemand.offer import offer
 from launcher.ondemand.offered import size
 from launcher.ondemand.plain import directive, markdown, plain
-from launcher.ondemand.weighed import Weighing, resolved
+from launcher.ondemand.weighed import Weighing
 from launcher.ondemand.words import in_the_forms_words
 from launcher.settings.layers import load
 from launcher.settings.schema import FORM_FIELDS
@@ -84,11 +84,43 @@ def test_what_another_user_remembers_is_not_believed(tmp_path: Path, site: dict[
     first = offer(_launcher(tmp_path, site))
     file = tmp_path / "cache" / "form.json"
     memory = json.loads(file.read_text())
-    memory["fields"]["model"]["help"] = "<script>alert(1)</script>"
+    memory["form"]["attributes"]["model"]["help"] = "<script>alert(1)</script>"
     file.write_text(json.dumps(memory))
     assert offer(_launcher(tmp_path, site)) != first  # it is this user's own
     file.chmod(0o666)
     assert offer(_launcher(tmp_path, site)) == first
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder", "too large"])
+def test_a_memory_that_is_no_plain_file_is_not_read(tmp_path: Path, site: dict[str, Any], kind: str) -> None:
+    first = offer(_launcher(tmp_path, site))
+    file = tmp_path / "cache" / "form.json"
+    memory = json.loads(file.read_text())
+    memory["form"]["attributes"]["model"]["help"] = "<script>alert(1)</script>"
+    file.unlink()
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    elif kind == "link":
+        (tmp_path / "elsewhere.json").write_text(json.dumps(memory))
+        file.symlink_to(tmp_path / "elsewhere.json")
+    else:
+        file.write_text(json.dumps(memory) + " " * 50_000_000)
+    assert offer(_launcher(tmp_path, site)) == first
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives a folder away")
+def test_in_another_users_cache_nothing_is_remembered(tmp_path: Path, site: dict[str, Any]) -> None:
+    (tmp_path / "cache").mkdir()
+    os.chown(tmp_path / "cache", 12345, 12345)
+    first = offer(_launcher(tmp_path, site))
+    assert "org/first" in _models(first)
+    assert not (tmp_path / "cache" / "form.json").exists()
+    planted = json.dumps({"key": None, "form": {"attributes": {}}, "weighed": {}})
+    (tmp_path / "cache" / "form.json").write_text(planted)
+    assert offer(_launcher(tmp_path, site)) == first
+    assert (tmp_path / "cache" / "form.json").read_text() == planted
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"key": 1}', "\0" * 100, "[" * 100_000])
@@ -113,7 +145,7 @@ def test_what_there_was_no_time_to_weigh_is_weighed_the_next_time(
     over, soon = time.monotonic() - 1, time.monotonic() + 60
 
     def misfits(weighing: Weighing, path: Path) -> frozenset[str]:
-        return weighing.misfits(resolved("org/m", path, None), facts(path), profiles, None).profiles
+        return weighing.misfits(ResolvedModel("org/m", path, None, "", None), facts(path), profiles).profiles
 
     first, second = tmp_path / "models" / "org" / "first", folder
     done = Weighing(settings, profiles, {}, soon)
@@ -204,8 +236,28 @@ def test_how_large_a_model_is(count: int, words: str) -> None:
     assert size(count) == words
 
 
-def test_the_fields_that_a_site_may_hide_are_the_forms() -> None:
-    assert set(FORM_FIELDS) == set(NAMES)
+def test_the_fields_that_a_site_may_hide_are_the_forms(tmp_path: Path, site: dict[str, Any]) -> None:
+    profile = {"cluster": "test", "gpus": 1, "gpus_max": 2, "qos_choices": ["long"]}
+    site = site | {"profiles": {"all": profile}, "allow": {"trust_remote_code": True}}
+    assert set(offer(_launcher(tmp_path, site))["form"]) == set(FORM_FIELDS)
+
+
+def test_the_most_gpus_are_those_of_one_node(tmp_path: Path, site: dict[str, Any]) -> None:
+    profile = {"cluster": "test", "nodes": 2, "gpus": 1, "gpus_max": 8}
+    site = site | {"profiles": {"two": profile}, "limits": {"gpus": 8}}
+    assert offer(_launcher(tmp_path, site))["attributes"]["gpus"]["max"] == 4
+
+
+def test_the_form_says_what_is_taken_and_how_a_context_is_written(
+    tmp_path: Path, site: dict[str, Any]
+) -> None:
+    profile = {"cluster": "test", "gpus": 1}
+    fields = offer(_launcher(tmp_path, site | {"profiles": {"a": profile, "b": profile}}))["attributes"]
+    assert "from the top" in fields["profile"]["help"]
+    assert (
+        fields["context_length"]["widget"] == "text_field"
+    )  # a number field would not take what the help says
+    assert "`32k`" in fields["context_length"]["help"]
 
 
 @pytest.mark.parametrize(
@@ -216,6 +268,11 @@ def test_the_fields_that_a_site_may_hide_are_the_forms() -> None:
             'Take a context of at most 4096 tokens ("Context length" 4096).',
         ),
         ("Take 4 GPUs (--gpus 4).", 'Take 4 GPUs ("GPUs" 4).'),
+        ("Take its copy a/b in fewer bits (as MODEL).", "Take its copy a/b in fewer bits."),
+        (
+            "Take a KV cache in 8 bits (-- --kv-cache-dtype fp8).",
+            'Take a KV cache in 8 bits ("Engine arguments" --kv-cache-dtype fp8).',
+        ),
         ("Name it: --account NAME.", 'Name it under "Account".'),
         (None, None),
     ],

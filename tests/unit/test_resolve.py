@@ -73,6 +73,40 @@ FOUND: dict[str, tuple[Layout, str, str | None, str, str]] = {
         lambda s: repository(s.two, "org/name"), "name", None,
         f"TWO/models--org--name/snapshots/{COMMIT}", "branch main in the shared folder TWO",
     ),
+    "other letters": (
+        lambda s: snapshot(s.one / "Meta-Llama-3.1-8B-Instruct"), "meta-llama-3.1-8b-instruct", None,
+        "ONE/Meta-Llama-3.1-8B-Instruct",
+        "the plain folder Meta-Llama-3.1-8B-Instruct in the shared folder ONE, written Meta-Llama-3.1-8B-Instruct",
+    ),
+    "an id in other letters": (
+        lambda s: repository(s.one, "Org/Name"), "org/NAME", None,
+        f"ONE/models--Org--Name/snapshots/{COMMIT}", "branch main in the shared folder ONE, written Org/Name",
+    ),
+    "the last part in other letters": (
+        lambda s: repository(s.one, "Org/Name"), "NAME", None,
+        f"ONE/models--Org--Name/snapshots/{COMMIT}", "branch main in the shared folder ONE, written Name",
+    ),
+    "the letters that are there before others": (
+        lambda s: (repository(s.one, "org/Name"), repository(s.two, "org/name")), "org/name", None,
+        f"TWO/models--org--name/snapshots/{COMMIT}", "branch main in the shared folder TWO",
+    ),
+    "spaces around it": (
+        lambda s: repository(s.one, "org/name"), "  org/name ", None,
+        f"ONE/models--org--name/snapshots/{COMMIT}", "branch main in the shared folder ONE",
+    ),
+    "its page on the hub": (
+        lambda s: repository(s.one, "org/name"), "https://huggingface.co/org/name?library=vllm", None,
+        f"ONE/models--org--name/snapshots/{COMMIT}", "branch main in the shared folder ONE",
+    ),
+    "its page at a revision": (
+        lambda s: repository(s.one, "org/name", COMMIT, OTHER_COMMIT, **{"main": COMMIT, "refs/pr/1": OTHER_COMMIT}),
+        "https://huggingface.co/org/name/tree/refs%2Fpr%2F1", None,
+        f"ONE/models--org--name/snapshots/{OTHER_COMMIT}", '"refs/pr/1" in the shared folder ONE',
+    ),
+    "its name at a revision": (
+        lambda s: repository(s.one, "org/name", COMMIT, OTHER_COMMIT, main=COMMIT, dev=OTHER_COMMIT),
+        "org/name@dev", None, f"ONE/models--org--name/snapshots/{OTHER_COMMIT}", '"dev" in the shared folder ONE',
+    ),
     "the user's cache": (
         lambda s: repository(s.cache, "org/name"), "org/name", None,
         f"CACHE/models--org--name/snapshots/{COMMIT}", "branch main in your cache CACHE",
@@ -122,9 +156,9 @@ NOT_FOUND: dict[str, tuple[Layout, str, str | None, str]] = {
         f'Model "deepsek/Some-Model-7B" {MISSING} Did you mean deepseek-ai/Some-Model-7B? '
         "To download it: launcher models add deepsek/Some-Model-7B",
     ),
-    "capitals": (
-        lambda s: snapshot(s.one / "Meta-Llama-3.1-8B-Instruct"), "meta-llama-3.1-8b-instruct", None,
-        f'Model "meta-llama-3.1-8b-instruct" {MISSING} Did you mean Meta-Llama-3.1-8B-Instruct?',
+    "two spellings, and neither is typed": (
+        lambda s: (repository(s.one, "org/Name"), repository(s.two, "org/NAME")), "org/name", None,
+        'Several models are called "org/name". Choose one of: org/NAME, org/Name.',
     ),
     "numbers are no typing errors": (
         lambda s: [repository(s.two, f"org/Some-Model-{size}B") for size in (7, 8, 70)], "org/Some-Modle-7B", None,
@@ -171,6 +205,19 @@ NOT_FOUND: dict[str, tuple[Layout, str, str | None, str]] = {
         lambda s: snapshot(s.one / "name"), "name", "main",
         'Model "name" is not here at revision "main": it is a plain folder, which has no revisions. '
         "Leave the revision out.",
+    ),
+    "a revision of a plain folder with an id": (
+        lambda s: snapshot(s.one / "org" / "name"), "org/name", "main",
+        'Model "org/name" is not here at revision "main": it is a plain folder, which has no revisions. '
+        'Leave the revision out. To have "main" as well: launcher models add org/name --revision main',
+    ),
+    "a revision given twice": (
+        lambda s: repository(s.one, "org/name"), "org/name@v1", "v1",
+        '"org/name@v1" names a revision, and so does --revision v1. Leave one of them out.',
+    ),
+    "a page that is no model's": (
+        lambda s: None, "https://huggingface.co/datasets/org/name", None,
+        '"https://huggingface.co/datasets/org/name" is not the page of a model. Give an id such as org/name.',
     ),
     "a revision of a path": (
         lambda s: snapshot(s.root / "own"), "ROOT/own", "main",
@@ -255,36 +302,6 @@ def test_a_folder_that_has_the_model_spares_the_others(
     assert all(path.startswith(f"{site.one}/") for path in opened)
 
 
-def test_the_catalog_comes_first_and_keeps_its_revision(site: Folders) -> None:
-    repository(site.one, "org/name", COMMIT, OTHER_COMMIT, main=COMMIT, v1=OTHER_COMMIT)
-    catalog = "catalog: {nice: {id: org/name, revision: v1, aliases: [short]}}"
-    for model in ("nice", "short", "org/name"):
-        found = site.found(model, more=catalog)
-        assert (found.id, found.revision) == ("org/name", OTHER_COMMIT)
-        assert found.entry == site.settings(catalog).catalog["nice"]
-    assert site.found("nice", "main", more=catalog).revision == COMMIT
-
-
-def test_what_a_site_offers_and_does_not_have_is_said_with_where_it_is_written(site: Folders) -> None:
-    def said(more: str) -> str:
-        return site.trouble("nice", more=f"catalog: {{nice: {{{more}}}}}").replace(
-            "ROOT/site.yml, line 2", "SITE"
-        )
-
-    assert (
-        "offers org/gone, which is not in ONE, TWO, CACHE. To download it: launcher models add org/gone"
-        in said("id: org/gone")
-    )
-    assert "names /nowhere, which is not there. Ask the site to correct the catalog." in said(
-        "path: /nowhere"
-    )
-    closed = site.trouble("nice", more="catalog: {nice: {id: org/gone}}\nallow: {downloads: false}")
-    assert closed.endswith("which is not in ONE, TWO, CACHE. Ask the site to download it.")
-    assert site.trouble("org/nam", more="allow: {downloads: false}") == (
-        f'Model "org/nam" {MISSING} Known here: tiny-chat, simulated.'
-    )
-
-
 def test_a_known_model_that_is_not_here_is_offered_for_download(site: Folders) -> None:
     from launcher.models.known import known_ids
 
@@ -293,20 +310,6 @@ def test_a_known_model_that_is_not_here_is_offered_for_download(site: Folders) -
     assert site.trouble(model.lower()).endswith(f"Did you mean {model}? {hint}")
     assert site.trouble(model.rpartition("/")[2]).endswith(f"Did you mean {model}? {hint}")
     assert site.trouble(model).endswith(f"{MISSING} To download it: launcher models add {model}")
-
-
-def test_the_shipped_model_is_complete(site: Folders) -> None:
-    assert site.found("tiny-chat").snapshot is not None
-    assert site.found("simulated").snapshot is None
-
-
-def test_a_site_may_offer_its_catalog_only(site: Folders) -> None:
-    repository(site.one, "org/name")
-    snapshot(site.one / "Llama-3.1-8B-Instruct")
-    strict = "allow: {models: catalog}\ncatalog: {nice: {id: org/name}}"
-    assert site.found("nice", more=strict).id == "org/name"
-    for model in ("Llama-3.1-8B-Instruct", str(site.one / "Llama-3.1-8B-Instruct")):
-        assert "offered here" in site.trouble(model, more=strict)
 
 
 def test_quantised_copies_are_siblings(site: Folders) -> None:

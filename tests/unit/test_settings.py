@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -101,12 +102,40 @@ def test_hostile_texts_are_refused_or_plain(tmp_path: Path, text: str) -> None:
         assert not set(text) & set(" \n\"'`$<>\\;")
 
 
-def test_folders_may_name_the_user(tmp_path: Path) -> None:
-    site = SITE + "places: {cache: /scratch/$USER/cache}\nmodels: {folders: [/data/$GROUP_NAME_OF_NOBODY]}\n"
+def test_folders_may_name_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = (
+        SITE
+        + "places: {cache: /scratch/$USER/cache}\nmodels: {folders: ['~/a', '${HOME}/b', '/c $(id)/$/d']}\n"
+    )
+    monkeypatch.setenv("USER", "alice")
+    monkeypatch.setenv("HOME", "/home/alice")
     found = settings(tmp_path, site)
-    assert found.places.cache == f"/scratch/{os.environ.get('USER', '$USER')}/cache"
-    assert found.models.folders == ("/data/$GROUP_NAME_OF_NOBODY",)
-    assert "~" not in found.places.sessions
+    assert found.places.cache == "/scratch/alice/cache"
+    assert found.places.sessions == "/home/alice/.local/state/launcher/sessions"
+    assert found.models.folders == ("/home/alice/a", "/home/alice/b", "/c $(id)/$/d")
+    # A cron job and the portal's processes may have neither.
+    monkeypatch.delenv("USER")
+    monkeypatch.delenv("HOME")
+    user = pwd.getpwuid(os.getuid())
+    found = settings(tmp_path, site)
+    assert (found.places.cache, found.models.folders[1]) == (
+        f"/scratch/{user.pw_name}/cache",
+        f"{user.pw_dir}/b",
+    )
+
+
+def test_a_users_own_paths_are_absolute_too(tmp_path: Path) -> None:
+    for user, line in (("models:\n  cache: hub", 2), ("environments: {mine: {path: venv}}", 1)):
+        with pytest.raises(
+            SettingsError, match=f"LAUNCHER_CONFIG.yml, line {line}: .* must be an absolute path"
+        ):
+            settings(tmp_path, SITE, user)
+    with pytest.raises(SettingsError, match=r"LAUNCHER_PLACES__CACHE: places.cache must be an absolute path"):
+        settings(tmp_path, LAUNCHER_PLACES__CACHE="cache")
+    with pytest.raises(
+        SettingsError, match=r"line 1: places.cache names \$NOBODY_SETS_THIS, which is not set"
+    ):
+        settings(tmp_path, SITE, "places: {cache: /a/$NOBODY_SETS_THIS}")
 
 
 def test_what_a_site_allows_its_users_do_not_widen(tmp_path: Path) -> None:
@@ -121,3 +150,29 @@ def test_the_hubs_own_variables_say_where_its_cache_is(tmp_path: Path) -> None:
     assert settings(tmp_path, HF_HOME="/data/hf").models.cache == "/data/hf/hub"
     assert settings(tmp_path, HF_HUB_CACHE="/data/hub").models.cache == "/data/hub"
     assert settings(tmp_path, "models: {cache: /site}", HF_HOME="/data/hf").models.cache == "/site"
+
+
+@pytest.mark.parametrize("lock", ["models", "models.cache"])
+def test_the_hubs_own_variables_do_not_open_a_lock(tmp_path: Path, lock: str) -> None:
+    usual = settings(tmp_path, SITE).models.cache
+    found = settings(tmp_path, SITE + f"locks: [{lock}]\n", HF_HOME="/data/hf", HF_HUB_CACHE="/data/hub")
+    assert found.models.cache == usual
+
+
+def test_a_users_own_profile_does_not_undo_the_sites_limits(tmp_path: Path) -> None:
+    """sbatch takes the last of two options, and these come last."""
+    mine = "profiles:\n  mine: {cluster: della, gpus: 1}\n"
+    more = "profiles:\n  gpu-small:\n    sbatch_args: [--gres=gpu:8]\n"
+    limited = SITE + "limits: {gpus: 2, hours: 4}\n"
+    assert "mine" in settings(tmp_path, limited, mine).profiles
+    assert settings(tmp_path, SITE, more).profiles["gpu-small"].sbatch_args == ("--gres=gpu:8",)
+    with pytest.raises(SettingsError) as caught:
+        settings(tmp_path, limited, more)
+    own, site = tmp_path / "LAUNCHER_CONFIG.yml", tmp_path / "LAUNCHER_SITE.yml"
+    assert caught.value.message == (
+        f"{own}, line 3: profiles.gpu-small.sbatch_args is the site's alone, because {site} sets limits."
+    )
+    with pytest.raises(SettingsError, match=r"profiles\.mine\.sbatch_args is the site's alone"):
+        settings(tmp_path, limited, mine.replace("gpus: 1", "sbatch_args: [--time=99:00:00]"))
+    theirs = limited.replace("hours_max: 12", "hours_max: 12\n    sbatch_args: [--exclusive]")
+    assert settings(tmp_path, theirs, mine).profiles["gpu-small"].sbatch_args == ("--exclusive",)

@@ -1,15 +1,18 @@
 """The options of `vllm serve` that decide how much memory it takes, read out of an argument list.
 
-Owns their spellings and values; what a user may pass at all is `launcher.engines`' business. A value that vLLM would
-refuse is passed over here: vLLM says it better.
+Owns their spellings, and which values cannot be; what a user may pass at all is `launcher.engines`' business. Reading
+passes over a value that cannot be; `check_options` refuses it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from launcher.errors import RequestError
+from launcher.models.vision import videos_refused
 
 _SHORT = {
     "-tp": "--tensor-parallel-size",
@@ -21,6 +24,13 @@ _FLAGS = {"--enforce-eager": True, "--no-enforce-eager": False}
 # `1k` is 1000 and `1K` is 1024 (vllm/utils/argparse_utils.py, human_readable_int).
 _TIMES = {**{s: 1000**i for i, s in enumerate("kmgt", 1)}, **{s: 1024**i for i, s in enumerate("KMGT", 1)}}
 _LEAST_SHORTENED = 6
+# How like one of ours a word must be to be a slip of the hand; no other option of vLLM is so near.
+_NEAR = 0.9
+# vllm/config/model.py, _STR_DTYPE_TO_TORCH_DTYPE.
+_DTYPES = {
+    "auto": "auto", "half": "float16", "float16": "float16", "float": "float32", "float32": "float32",
+    "bfloat16": "bfloat16",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,7 @@ class Options:
     eager: bool = False
     sequences: int | None = None
     batched: int | None = None
+    videos: bool = True
 
 
 def number(text: str) -> int:
@@ -54,7 +65,13 @@ def _context(text: str) -> int | None:
     return None if text.strip().lower() in ("auto", "-1") else number(text)
 
 
-_READ: dict[str, tuple[str, Callable[[str], Any]]] = {
+def _dtype(text: str) -> str:
+    if text not in _DTYPES:
+        raise ValueError(f"{text} is no type")
+    return _DTYPES[text]
+
+
+_READ: dict[str, tuple[str, Callable[[str], int | float | str | None]]] = {
     "--tensor-parallel-size": ("tensor", number),
     "--pipeline-parallel-size": ("pipeline", number),
     "--data-parallel-size": ("data", number),
@@ -63,10 +80,18 @@ _READ: dict[str, tuple[str, Callable[[str], Any]]] = {
     "--kv-cache-memory-bytes": ("kv_cache_bytes", number),
     "--gpu-memory-utilization": ("memory_fraction", float),
     "--quantization": ("quantization", str.lower),
-    "--dtype": ("dtype", str.lower),
+    "--dtype": ("dtype", _dtype),
     "--cpu-offload-gb": ("offload_gb", float),
     "--max-num-seqs": ("sequences", number),
     "--max-num-batched-tokens": ("batched", number),
+}
+
+
+# What a number must be more than, and its most; where there is none here, at least 1.
+_MOST = 10**15
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "--gpu-memory-utilization": (0, 1, "more than 0 and at most 1"),
+    "--cpu-offload-gb": (-1e-9, 1e6, "0 or more, in GB for each GPU"),
 }
 
 
@@ -76,24 +101,66 @@ def read_options(args: Sequence[str]) -> Options:
     Every spelling that vLLM takes: `--a-b 1`, `--a_b=1`, `-tp 1`, and shortened (argparse).
     """
     values: dict[str, Any] = {}
-    for place, argument in enumerate(args):
-        word, equals, value = argument.partition("=")
-        name = _name(word)
+    for _, name, text in _named(args):
         if name in _FLAGS:
             values["eager"] = _FLAGS[name]
-        elif name in _READ:
-            field, read = _READ[name]
-            text = value if equals else next(iter(args[place + 1 : place + 2]), "")
-            try:
-                found = read(text)
-            except (ValueError, OverflowError):
-                continue
-            if found is None or isinstance(found, str) or 0 <= found < 1e15:
-                values[field] = found
-    for field in ("tensor", "pipeline", "data"):
-        if values.get(field) == 0:
-            del values[field]
-    return Options(**values)
+            continue
+        field, read = _READ[name]
+        try:
+            found = read(text)
+        except (ValueError, OverflowError):
+            continue
+        if not isinstance(found, (int, float)) or _cannot_be(name, found) is None:
+            values[field] = found
+    return Options(**values, videos=not videos_refused(args))
+
+
+def check_options(args: Sequence[str]) -> None:
+    """Raise RequestError for a number that cannot be, and for a slip of the hand in the name of an option."""
+    for word, name, text in _named(args):
+        if name in _FLAGS or name == "--dtype":
+            continue
+        if not text or (text.startswith("-") and not re.match(r"-[\d.]|-inf|-nan", text)):
+            raise RequestError(f"Engine argument {word} has no value.", f"Write {name}=VALUE.")
+        try:
+            found = _READ[name][1](text)
+        except (ValueError, OverflowError):
+            raise RequestError(
+                f'Engine argument {word} must be a number, not "{text[:40]}".', "Correct it."
+            ) from None
+        if isinstance(found, (int, float)) and (trouble := _cannot_be(name, found)):
+            raise RequestError(f'Engine argument {word} {trouble}, not "{text[:40]}".', "Correct it.")
+    for argument in args:
+        word = argument.partition("=")[0]
+        if (near := near_miss(word)) is not None:
+            raise RequestError(f"vLLM has no option {word[:40]}.", f"Did you mean {near}?")
+
+
+def near_miss(word: str) -> str | None:
+    """The option about memory that `word` was meant to be, where it is a slip of the hand; else None."""
+    if not word.startswith("--") or _name(word) is not None or len(word) > 40:
+        return None
+    import difflib  # slow to load, and rarely needed
+
+    name = _spelled(word)
+    plain = name.replace("--no-", "--", 1)
+    near = difflib.get_close_matches(name, [*_READ, *_FLAGS], 1, _NEAR)
+    return near[0] if near and plain not in (*_READ, *_FLAGS) else None
+
+
+def _named(args: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Each option of ours in `args`: as it stands there, its long name, and its value."""
+    for place, argument in enumerate(args):
+        word, equals, value = argument.partition("=")
+        if (name := _name(word)) is not None:
+            yield word, name, value if equals else next(iter(args[place + 1 : place + 2]), "")
+
+
+def _cannot_be(name: str, value: float) -> str | None:
+    over, most, words = _RANGES.get(name, (0, _MOST, "1 or more"))
+    if value > most and most in (_MOST, 1e6):
+        return "is too large"
+    return None if over < value <= most else f"must be {words}"
 
 
 def given(args: Sequence[str], option: str) -> bool:

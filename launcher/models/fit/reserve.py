@@ -2,9 +2,8 @@
 
 vLLM measures it at the start (v1/worker/gpu_worker.py, determine_available_memory): the peak of one forward pass over
 a full batch and of the sampler after it, CUDA graphs, and what CUDA and NCCL took. Before the start it can only be
-estimated. The formulas below follow what is allocated; their constants were set so that they lie at or above what
-vLLM 0.10 to 0.32 printed in its public logs (8B on an 80 GB card 1.7 GiB, 7B with 16384 tokens in a batch 2.7 GiB,
-0.5B 0.7 GiB, large mixtures of experts on four cards 5 to 11 GiB), where they agree within about 1 GiB.
+estimated. The formulas below follow what is allocated; tests/unit/test_fit_logs.py compares them with what vLLM 0.9 to
+0.23 printed in public logs, docs/performance.md shows the table.
 """
 
 from __future__ import annotations
@@ -20,9 +19,21 @@ GB = 2**30
 MEMORY_FRACTION = 0.92
 _WORKSPACE = int(0.6 * GB)  # cuBLAS, attention and compiled kernels, whatever the model
 _CUDA, _NCCL = int(0.25 * GB), int(0.5 * GB)
-_GRAPH = 100_000  # bytes of one layer in one CUDA graph
+_GRAPH = 220_000  # bytes of one layer in one CUDA graph
 _EXPERTS_OF_A_TOKEN = 8
-_IMAGES = 2 * GB  # the image side's pass over the largest image or video that the model takes
+_IMAGES = 2 * GB  # the image side's pass over the largest image that the model takes
+# ... and over the longest video: as many tokens as the context holds, at the most 14 frames of 16384 / 2 (Qwen2.5-VL).
+_VIDEO_TOKEN, _VIDEO_TOKENS = int(0.14 * 2**20), 114_688
+_VIDEOS = (
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "qwen3_vl_moe",
+    "qwen2_5_omni",
+    "qwen3_omni_moe",
+    "glm4v",
+    "glm4v_moe",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +51,7 @@ def batch(options: Options, gpu: Gpu | None, context: int) -> Batch:
         tokens, sequences = 2048, 128
     elif memory_gb >= 160:
         tokens, sequences = 16384, 1024
-    elif memory_gb >= 70 and not gpu.name.lower().startswith("a100"):
+    elif memory_gb >= 70 and "a100" not in gpu.name.lower():
         tokens, sequences = 8192, 1024
     else:
         tokens, sequences = 2048, 256
@@ -61,8 +72,15 @@ def reserve(facts: Facts, gpu: Gpu, options: Options, *, tensor: int, pipeline: 
     # Logits and probabilities, both in float32 (v1/sample/sampler.py).
     sampler = step.sequences * facts.vocabulary * 8 if not facts.pooling else 0
     images = _IMAGES if facts.task in ("vision", "audio") else 0
+    if watches(facts, options):
+        images = max(images, _VIDEO_TOKEN * min(context, _VIDEO_TOKENS))
     other = _CUDA + (_NCCL if tensor * pipeline > 1 else 0)
     return _WORKSPACE + max(forward, sampler) + images + other + graphs(facts, gpu, options, step, pipeline)
+
+
+def watches(facts: Facts, options: Options) -> bool:
+    """Whether the model takes videos, so that the reserve grows with the context."""
+    return facts.model_type in _VIDEOS and options.videos
 
 
 def graphs(facts: Facts, gpu: Gpu, options: Options, step: Batch, pipeline: int) -> int:

@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from launcher.models.fit.arithmetic import lines, processor_lines
-from launcher.models.fit.gpus import Gpu
+from launcher.models.fit.arithmetic import lines, processor_lines, whole
+from launcher.models.fit.gpus import Gpu, sheet_gb
 from launcher.models.fit.hardware import Hardware, hardware
 from launcher.models.fit.options import Options, given, read_options
-from launcher.models.fit.remedies import Remedy, for_gpus, for_processor
+from launcher.models.fit.remedies import Remedy, for_gpus, for_processor, offload_trouble, processor_bytes
 from launcher.models.fit.reserve import GB
 from launcher.models.fit.rules import Ruling, ruling
 from launcher.models.fit.weigh import SHORTEST, Weighed, split, weigh, weigh_processor
 from launcher.models.inspect.facts import Facts
+from launcher.models.inspect.fence import NUMBERS, understood
 
 __all__ = ["DOES_NOT_FIT", "FITS", "FITS_IF", "UNKNOWN", "Fit", "Hardware", "Remedy", "fit", "hardware"]
 
@@ -31,7 +32,8 @@ class Fit:
 
     `context` is the longest and `requests` how many such at once; `engine_args` are what the fit chose and vLLM must
     be told. With them it `starts`: true for every "fits", and for a "fits-if" that only shortens what nobody asked for.
-    `needs_gb` and `has_gb` are of all GPUs together (of the node where there is none), in GiB.
+    `needs_gb` and `has_gb` are of all GPUs together (of the node where there is none), in GiB; the first is for one
+    request of `needs_context` tokens. `memory_short`: it is memory that lacks. `own_build`: vLLM must be built for it.
     """
 
     verdict: str
@@ -48,6 +50,9 @@ class Fit:
     starts: bool = False
     needs_gb: float | None = None
     has_gb: float | None = None
+    needs_context: int | None = None
+    memory_short: bool = False
+    own_build: bool = False
     notes: tuple[str, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,6 +60,7 @@ class Fit:
         return asdict(self)
 
 
+@understood(NUMBERS)
 def fit(
     facts: Facts,
     hardware: Hardware,
@@ -81,14 +87,26 @@ def fit(
     if facts.weights_bytes <= 0:
         return Fit(UNKNOWN, reasons=("The size of this model is not known.",), starts=True)
     if 0 < facts.context_limit < wanted and not _longer_allowed(engine_args, environment):
-        return Fit(
-            DOES_NOT_FIT,
-            reasons=(f"The model's own context is {facts.context_limit} tokens; {wanted} were asked for.",),
-            remedies=(Remedy.shorter(facts.context_limit),),
+        reason = f"The model's own context is {facts.context_limit} tokens; {wanted} were asked for."
+        own = fit(facts, hardware, context=facts.context_limit, requests=requests, engine_args=engine_args,
+                  environment=environment, memory_fraction=memory_fraction)  # fmt: skip
+        longest = facts.context_limit if own.starts else own.context or 0
+        remedies = (Remedy.shorter(longest),) if longest >= min(SHORTEST, facts.context_limit) else ()
+        return dataclasses.replace(
+            own,
+            verdict=FITS_IF if remedies else DOES_NOT_FIT,
+            reasons=(reason, *own.reasons),
+            remedies=remedies,
+            engine_args=(),
+            starts=False,
+            memory_short=False,
         )
     if hardware.gpus == 0:
         return _on_processor(facts, hardware, options, wanted, requests, environment or {})
     if hardware.gpu is None:
+        rules = ruling(facts, None, options)
+        if rules.troubles:
+            return Fit(DOES_NOT_FIT, gpus=hardware.gpus, reasons=rules.troubles, remedies=_repairs(rules))
         reason = f'Profile "{hardware.name}" does not say how much memory its GPUs have (gpu_memory_gb).'
         return Fit(UNKNOWN, gpus=hardware.gpus, reasons=(reason,), starts=True)
     found = _on_gpus(facts, hardware, hardware.gpu, options, wanted, requests, engine_args, siblings)
@@ -116,15 +134,23 @@ def _on_gpus(
         facts, gpu, options, tensor=parts.tensor, pipeline=parts.pipeline, context=wanted, requests=requests
     )
     arguments = (*_split_args(parts.tensor, parts.pipeline, engine_args), *rules.engine_args)
-    verdict, starts, reasons = _judged(weighed, options, rules, parts.trouble)
+    others = tuple(filter(None, (parts.trouble, offload_trouble(hardware, hardware.gpus, options, weighed))))
+    troubles = (*rules.troubles, *others)
+    verdict, starts, reasons = _judged(weighed, options, troubles)
     remedies: tuple[Remedy, ...] = ()
     if verdict != FITS:
-        remedies = for_gpus(
-            facts, hardware, gpu, options, weighed, requests, siblings, _repairs(rules, parts.trouble)
-        )
+        repairs = None if not troubles else _repairs(rules) if not others else ()
+        remedies = for_gpus(facts, hardware, gpu, options, weighed, requests, siblings, repairs)
         if starts:
             arguments = (*arguments, "--max-model-len", str(weighed.context))
         verdict = FITS_IF if starts or any(remedy.within_reach for remedy in remedies) else DOES_NOT_FIT
+    least = wanted if options.context else min(wanted, SHORTEST)
+    needs, has = weighed.needed_bytes(least) / GB, weighed.total_bytes * hardware.nodes * hardware.gpus / GB
+    if not troubles and weighed.room_bytes < 0 and needs > has:
+        reasons = (
+            f"About {whole(needs)} GB of GPU memory are needed for a context of {least} tokens; "
+            f"there are {whole(has)} GB.",
+        )
     return Fit(
         verdict=verdict,
         tensor=parts.tensor,
@@ -138,19 +164,21 @@ def _on_gpus(
         remedies=remedies,
         engine_args=arguments,
         starts=starts,
-        needs_gb=weighed.needed_bytes(wanted if options.context else min(wanted, SHORTEST)) / GB,
-        has_gb=weighed.total_bytes * hardware.nodes * hardware.gpus / GB,
+        needs_gb=needs,
+        has_gb=has,
+        needs_context=least,
+        memory_short=not troubles and needs > has,
+        own_build=rules.own_build,
         notes=(*rules.notes, *((facts.doubt,) if facts.doubt else ())),
     )
 
 
 def _judged(
-    weighed: Weighed, options: Options, rules: Ruling, trouble: str | None
+    weighed: Weighed, options: Options, troubles: tuple[str, ...]
 ) -> tuple[str, bool, tuple[str, ...]]:
-    """Verdict before any remedy, whether it starts, and why not."""
-    reasons = (*rules.troubles, *((trouble,) if trouble else ()))
-    if reasons:
-        return DOES_NOT_FIT, False, reasons
+    """Verdict before any remedy, whether it starts, and why not; `troubles` are not of the GPUs' memory."""
+    if troubles:
+        return DOES_NOT_FIT, False, troubles
     if weighed.fits:
         return FITS, True, ()
     if weighed.room_bytes < 0:
@@ -161,12 +189,10 @@ def _judged(
     return DOES_NOT_FIT, False, (f"T{room[1:]}",)
 
 
-def _repairs(rules: Ruling, trouble: str | None) -> tuple[Remedy, ...] | None:
-    """What mends a trouble that has nothing to do with memory; None where there is no such trouble."""
-    if not rules.troubles and trouble is None:
-        return None
+def _repairs(rules: Ruling) -> tuple[Remedy, ...]:
+    """What mends a trouble that has nothing to do with memory, where it mends all of them."""
     mended = tuple(Remedy(text, {}, arguments) for text, arguments in rules.repairs)
-    return mended if len(mended) == len(rules.troubles) and trouble is None else ()
+    return mended if len(mended) == len(rules.troubles) else ()
 
 
 def _of_many(
@@ -182,9 +208,9 @@ def _of_many(
     for gpu in hardware.larger:
         found = _on_gpus(facts, hardware, gpu, options, wanted, requests, args, ())
         if found.starts and not smallest.starts:
-            sizes = " or ".join(f"{g.memory_gb:.0f}" for g in (hardware.gpu, *hardware.larger) if g)
+            sizes = " or ".join(f"{sheet_gb(g):g}" for g in (hardware.gpu, *hardware.larger) if g)
             reason = (
-                f'It fits on {gpu.memory_gb:.0f} GB, but profile "{hardware.name}" does not say whether its GPUs have '
+                f'It fits on {sheet_gb(gpu):g} GB, but profile "{hardware.name}" does not say whether its GPUs have '
                 f"{sizes} GB (gpu_memory_gb)."
             )
             return dataclasses.replace(found, verdict=UNKNOWN, reasons=(reason,), remedies=())
@@ -216,7 +242,7 @@ def _on_processor(
 ) -> Fit:
     rules = ruling(facts, None, options)
     if rules.troubles:
-        return Fit(DOES_NOT_FIT, reasons=rules.troubles, remedies=_repairs(rules, None) or ())
+        return Fit(DOES_NOT_FIT, reasons=rules.troubles, remedies=_repairs(rules))
     asked = options.kv_cache_bytes
     if asked is None and environment.get("VLLM_CPU_KVCACHE_SPACE", "").isdigit():
         asked = int(environment["VLLM_CPU_KVCACHE_SPACE"]) * GB  # vllm/platforms/cpu.py
@@ -224,9 +250,10 @@ def _on_processor(
         reason = f'Profile "{hardware.name}" does not say how much memory it has (memory_gb).'
         return Fit(UNKNOWN, reasons=(reason,), starts=True)
     weighed = weigh_processor(facts, hardware.memory_gb, options, asked, context=wanted, requests=requests)
-    remedies, reasons = for_processor(weighed, options, asked)
+    least = wanted if options.context else min(wanted, SHORTEST)
+    remedies, reasons = for_processor(weighed, least, asked)
     starts = weighed.usable and (weighed.fits or options.context is None)
-    verdict = FITS if weighed.fits and not remedies else FITS_IF if remedies or starts else DOES_NOT_FIT
+    verdict = FITS if weighed.fits and not reasons else FITS_IF if remedies or starts else DOES_NOT_FIT
     arguments: tuple[str, ...] = ()
     if starts and asked is None:
         arguments = ("--kv-cache-memory-bytes", str(weighed.room_bytes))
@@ -242,6 +269,8 @@ def _on_processor(
         remedies=remedies,
         engine_args=arguments,
         starts=starts,
-        needs_gb=weighed.needed_bytes(wanted if options.context else min(wanted, SHORTEST)) / GB,
+        needs_gb=(needs := processor_bytes(weighed, least, asked) / GB),
         has_gb=hardware.memory_gb,
+        needs_context=least,
+        memory_short=needs > hardware.memory_gb,
     )

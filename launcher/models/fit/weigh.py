@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from launcher.models.fit.gpus import Gpu
 from launcher.models.fit.options import Options
-from launcher.models.fit.reserve import GB, MEMORY_FRACTION, batch, reserve
-from launcher.models.inspect.facts import Facts
+from launcher.models.fit.reserve import GB, MEMORY_FRACTION, batch, reserve, watches
+from launcher.models.inspect.facts import ITEMSIZE, Facts
 from launcher.models.inspect.needs import Needs, needs, split_trouble
 
 # What vLLM's processes take on a processor besides weights and cache: 2.8 GB were seen with 1 GB of cache and a
@@ -72,13 +72,32 @@ def weigh(
     facts: Facts, gpu: Gpu, options: Options, *, tensor: int, pipeline: int, context: int, requests: float
 ) -> Weighed:
     """The sum for one GPU of `tensor` × `pipeline`, with `requests` requests of up to `context` tokens at once."""
+    found = _weigh(facts, gpu, options, tensor, pipeline, context, context, requests)
+    shorter = context
+    while not found.fits and shorter // 2 >= SHORTEST and watches(facts, options):
+        shorter //= 2  # a shorter context also leaves more room: the longest video is shorter
+        other = _weigh(facts, gpu, options, tensor, pipeline, context, shorter, requests)
+        if other.context > found.context:
+            found = other
+    return found
+
+
+def _weigh(
+    facts: Facts,
+    gpu: Gpu,
+    options: Options,
+    tensor: int,
+    pipeline: int,
+    wanted: int,
+    context: int,
+    requests: float,
+) -> Weighed:
     step = batch(options, gpu, context)
     need = needs(
         facts,
         tensor=tensor,
         pipeline=pipeline,
         kv_dtype=options.kv_dtype,
-        dtype=facts.dtype,
         quantize=options.quantization if options.quantization in _ONLINE else None,
         batch_tokens=step.tokens,
         block_size=_GPU_BLOCK,
@@ -97,7 +116,7 @@ def weigh(
             room = -1
     longest = need.tokens_in(int(room / requests), context) if room >= 0 else 0
     return Weighed(
-        tensor, pipeline, tensor * pipeline, total, memory, weights, kept, room, context, longest, need
+        tensor, pipeline, tensor * pipeline, total, memory, weights, kept, room, wanted, longest, need
     )
 
 
@@ -118,7 +137,6 @@ def weigh_processor(
     need = needs(
         facts,
         kv_dtype=options.kv_dtype,
-        dtype=facts.dtype,
         quantize=options.quantization if options.quantization in _ONLINE else None,
         batch_tokens=step.tokens,
         batches=1,
@@ -136,6 +154,13 @@ def weigh_processor(
         )
     longest = need.tokens_in(int(room / requests), context) if room >= 0 else 0
     return Weighed(1, 1, 1, total, total, need.weights_bytes, kept, room, context, longest, need)
+
+
+def held_bytes(facts: Facts, options: Options) -> int:
+    """The weights as the engine holds them, in the type that it computes in, with nothing copied."""
+    if options.quantization in _ONLINE and facts.quantization is None:
+        facts = facts.quantised(str(options.quantization))
+    return round(sum(weight.count * weight.bytes(ITEMSIZE[facts.dtype]) for weight in facts.weights))
 
 
 @dataclass(frozen=True, slots=True)

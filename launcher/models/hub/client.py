@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from launcher.errors import LauncherError, ModelError, RequestError, SettingsError
+from launcher.models.folders import BLOB, COMMIT
 from launcher.models.hub.login import token_in
 from launcher.models.inspect.facts import BESIDE, TEMPLATES, Facts, facts_of
 from launcher.models.inspect.header import Tensor, tensor
@@ -27,31 +28,29 @@ if TYPE_CHECKING:
 
     from huggingface_hub import HfApi
 
-    from launcher.settings.schema import Settings
-
-_AGAIN = "Run the same command again, it continues."
-_HASH = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+CONTINUES = "Run the same command again, it continues."
 # The hub's own rules (huggingface_hub/utils/_validators.py): at most 96 characters, no "--" and no "..".
 _ID = re.compile(r"(?=.{1,96}$)[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}(?<!/)")
 _JSON_MAX = 64_000_000
 _PIECE = 1 << 20  # the client's own 10 MB would be all that a broken transfer forgets
 _TIMEOUT_S = 20.0
+_FILES_MAX = 20_000
+# What the hub's client lets through when an answer is JSON of another shape than it believes.
+_ODD = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 LARGEST_BYTES = 50_000_000_000  # huggingface_hub/constants.py, MAX_HTTP_DOWNLOAD_SIZE: more needs hf_xet
 _PASSING = (429, 500, 502, 503, 504)
 _PAUSES_S = (1.0, 2.0, 4.0)
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """One file: `hash` is its sha256 when it is `large` (in LFS), else git's hash of the content."""
+    """One file; its `hash` is the name of its blob in the hub's cache (launcher.models.folders.hash_of)."""
 
     name: str
     size: int
     hash: str
-    large: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +66,38 @@ class Listing:
         return next((file for file in self.files if file.name == name), None)
 
 
+class _OddError(ValueError):
+    """The hub's answer has the right form and says what cannot be; in words for the user."""
+
+
+class TooMuchError(ModelError):
+    """A server sends more than the hub announced, and may never end."""
+
+    def __init__(self, file: HubFile) -> None:
+        super().__init__(
+            f"{file.name} is longer than the {file.size} bytes that the hub announces.",
+            "A proxy on the way may change files; ask the site, and do not use what it sent.",
+        )
+
+
 class Hub:
     """The hub as this user sees it; `notice` gets sentences that the user should read."""
 
     def __init__(self, notice: Callable[[str], None] = lambda _: None) -> None:
         import huggingface_hub
         from huggingface_hub import constants
+        from huggingface_hub.utils._http import default_client_factory
         from huggingface_hub.utils.logging import set_verbosity
         from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        from launcher.models.hub.bounded import bounded
 
         # Its warnings would stand beside our own sentences; and it would report what it runs on, and ask for more.
         set_verbosity(50)  # CRITICAL
         disable_progress_bars()
         constants.HF_HUB_DISABLE_TELEMETRY = True
         constants.DOWNLOAD_CHUNK_SIZE = _PIECE
+        huggingface_hub.set_client_factory(lambda: bounded(default_client_factory()))
         self.endpoint: str = constants.ENDPOINT
         self._token_file: str = constants.HF_TOKEN_PATH
         self.token = token_in(self._token_file)
@@ -99,20 +116,18 @@ class Hub:
     def listing(self, model: str, revision: str | None = None) -> Listing:
         """The files of `model`; raises ModelError for one that is unknown or private, or without a way to the hub."""
         asked = revision or "main"
-        with self._said(model, asked):
+        with self._said(model, asked), self._understood(model):
             info = _patiently(
                 lambda: self._api.model_info(model, revision=asked, files_metadata=True, timeout=_TIMEOUT_S)
             )
-        try:
-            if not _COMMIT.fullmatch(info.sha or ""):
-                raise ValueError("it names no commit")
-            found = tuple(_file(sibling) for sibling in info.siblings or ())
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ModelError(
-                f'{self.endpoint} does not describe "{model}" as a hub does: {error}.',
-                "Check HF_ENDPOINT; do not use what it offers.",
-            ) from error
-        return Listing(model, asked, info.sha or "", found)
+            # In the hub's own letters, so that there is one folder of it and not two.
+            name, commit, files = str(info.id), info.sha or "", info.siblings or []
+            if not COMMIT.fullmatch(commit):
+                raise _OddError("it names no commit")
+            if len(files) > _FILES_MAX:
+                raise _OddError(f"it names {len(files)} files")
+            found = tuple(_file(sibling) for sibling in files)
+        return Listing(name if name.lower() == model.lower() else model, asked, commit, found)
 
     def check_access(self, listing: Listing, name: str) -> None:
         """Raise ModelError unless this user may have the file `name`: what is gated is said before any transfer."""
@@ -126,11 +141,12 @@ class Hub:
         from huggingface_hub.file_download import http_get
         from huggingface_hub.utils._headers import build_hf_headers
 
+        from launcher.models.hub.bounded import at_most
+
         # Always the hub's own address: it redirects to a fresh link of the CDN, however long the transfer takes, and
         # the client leaves the token out when a redirect goes to another host.
         headers = build_hf_headers(token=self.token or False, library_name="inference-ondemand")
-        headers["Accept-Encoding"] = "identity"
-        with self._said(listing.model, listing.revision, file.name):
+        with at_most(None), self._said(listing.model, listing.revision, file.name):
             http_get(
                 self._url(listing, file.name), into, resume_size=start, headers=headers,
                 expected_size=file.size, displayed_filename="file",
@@ -156,6 +172,7 @@ class Hub:
     def _tensors(self, listing: Listing) -> list[Tensor] | None:
         from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
 
+        from launcher.models.hub.bounded import HEADER_MAX, at_most
         from launcher.models.hub.wanted import wanted
 
         try:
@@ -171,19 +188,19 @@ class Hub:
             if "/" in name:
                 continue  # further modules of sentence-transformers, which facts() does not count either
             try:
-                with self._said(listing.model, listing.revision):
+                with at_most(HEADER_MAX), self._said(listing.model, listing.revision):
                     header = self._api.parse_safetensors_file_metadata(
                         listing.model, name, revision=listing.commit, timeout=_TIMEOUT_S
                     )
                 found.extend(tensor(key, info.dtype, info.shape) for key, info in header.tensors.items())
-            except (NotASafetensorsRepoError, SafetensorsParsingError, ValueError, TypeError) as error:
+            except (NotASafetensorsRepoError, SafetensorsParsingError, *_ODD) as error:
                 raise ModelError(
                     f'Model "{listing.model}": {name} on the hub is not a safetensors file.', "Do not use it."
                 ) from error
         return found or None
 
     def _json(self, listing: Listing, name: str) -> Any:
-        import io
+        from launcher.models.hub.bounded import InMemory
 
         file = listing.file(name)
         if file is None:
@@ -192,7 +209,8 @@ class Hub:
             raise ModelError(
                 f'Model "{listing.model}": {name} on the hub is larger than 64 MB.', "Do not use it."
             )
-        text = io.BytesIO()
+
+        text = InMemory(TooMuchError(file), file.size)
         self.fetch(listing, file, text, 0)
         try:
             return json.loads(text.getvalue())
@@ -205,6 +223,21 @@ class Hub:
         from huggingface_hub import hf_hub_url
 
         return hf_hub_url(listing.model, name, revision=listing.commit, endpoint=self.endpoint)
+
+    @contextmanager
+    def _understood(self, model: str) -> Iterator[None]:
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            yield
+        except (HFValidationError, json.JSONDecodeError):
+            raise
+        except _ODD as error:
+            why = f": {error}" if isinstance(error, _OddError) else ""
+            raise ModelError(
+                f'{self.endpoint} does not describe "{model}" as a hub does{why}.',
+                "Check HF_ENDPOINT; do not use what it offers.",
+            ) from error
 
     @contextmanager
     def _said(self, model: str, revision: str, file: str | None = None) -> Iterator[None]:
@@ -224,7 +257,7 @@ class Hub:
         except (httpx2.HTTPError, httpx2.InvalidURL, ConnectionError) as error:
             if file is not None:
                 broken = f'Model "{model}": the transfer of {file} broke off ({_short(error)}).'
-                raise ModelError(broken, _AGAIN) from error
+                raise ModelError(broken, CONTINUES) from error
             raise ModelError(
                 f"{self.endpoint} cannot be reached from here ({_short(error)}).",
                 "Run this on a host with a way to the internet, such as a login node; HTTPS_PROXY names a proxy.",
@@ -275,13 +308,13 @@ class Hub:
         if status == 429:
             return ModelError(
                 f"{self.endpoint} takes no more requests from here for a while (429).",
-                f"Wait some minutes. {_AGAIN}",
+                f"Wait some minutes. {CONTINUES}",
             )
         if status == 403:
             return ModelError(
                 f'{self.endpoint} does not let you have "{model}" (403).', said[:200] or "Ask its owner."
             )
-        return ModelError(f"{self.endpoint} has trouble (status {status}).", _AGAIN)
+        return ModelError(f"{self.endpoint} has trouble (status {status}).", CONTINUES)
 
     def _near(self, model: str) -> str:
         import httpx2
@@ -293,8 +326,8 @@ class Hub:
         for given in ({"author": author} if author else {}, {"search": re.split(r"[-_.]", name)[0]}):
             if given and not names:
                 try:
-                    names = [found.id for found in self._api.list_models(limit=200, **given)]
-                except (HfHubHTTPError, httpx2.HTTPError, OSError, ValueError):
+                    names = [str(found.id) for found in self._api.list_models(limit=200, **given)]
+                except (HfHubHTTPError, httpx2.HTTPError, OSError, LauncherError, *_ODD):
                     return ""
         lowered = {known.lower(): known for known in names if _ID.fullmatch(known)}
         near = [lowered[found] for found in difflib.get_close_matches(model.lower(), lowered, 3)]
@@ -306,9 +339,9 @@ class Hub:
 
         try:
             refs = self._api.list_repo_refs(model)
-        except (HfHubHTTPError, httpx2.HTTPError, OSError, ValueError):
+            names = [ref.name for ref in (*refs.branches, *refs.tags) if ref.name.isprintable()]
+        except (HfHubHTTPError, httpx2.HTTPError, OSError, LauncherError, *_ODD):
             return "Leave --revision out for the newest."
-        names = [ref.name for ref in (*refs.branches, *refs.tags) if ref.name.isprintable()]
         return f"It has: {', '.join(names[:8])}." if names else "Leave --revision out for the newest."
 
 
@@ -324,20 +357,7 @@ def check_revision(revision: str | None) -> None:
         raise RequestError(f'"{revision[:60]}" is not a revision.', "Give a branch, a tag or a commit.")
 
 
-def facts_from_hub(model: str, revision: str | None, settings: Settings) -> Facts:
-    """What a model is that is not on this machine; raises ModelError where the hub cannot be asked or does not say."""
-    check_id(model)
-    check_revision(revision)
-    if not settings.allow.downloads:
-        raise ModelError(
-            f'Model "{model}" is not on this machine, and downloads are switched off '
-            f"({settings.where('allow.downloads')}).",
-            "Ask the site for it.",
-        )
-    return Hub().facts(model, revision)
-
-
-def _patiently(ask: Callable[[], T]) -> T:
+def _patiently(ask: Callable[[], _T]) -> _T:
     # The client does so for files, but not for what it asks the API.
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -362,13 +382,13 @@ def _file(sibling: Any) -> HubFile:
         or any(part in ("", ".", "..") for part in parts)
         or len(name) > 1000
     ):
-        raise ValueError(f"a file is called {shown}")
+        raise _OddError(f"a file is called {shown}")
     size, digest = (lfs.size, lfs.sha256) if lfs else (sibling.size, sibling.blob_id)
-    if type(size) is not int or size < 0:
-        raise ValueError(f"{shown} has no size")
-    if not isinstance(digest, str) or not _HASH.fullmatch(digest) or len(digest) != (64 if lfs else 40):
-        raise ValueError(f"{shown} has no hash")
-    return HubFile(name, size, digest, bool(lfs))
+    if type(size) is not int or not 0 <= size < 2**63:
+        raise _OddError(f"{shown} has no size")
+    if not isinstance(digest, str) or not BLOB.fullmatch(digest) or len(digest) != (64 if lfs else 40):
+        raise _OddError(f"{shown} has no hash")
+    return HubFile(name, size, digest)
 
 
 def _short(error: BaseException) -> str:

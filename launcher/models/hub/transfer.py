@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import queue
 import threading
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from launcher.models.hub.client import HubFile
-from launcher.models.hub.sharing import adopt, file_mode
+from launcher.errors import StorageError
+from launcher.models.folders import hash_of
+from launcher.models.hub.client import HubFile, TooMuchError
+from launcher.models.hub.sharing import Folder
 
 _AT_ONCE = 4
 _PIECE = 1 << 20
+_TRIES = 5
 
 
 class Report(Protocol):
@@ -28,31 +29,39 @@ class Report(Protocol):
 
 
 class Partial:
-    """A file that is being transferred: counts and hashes what goes through, and what a former run left in it."""
+    """A file that is being transferred: counts and hashes what goes through, and what a former run left in it.
 
-    def __init__(self, path: Path, file: HubFile, watch: Watch) -> None:
-        self._path, self._file, self._watch = path, file, watch
-        self._descriptor = _open(path)
+    It is ours alone to write. What somebody else began is read once into it, and not believed any further.
+    """
+
+    def __init__(self, folder: Folder, name: str, file: HubFile, watch: Watch) -> None:
+        self._folder, self._name, self._file, self._watch = folder, name, file, watch
+        self._descriptor, self._others = _begun(folder, name)
+        self._kept = False
         self.position = 0
-        self._hash = self._fresh()
+        self._hash = hash_of(file.hash, file.size)
 
     def __enter__(self) -> Partial:
         if os.fstat(self._descriptor).st_size > self._file.size:
             os.ftruncate(self._descriptor, 0)
-        while piece := os.pread(self._descriptor, _PIECE, self.position):
-            self._count(piece)
+        source = self._descriptor if self._others is None else self._others
+        while piece := os.pread(source, min(_PIECE, self._file.size - self.position), self.position):
+            self._watch.check()
+            self._put(piece) if self._others is not None else self._count(piece)
         return self
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
+        if self._others is not None:
+            os.close(self._others)
+        if not self._kept:
+            self._watch.add(-self.position)  # counted again by the next attempt
 
     def write(self, data: bytes) -> int:
         self._watch.check()
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self._descriptor, view, self.position)
-            self._count(view[:written], transferred=True)
-            view = view[written:]
+        if self.position + len(data) > self._file.size:
+            raise TooMuchError(self._file)
+        self._put(data, transferred=True)
         return len(data)
 
     def tell(self) -> int:
@@ -64,7 +73,7 @@ class Partial:
             raise ValueError("a transfer begins at its start or goes on")
         if position != self.position:
             self._watch.add(-self.position)
-            self.position, self._hash = 0, self._fresh()
+            self.position, self._hash = 0, hash_of(self._file.hash, self._file.size)
         return position
 
     def truncate(self, size: int | None = None) -> int:
@@ -77,28 +86,26 @@ class Partial:
         """Whether all bytes are there, with the hash that the hub names."""
         return self.position == self._file.size and self._hash.hexdigest() == self._file.hash
 
-    def keep(self, path: Path) -> None:
-        """Give the file its name."""
+    def keep(self, name: str) -> bool:
+        """Call the file `name`; False where somebody has put something else in its place meanwhile."""
         os.fsync(self._descriptor)
-        try:
-            if os.fstat(self._descriptor).st_uid == os.geteuid():
-                adopt(self._path, file_mode(path.parent))
-            os.replace(self._path, path)
-        except FileNotFoundError:
-            if (
-                not path.is_file()
-            ):  # a second process, which no lock held back, has done it with the same bytes
-                raise
+        if not self._folder.holds(self._name, self._descriptor):
+            return False
+        self._folder.rename(self._name, name)
+        self._kept = self._folder.holds(name, self._descriptor)
+        return self._kept
 
-    def _count(self, data: Any, *, transferred: bool = False) -> None:
+    def _put(self, data: bytes, *, transferred: bool = False) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._descriptor, view, self.position)
+            self._count(view[:written], transferred=transferred)
+            view = view[written:]
+
+    def _count(self, data: bytes | memoryview, *, transferred: bool = False) -> None:
         self._hash.update(data)
         self.position += len(data)
         self._watch.add(len(data), transferred=transferred)
-
-    def _fresh(self) -> Any:
-        if self._file.large:
-            return hashlib.sha256()
-        return hashlib.sha1(b"blob %d\0" % self._file.size, usedforsecurity=False)  # git's
 
 
 class Watch:
@@ -156,18 +163,34 @@ def side_by_side(files: Iterable[HubFile], bring: Callable[[HubFile], None], wat
         raise real[0]
 
 
-def _open(path: Path) -> int:
-    # Not O_APPEND: a second process without a working lock must write its bytes where they belong.
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        return os.open(path, flags)
-    except FileNotFoundError:
-        pass
-    except PermissionError:
-        os.unlink(path)  # somebody began it and did not share it; the folder is shared
-    try:
-        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return os.open(path, flags)
-    adopt(path, file_mode(path.parent, shared=True))
-    return descriptor
+def _begun(folder: Folder, name: str) -> tuple[int, int | None]:
+    # Our own file to write, and somebody else's beginning of it to read.
+    others = None
+    for _ in range(_TRIES):
+        for flags in (os.O_RDWR, os.O_RDONLY):
+            try:
+                found = folder.open(name, flags)
+            except FileNotFoundError:
+                break
+            except (PermissionError, StorageError):
+                continue  # closed, a link or no file
+            # Not O_APPEND: a second process without a working lock must write its bytes where they belong.
+            if flags == os.O_RDWR and _is_ours_alone(found):
+                if others is not None:
+                    os.close(others)
+                return found, None
+            if others is not None:
+                os.close(others)
+            others = found
+            break
+        try:
+            folder.unlink(name)
+            return folder.new(name), others
+        except FileExistsError:
+            continue
+    raise folder.refused(name, "ours to write")
+
+
+def _is_ours_alone(descriptor: int) -> bool:
+    status = os.fstat(descriptor)
+    return status.st_uid == os.geteuid() and status.st_nlink == 1 and not status.st_mode & 0o022

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from launcher.errors import ModelError
 from launcher.models.inspect.header import Tensor, tensor
 from launcher.models.inspect.quantization import Quantization
-from launcher.models.inspect.shape import Shape, number
+from launcher.models.inspect.shape import Shape, listed, number
 
 _TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 # Two matrices in the feed-forward part instead of three (no gate).
@@ -19,6 +20,7 @@ _UNGATED = {
     "bert", "bloom", "distilbert", "falcon", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "mpt", "nemotron", "nemotron_h",
     "opt", "phi", "roberta", "stablelm_epoch", "starcoder2", "whisper", "xlm-roberta",
 }  # fmt: skip
+_RATIO_MAX = 100
 _VISION = ("vision_config", "vision_tower_config", "vit_config")
 
 
@@ -161,13 +163,10 @@ def _is_feed_forward(shape: Shape, layer: int) -> bool:
 def _is_sparse(shape: Shape, layer: int) -> bool:
     """Whether this layer's feed-forward part is a mixture of experts."""
     text, value = shape.text, shape.number
-    plain = text.get("mlp_only_layers")
-    if (isinstance(plain, list | tuple) and layer in plain) or layer < value(
-        "first_k_dense_replace", "num_dense_layers"
-    ):
+    if layer in listed(text, "mlp_only_layers") or layer < value("first_k_dense_replace", "num_dense_layers"):
         return False
-    if isinstance(listed := text.get("moe_layers"), list | tuple):
-        return layer in listed
+    if "moe_layers" in text:
+        return layer in listed(text, "moe_layers")
     if isinstance(pattern := text.get("hybrid_override_pattern"), str):
         return pattern[layer : layer + 1] == "E"
     if shape.model_type == "jamba":
@@ -198,14 +197,22 @@ def _tower(config: Mapping[str, Any], shape: Shape) -> _Shapes:
         hidden = number(vision, "embed_dim", default=1280)  # there hidden_size is that of the language model
     layers = number(vision, "depth", "num_hidden_layers", "layers", default=24)
     gated = bool(vision.get("hidden_act") == "silu" or vision.get("model_type") in ("pixtral", "qwen2_5_vl"))
-    ratio = vision.get("mlp_ratio")
-    side = number(vision, "intermediate_size") or int(
-        (ratio if isinstance(ratio, int | float) else 4) * hidden
-    )
+    side = number(vision, "intermediate_size") or int(_ratio(vision) * hidden)
     yield from _tower_layers("visual", layers, hidden, side, 2 if gated else 1)
     merged = hidden * max(1, number(vision, "spatial_merge_size") ** 2)
     yield "visual.merger.0.weight", (merged, merged)
     yield "visual.merger.2.weight", (shape.hidden, merged)
+
+
+def _ratio(vision: Mapping[str, Any]) -> float:
+    ratio = vision.get("mlp_ratio")
+    if not isinstance(ratio, int | float):
+        return 4
+    if not 0 < ratio <= _RATIO_MAX:  # also not a number
+        raise ModelError(
+            "config.json: mlp_ratio of the vision part is no ratio.", "Download the model again."
+        )
+    return ratio
 
 
 def _tower_layers(base: str, layers: int, hidden: int, side: int, up: int) -> _Shapes:

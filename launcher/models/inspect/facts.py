@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from launcher.errors import ModelError
 from launcher.models.inspect.blueprint import blueprint
 from launcher.models.inspect.caches import Cache, caches_of
+from launcher.models.inspect.fence import understood
 from launcher.models.inspect.header import Tensor, local_tensors, read_any_json, read_json
 from launcher.models.inspect.lengths import SENTENCE_FILES, contexts_of, dtype_of
 from launcher.models.inspect.quantization import Quantization, quantization_of
-from launcher.models.inspect.shape import Shape, number, shape_of
+from launcher.models.inspect.shape import Shape, number, plain_name, shape_of
 from launcher.models.inspect.weights import Weight, loaded, parameters_of, weights_of
 
 # The small files besides config.json that say something about a model.
@@ -108,13 +109,41 @@ class Facts:
             )
             values["weights"] = tuple(Weight(**weight) for weight in data["weights"])
             values["block"] = tuple(data["block"]) if data["block"] else None
+            if not _are_of_their_types(cls, values):
+                raise TypeError("a value is of another type")
         except (LookupError, TypeError, AttributeError) as error:
             raise ValueError("these are not the facts of a model") from error
         return cls(**values)
 
 
-def facts(folder: Path) -> Facts:
-    """What the model in `folder` is; raises ModelError where it cannot be said."""
+def _are_of_their_types(cls: type, values: Mapping[str, Any]) -> bool:
+    for field in fields(cls):
+        value = values[field.name]
+        if isinstance(value, tuple):
+            right = all(
+                type(item) is int
+                if not is_dataclass(item)
+                else _are_of_their_types(type(item), _shallow(item))
+                for item in value
+            ) and str(field.type).startswith("tuple[")
+        else:
+            kinds = str(field.type).replace("float", "float | int").split(" | ")
+            right = type(value).__name__.replace("NoneType", "None") in kinds
+        if not right:
+            return False
+    return True
+
+
+def _shallow(item: Any) -> dict[str, Any]:
+    return {field.name: getattr(item, field.name) for field in fields(item)}
+
+
+def facts(folder: Path, *, listed: bool = False, until: float | None = None) -> Facts:
+    """What the model in `folder` is; raises ModelError where it cannot be said.
+
+    With `listed` it is one of many: headers larger than any model's are not read. Raises TimeoutError at `until`
+    (monotonic seconds).
+    """
     config = read_json(folder / "config.json")
     if config is None:
         raise ModelError(f"{folder} has no config.json.", "Give the folder that holds the model.")
@@ -123,7 +152,7 @@ def facts(folder: Path) -> Facts:
         if (folder / name).exists():
             beside[name] = True
     try:
-        tensors = local_tensors(folder)
+        tensors = local_tensors(folder, listed=listed, until=until)
         found = facts_of(config, tensors, beside=beside)
         if tensors is None and next(folder.glob("*.gguf"), None):
             return replace(found, quantization="gguf")
@@ -142,12 +171,10 @@ def facts_of(
 
     `beside` holds what the files named in BESIDE say, by name, and true for those of TEMPLATES; None where
     nobody looked.
-    Raises ModelError where the config does not say enough.
+    Raises ModelError where the config does not say enough, or is none of a model.
     """
-    try:
+    with understood():
         return _facts_of(config, tensors, beside)
-    except ArithmeticError as error:  # a zero or a giant where no model has one
-        raise ModelError("config.json holds a number that cannot be.", "Download the model again.") from error
 
 
 def _facts_of(
@@ -203,7 +230,7 @@ def _facts_of(
 
 def _architecture(config: Mapping[str, Any]) -> str:
     named = config.get("architectures")
-    return str(named[0]) if isinstance(named, list) and named else "unknown"
+    return plain_name(named[0]) if isinstance(named, list) and named else "unknown"
 
 
 def _caches(shape: Shape, quantization: Quantization | None, encoder_decoder: bool) -> tuple[Cache, ...]:
@@ -224,7 +251,7 @@ def _doubt(shape: Shape) -> str | None:
 
 def _task(config: Mapping[str, Any], architecture: str, beside: Mapping[str, Any] | None) -> str:
     """What the model is for, as vLLM decides between generating and pooling (vllm/config/model.py)."""
-    model_type = str(config.get("model_type"))
+    model_type = plain_name(config.get("model_type"))
     labels = config.get("id2label")
     if model_type == "whisper" or "Voxtral" in architecture:
         return "transcription"

@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
 import struct
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from launcher.errors import ModelError
+from launcher.models import disk
 
-HEADER_MAX = 100_000_000  # safetensors' own limit
-_JSON_MAX = 64_000_000
+_HEADER_MAX = 100_000_000  # safetensors' own limit
+# A shared folder is read in everybody's listing, and 16 MB of header take 2 s and 200 MB: of a list's models only so
+# much is read of one file, and of all files of one model. A mixture of 200 000 tensors has about 25 MB in all.
+_LISTED_HEADER, _LISTED_IN_ALL, _IN_ALL = 16_000_000, 32_000_000, 256_000_000
+_NAME_MAX = 512  # no tensor has a longer name; patterns and numbers in one need not be proof against more
 _SIDES = 2**63  # no tensor is larger; a product of hostile shapes would grow without end
 # Bits, because 4-bit types pack two values into a byte (safetensors/src/tensor.rs, Dtype::bitsize).
 _BITS = {
@@ -49,8 +53,11 @@ class Tensor:
 def tensor(name: str, dtype: Any, shape: Any, size: int | None = None) -> Tensor:
     """A tensor with its bytes counted from type and shape.
 
-    Raises ValueError for a shape or type that cannot be, or where `size` (the header's `data_offsets`) says otherwise.
+    Raises ValueError for a name, shape or type that cannot be, or where `size` (the header's `data_offsets`) says
+    otherwise.
     """
+    if len(name) > _NAME_MAX:
+        raise ValueError(f"{name[:80]}… is too long for a name")
     sides = tuple(shape)
     if len(sides) > 16 or not all(type(side) is int and 0 <= side < _SIDES for side in sides):
         raise ValueError(f"{name[:80]} has a shape that cannot be")
@@ -74,17 +81,23 @@ def tensors_of(header: Mapping[str, Any]) -> list[Tensor]:
         raise ValueError("an entry of the header is not complete") from error
 
 
-def local_tensors(folder: Path) -> list[Tensor] | None:
+def local_tensors(folder: Path, *, listed: bool = False, until: float | None = None) -> list[Tensor] | None:
     """All tensors of the model in `folder`, or None where it holds no safetensors file.
 
-    Raises ModelError for a file that is missing, cannot be read or is no safetensors file.
+    With `listed`, for a model that is one of many, less is read. Raises ModelError for a file that is missing, cannot
+    be read, is no safetensors file or has too much of a header, TimeoutError at `until` (monotonic seconds).
     """
     names = weight_files(folder)
     if not names:
         return None
     found: list[Tensor] = []
+    left = _LISTED_IN_ALL if listed else _IN_ALL
     for name in names:
-        found.extend(_read(folder / name))
+        if until is not None and time.monotonic() > until:
+            raise TimeoutError(f"{folder} was not read to its end")
+        header, size = _read(folder / name, min(left, _LISTED_HEADER) if listed else left)
+        left -= size
+        found.extend(header)
     return found
 
 
@@ -128,43 +141,74 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def read_any_json(path: Path) -> Any:
     """What the JSON in `path` says, or None where there is no such file; ModelError where it is not JSON."""
     try:
-        with _open(path) as file:
-            text = file.read(_JSON_MAX + 1)
-        if len(text) > _JSON_MAX:
-            raise ValueError("too large")
-        return json.loads(text)
+        return disk.read_json(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ModelError(
             f"{path} cannot be read ({error.strerror}).", "Ask whoever keeps the folder."
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ModelError(f"{path} is not JSON.", "Download the model again.") from error
 
 
-def _read(path: Path) -> list[Tensor]:
+def read_header(file: BinaryIO, most: int = _HEADER_MAX) -> tuple[dict[str, Any], int]:
+    """The header at the start of `file`, and where the tensors begin; raises ValueError where it is none.
+
+    Raises TooLargeError for one of more than `most` bytes.
+    """
+    start = file.read(8)
+    if len(start) < 8:
+        raise ValueError("the file ends in the length of the header")
+    (length,) = struct.unpack("<Q", start)
+    if length > min(os.fstat(file.fileno()).st_size, _HEADER_MAX):
+        raise ValueError("the header is longer than the file, or than safetensors allows")
+    if length > most:
+        raise disk.TooLargeError(f"the header has {length} bytes")
     try:
-        with _open(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size, HEADER_MAX):
-                raise ValueError("the header is longer than the file, or than safetensors allows")
-            return tensors_of(json.loads(file.read(length)))
+        header = json.loads(file.read(length))
+    except RecursionError as error:
+        raise ValueError("the header is nested too deeply") from error
+    if not isinstance(header, dict):
+        raise ValueError("the header is no JSON object")
+    return header, 8 + length
+
+
+def file_bytes(header: Mapping[str, Any], begin: int) -> int:
+    """How long the file with this header must be, whose tensors begin at `begin`; raises ValueError."""
+    return begin + max((_end(entry) for name, entry in header.items() if name != "__metadata__"), default=0)
+
+
+def _end(entry: Any) -> int:
+    try:
+        begin, end = entry["data_offsets"]
+    except (LookupError, TypeError) as error:
+        raise ValueError("an entry of the header has no offsets") from error
+    if not (type(begin) is type(end) is int and 0 <= begin <= end):
+        raise ValueError("offsets are not whole numbers in order")
+    return int(end)
+
+
+def _read(path: Path, most: int) -> tuple[list[Tensor], int]:
+    try:
+        with disk.open_file(path) as file:
+            here = os.fstat(file.fileno()).st_size
+            header, begin = read_header(file, most)
+        found, whole = tensors_of(header), file_bytes(header, begin)
     except FileNotFoundError:
         raise ModelError(f"{path} is missing.", "Download the model again.") from None
     except OSError as error:
         raise ModelError(
             f"{path} cannot be read ({error.strerror}).", "Ask whoever keeps the folder."
         ) from error
-    except (ValueError, struct.error, AttributeError, RecursionError) as error:
+    except disk.TooLargeError as error:
+        raise ModelError(
+            f"{path} describes far more tensors than any model has.", "Do not use it."
+        ) from error
+    except ValueError as error:
         raise ModelError(f"{path} is not a safetensors file.", "Download the model again.") from error
-
-
-def _open(path: Path) -> BinaryIO:
-    # Not blocking: a FIFO in a model's folder would hold up whoever looks at it, the portal too.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ValueError("not a regular file")
-    return os.fdopen(descriptor, "rb")
+    if here < whole:
+        raise ModelError(
+            f"{path} is incomplete: it has {disk.part(here, whole)}.", "Download the model again."
+        )
+    return found, begin

@@ -17,6 +17,7 @@ _LENGTHS = (
 _SCALED = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "telechat3-yarn")
 _UNKNOWN = 2048  # vLLM's, where the config has no length at all
 _MOST = 2**31
+_STRETCH_MAX = 10**6
 _ENDLESS = 10**15  # tokenizers write 10³⁰ for no limit
 _DTYPES = {
     "half": "float16", "float16": "float16", "float": "float32", "float32": "float32", "bfloat16": "bfloat16",
@@ -51,11 +52,11 @@ def contexts_of(config: Mapping[str, Any], beside: Mapping[str, Any], *, pooling
         if isinstance(found, Mapping) and (given := next(_numbers(found, ("max_seq_length",)), 0)):
             longest = given
             break
-    usual = longest = min(longest, _MOST)
+    usual = longest = max(1, min(longest, _MOST))
     if any(_kind(rope) in ("longrope", "su") for rope in ropes):
         # Shorter requests are answered better without the scaling, so vLLM stays below it unless told otherwise.
-        usual = next(_numbers(text, ("original_max_position_embeddings",)), longest)
-    return int(usual), int(longest)
+        usual = min(next(_numbers(text, ("original_max_position_embeddings",)), longest), longest)
+    return max(1, int(usual)), int(longest)
 
 
 def dtype_of(config: Mapping[str, Any], tensors: Iterable[Tensor] | None, *, pooling: bool) -> str:
@@ -92,7 +93,8 @@ def _factor(ropes: Sequence[Mapping[str, Any]]) -> float:
     factor = 1.0
     for rope in ropes:
         given = rope.get("factor", factor)
-        if _kind(rope) not in _SCALED and isinstance(given, int | float) and math.isfinite(given):
+        # Below zero, or a million-fold, it is none: vLLM would not start with it.
+        if _kind(rope) not in _SCALED and isinstance(given, int | float) and 0 < given <= _STRETCH_MAX:
             factor = given
     return factor
 

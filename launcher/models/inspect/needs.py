@@ -46,7 +46,6 @@ def needs(
     tensor: int = 1,
     pipeline: int = 1,
     kv_dtype: str = "auto",
-    dtype: str = "auto",
     quantize: str | None = None,
     batch_tokens: int = 8192,
     batches: int | None = None,
@@ -54,12 +53,12 @@ def needs(
 ) -> Needs:
     """What the fullest GPU needs when the model is split over `tensor` × `pipeline` GPUs.
 
-    `kv_dtype`, `dtype` and `block_size` as vLLM's `--kv-cache-dtype`, `--dtype` and `--block-size`.
+    `kv_dtype` and `block_size` as vLLM's `--kv-cache-dtype` and `--block-size`.
     `quantize` is `fp8` where the engine quantises a plain model as it loads it (`--quantization fp8`).
     `batch_tokens` is `--max-num-batched-tokens`; `batches` how many are under way at once (default: one more than
     `pipeline`, vllm/config/vllm.py, max_concurrent_batches; 1 on CPUs): sliding windows keep them besides themselves.
     """
-    itemsize = ITEMSIZE.get(_DTYPES.get(dtype, dtype), ITEMSIZE[facts.dtype])
+    itemsize = ITEMSIZE[facts.dtype]
     kv = kv_type(facts, kv_dtype, itemsize)
     in_flight = batch_tokens * (batches or pipeline + 1)
     lengths = Lengths(block_size, in_flight, batch_tokens, 2 if facts.prefixes else 1)
@@ -104,9 +103,6 @@ def stages_of(layers: int, pipeline: int) -> list[range]:
         counts[-i] += 1
     ends = [sum(counts[: i + 1]) for i in range(pipeline)]
     return [range(end - count, end) for end, count in zip(ends, counts, strict=True)]
-
-
-_DTYPES = {"half": "float16", "float": "float32"}
 
 
 def _padding(facts: Facts, tensor: int) -> float:

@@ -10,6 +10,9 @@ from typing import Any
 
 from launcher.models.inspect.header import Tensor
 
+W4A8_FP8 = "w4a8-fp8"  # of compressed-tensors: weights in 4 bits, arithmetic in fp8
+_METHOD = re.compile(r"[a-z0-9_.-]{1,40}")  # it is shown in terminals and pages
+_SKIPPED_MAX = 4096  # what is not quantised is asked of each matrix anew
 # What no method touches unless its config names it.
 _PLAIN = re.compile(r"embed|lm_head|norm|\.gate\.weight|router|visual|vision|encoder\.|conv")
 
@@ -19,7 +22,8 @@ class Quantization:
     """One checkpoint's quantisation; `method` in vLLM's spelling (`--quantization`)."""
 
     method: str
-    format: str | None  # of compressed-tensors and ModelOpt: pack-quantized, float-quantized, nvfp4, …
+    # Of compressed-tensors and ModelOpt: pack-quantized, float-quantized, nvfp4, …; of Quark: fp8.
+    format: str | None
     bits: float
     group: int  # input values that share a scale; 0: a whole column
     block: tuple[int, int] | None  # of block-wise fp8: output × input values that share a scale
@@ -81,8 +85,8 @@ def quantization_of(config: Mapping[str, Any], beside: Mapping[str, Any]) -> Qua
     scheme = _scheme(found)
     block = found.get("weight_block_size")
     return Quantization(
-        method or "unknown",
-        str(found.get("format") or algorithm.lower() or "") or None,
+        method if _METHOD.fullmatch(method) else "unknown",
+        _format(found, method, algorithm),
         _bits(found, method, algorithm, scheme),
         _whole(found.get("group_size") or inner.get("group_size") or scheme.get("group_size")),
         (_whole(block[0]) or 128, _whole(block[1]) or 128)
@@ -94,8 +98,40 @@ def quantization_of(config: Mapping[str, Any], beside: Mapping[str, Any]) -> Qua
             for key in ("modules_to_not_convert", "ignore", "exclude_modules", "ignored_layers")
             for skipped in _names(found.get(key) or inner.get(key))
             if isinstance(skipped, str)
-        ),
+        )[:_SKIPPED_MAX],
     )
+
+
+def _format(found: Mapping[str, Any], method: str, algorithm: str) -> str | None:
+    """How the values are laid out, where that decides on which GPU they can be used."""
+    if method == "compressed-tensors" and _is_w4a8_fp8(found):
+        return W4A8_FP8
+    if method == "quark" and _is_quark_fp8(found):
+        return "fp8"
+    given = str(found.get("format") or algorithm).lower()
+    return given if _METHOD.fullmatch(given) else None
+
+
+def _is_w4a8_fp8(found: Mapping[str, Any]) -> bool:
+    """As vllm/.../compressed_tensors/compressed_tensors.py, _is_fp8_w4a8, of any group."""
+    groups = found.get("config_groups")
+    for group in groups.values() if isinstance(groups, Mapping) else ():
+        inner = group if isinstance(group, Mapping) else {}
+        weights, inputs = inner.get("weights"), inner.get("input_activations")
+        if isinstance(weights, Mapping) and isinstance(inputs, Mapping):
+            what = (weights.get("type"), weights.get("num_bits"), inputs.get("type"), inputs.get("num_bits"))
+            if what == ("int", 4, "float", 8):
+                return True
+    return False
+
+
+def _is_quark_fp8(found: Mapping[str, Any]) -> bool:
+    """As vllm/.../quark/quark.py, _is_fp8_w8a8."""
+    layers = found.get("global_quant_config")
+    parts = (
+        [layers.get(key) for key in ("weight", "input_tensors")] if isinstance(layers, Mapping) else [None]
+    )
+    return all(isinstance(part, Mapping) and part.get("dtype") == "fp8_e4m3" for part in parts)
 
 
 def _scheme(found: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -109,11 +145,11 @@ def _scheme(found: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _bits(found: Mapping[str, Any], method: str, algorithm: str, scheme: Mapping[str, Any]) -> float:
     if method == "bitsandbytes":
-        return 8 if found.get("load_in_8bit") else 4
+        return 8.0 if found.get("load_in_8bit") else 4.0
     if method in ("mxfp4", "modelopt_fp4") or "FP4" in algorithm:
-        return 4
+        return 4.0
     given = found.get("bits") or found.get("w_bit") or scheme.get("num_bits")
-    return float(given) if isinstance(given, int) and 1 <= given <= 16 else 8
+    return float(given) if isinstance(given, int) and 1 <= given <= 16 else 8.0
 
 
 def _kv_dtype(found: Mapping[str, Any], inner: Mapping[str, Any], method: str) -> str | None:

@@ -6,6 +6,7 @@ architectures call by different names (vllm/transformers_utils/model_arch_config
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from launcher.errors import ModelError
 _TEXT = ("text_config", "language_config", "llm_config", "thinker_config", "decoder", "text_encoder")
 _SIDE = 10_000_000  # no width and no vocabulary is larger; a context may be
 _DEEP = 2000  # no model has more layers
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,80}")
 
 # What the config classes of transformers 5 fill in, for the architectures whose published files leave it out.
 _LLAMA = {
@@ -124,7 +126,7 @@ class Shape:
 def shape_of(config: Mapping[str, Any]) -> Shape:
     """The shape that `config` (a whole config.json) describes; ModelError where a number is missing or absurd."""
     text = text_config(config)
-    model_type = str(text.get("model_type") or config.get("model_type") or "")
+    model_type = plain_name(text.get("model_type") or config.get("model_type"), "")
     found = {key: number(text, *names) for key, names in _NAMES.items()}
     hidden, layers = found["hidden_size"], found["num_hidden_layers"]
     heads = found["num_attention_heads"]
@@ -137,6 +139,10 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     heads = heads or 1
     mla = model_type in _MLA and number(text, "kv_lora_rank") > 0
     head_dim = number(text, "head_dim", "hidden_size_per_head") or hidden // heads
+    if not head_dim:
+        raise ModelError(
+            f"config.json: {heads} heads cannot share {hidden} hidden values.", "Download the model again."
+        )
     experts = number(text, *_EXPERTS)
     return Shape(
         text, model_type, hidden, layers, heads, _kv_heads(text, model_type, heads), head_dim,
@@ -161,6 +167,21 @@ def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if "sliding_window" in inner:  # null switches it off; only a missing key means the default
         defaults.pop("sliding_window", None)
     return {**defaults, **given}
+
+
+def plain_name(value: object, otherwise: str = "unknown") -> str:
+    """`value` where it is one plain word, as the names of architectures are: it is shown in terminals and pages."""
+    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else otherwise
+
+
+def listed(config: Mapping[str, Any], name: str) -> Sequence[Any]:
+    """The list that `config` has under `name`, () for none; ModelError for what is no list of things per layer."""
+    value = config.get(name)
+    if value is None or value is False:
+        return ()
+    if not isinstance(value, list | tuple) or len(value) > _DEEP:
+        raise ModelError(f"config.json: {name} is no list of layers.", "Download the model again.")
+    return value
 
 
 def number(config: Mapping[str, Any], *names: str, default: int = 0) -> int:
@@ -218,7 +239,8 @@ def _kinds(text: Mapping[str, Any], model_type: str, layers: int, mla: bool) -> 
     if isinstance(pattern := text.get("hybrid_override_pattern"), str):  # Nemotron-H: "M-M*-…"
         return tuple({"M": "mamba2", "*": full}.get(letter, "none") for letter in pattern[:layers])
     if isinstance(linear := text.get("linear_attn_config"), Mapping):  # Kimi Linear, counted from 1
-        return tuple("kda" if i + 1 in linear.get("kda_layers", ()) else full for i in range(layers))
+        own = listed(linear, "kda_layers")
+        return tuple("kda" if i + 1 in own else full for i in range(layers))
     if isinstance(types := text.get("attn_type_list"), Sequence):  # MiniMax
         return tuple(full if kind == 1 else "linear" for kind in types[:layers])
     if model_type == "llama4_text":  # llama4.py: the layers without positions see everything
@@ -245,8 +267,8 @@ def _chunked(text: Mapping[str, Any], layers: int) -> tuple[str, ...]:
     if not number(text, "attention_chunk_size"):
         return ("full",) * layers
     every = number(text, "no_rope_layer_interval", default=4)
-    listed = text.get("no_rope_layers") or [(i + 1) % every for i in range(layers)]
-    return tuple("chunked" if positions else "full" for positions in listed[:layers])
+    marks = listed(text, "no_rope_layers") or [(i + 1) % every for i in range(layers)]
+    return tuple("chunked" if positions else "full" for positions in marks[:layers])
 
 
 def _named_kinds(text: Mapping[str, Any], named: Mapping[str, str], layers: int) -> tuple[str, ...] | None:

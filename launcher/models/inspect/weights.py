@@ -24,7 +24,7 @@ _TOWER = re.compile(
     r"(^|\.)(vision\w*|visual\w*|vit|image\w*|img_\w+|audio\w*|speech\w*|multi_modal_projector|mm_\w+|mlp1|"
     r"embed_vision|embed_audio|aligner|patch_\w+|resampler|conv1|conv2|vpm|apm)(\.|$)"
 )
-_LAYER = re.compile(r"(^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
+_LAYER = re.compile(r"(^|\.)(?:layers|layer|h|blocks|block)\.(\d{1,9})\.")
 _EMBEDDING = re.compile(
     r"(^|\.)(embed_tokens\w*|tok_embeddings|wte|word_embeddings|embed_in|token_embedding)\.|(^|\.)shared\.weight$"
 )
@@ -36,9 +36,7 @@ _COPIED = re.compile(
 )
 _KV = re.compile(r"\.(k_proj|v_proj|key|value|wk|wv)\.")
 _FUSED = re.compile(r"\.(qkv_proj|query_key_value|Wqkv|qkv|c_attn|in_proj_weight)\.")
-_SCALES = re.compile(
-    r"(scale|scales|_scale_inv|zero_point|zeros|absmax|quant_map|quant_state\S*|_shape|qzeros|g_idx)$"
-)
+_SCALES = ("scale", "scales", "_scale_inv", "zero_point", "zeros", "absmax", "quant_map", "_shape", "g_idx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ def weights_of(
         place = _place(tensor.name, shape, encoder_decoder)
         for split, share in _splits(tensor, place[0], shape):
             amount = places.setdefault(place, {}).setdefault(split, [0, 0])
-            if tensor.dtype in _FLOATS and not _SCALES.search(tensor.name):
+            if tensor.dtype in _FLOATS and not _is_scale(tensor.name):
                 amount[0] += int(tensor.elements * share)
             else:
                 amount[1] += int(tensor.bytes * share)
@@ -100,7 +98,7 @@ def parameters_of(tensors: Iterable[Tensor], bits: float | None) -> int:
     """The parameters that the tensors hold, those packed into integers counted one by one."""
     total = 0
     for tensor in tensors:
-        if _SCALES.search(tensor.name):
+        if _is_scale(tensor.name):
             continue
         packed = tensor.dtype in ("I32", "U32", "I64") or (tensor.dtype in ("U8", "I8") and (bits or 8) < 8)
         total += int(tensor.bytes * 8 / bits) if packed and bits else tensor.elements
@@ -135,6 +133,12 @@ def gpu_bytes(
         times = len(within) if weight.place == "layer" else copies[weight.place]
         total += times * shares[weight.split] * weight.bytes(itemsize)
     return math.ceil(total)
+
+
+def _is_scale(name: str) -> bool:
+    return (
+        name.endswith(_SCALES) or ".quant_state" in name
+    )  # bitsandbytes: ….weight.quant_state.bitsandbytes__nf4
 
 
 def _is_tower(name: str) -> bool:

@@ -1,0 +1,27 @@
+"""What a Slurm says of itself, made up: nodes, partitions, and all of it together."""
+
+from __future__ import annotations
+
+from launcher.doctor.slurm import Known
+from launcher.schedulers.nodes import Node
+from launcher.schedulers.partitions import Partition
+
+
+def node(name: str, partition: str, gpus: dict[str | None, int] | None = None, **changed: object) -> Node:
+    values: dict[str, object] = {
+        "name": name, "partition": partition, "default": False, "up": True, "in_service": True, "free": True,
+        "state": "idle", "cpus": 64, "cpus_idle": 64, "memory_mb": 512 * 1024, "memory_idle_mb": 512 * 1024,
+        "hours_max": None, "gpus": gpus or {},
+    }  # fmt: skip
+    return Node(**{**values, **changed})  # type: ignore[arg-type] # the fields of a Node
+
+
+def partition(name: str, **changed: object) -> Partition:
+    values: dict[str, object] = {
+        "name": name, "default": False, "up": True, "hidden": False, "hours_max": None, "preempted": False,
+    }  # fmt: skip
+    return Partition(**{**values, **changed})  # type: ignore[arg-type] # the fields of a Partition
+
+
+def slurm(nodes: list[Node], *partitions: Partition, name: str = "main") -> Known:
+    return Known(nodes, {p.name: p for p in partitions}, {"ClusterName": name}, {"normal"}, {"physics"})
