@@ -50,12 +50,12 @@ def refusal(request: Request, profile: Profile, engine: str, settings: Settings)
 
 
 def size_refusal(request: Request, profile: Profile, engine: str, settings: Settings) -> RequestError | None:
-    """Why `profile` has not the nodes and GPUs that `request` asks for; None where it has."""
+    """Why `profile` has not the nodes and GPUs that `request` asks for, or may not give its own; None where it has."""
     nodes = profile.nodes if request.nodes is None else request.nodes
     try:
         check_nodes(request.nodes, profile, engine)
-        if request.gpus is not None:
-            check_gpus(nodes, request.gpus, profile, settings)
+        gpus = profile.gpus if request.gpus is None else request.gpus
+        check_gpus(nodes, gpus, profile, settings, asked=request.gpus is not None)
     except RequestError as error:
         return error
     return None

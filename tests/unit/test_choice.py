@@ -98,6 +98,14 @@ def test_what_nobody_can_give_is_said_once(site: Settings, wanted: dict[str, obj
     assert str(caught.value).startswith(sentence)
 
 
+def test_a_profile_with_more_gpus_than_the_limit_is_passed_over(models: Path, tmp_path: Path) -> None:
+    found = settings(models, tmp_path, "limits: {gpus: 1}\nsession: {profile: large}")
+    made = plan(found, "org/qwen2.5-0.5b")
+    assert made.resources.profile == "small"
+    with pytest.raises(RequestError, match="at most 1 GPU for one session, not 2"):
+        plan(found, "org/qwen2.5-0.5b", profile="large")
+
+
 def test_old_gpus_come_last_unless_all_are_old_or_the_site_wants_them(models: Path, tmp_path: Path) -> None:
     found = settings(models, tmp_path)
     assert plan(found, "org/llama-8b").resources.profile == "small"
