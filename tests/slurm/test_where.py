@@ -215,6 +215,25 @@ def test_a_silent_slurm_is_one_sentence(site: Site, users: People) -> None:
     assert "cpu: sinfo refused: " in answer.text
 
 
+def test_a_session_on_a_cluster_over_ssh(site: Site, slurm: Cluster, users: People) -> None:
+    needs("sshd", "openssh-server")
+    needs("ssh", "openssh-client")
+    far = {"far": {"scheduler": "slurm", "ssh": "login-elsewhere"}}
+    profile = {"cpu": {**SETTINGS["profiles"]["cpu"], "cluster": "far"}}
+    site.settle(clusters=far, profiles=profile)
+    nothing = {"SLURM_CONF": "/nowhere", "PATH": "/usr/bin:/bin"}  # this machine has no Slurm of its own
+    with Logins(users.alice, "login-elsewhere", slurm.env):
+        launched = site.run(users.alice, "launch", "simulated", "--json", "--wait", **nothing)
+        assert launched.code == 0, launched
+        assert launched.data["state"] == "READY"
+        session = launched.data["id"]
+        (told,) = site.run(users.alice, "status", "--json", **nothing).data["sessions"]
+        assert (told["id"], told["state"]) == (session, "READY")
+        stopped = site.run(users.alice, "stop", session, "--json", **nothing)
+        assert (stopped.code, stopped.data["state"]) == (0, "SHUTDOWN"), stopped
+        assert slurm.run_as(users.alice, ["squeue", "--me", "-h"]).stdout == ""
+
+
 def test_a_cluster_over_ssh(site: Site, slurm: Cluster, users: People) -> None:
     needs("sshd", "openssh-server")
     needs("ssh", "openssh-client")
