@@ -237,12 +237,14 @@ def _listed(
                 if pace is not None:
                     pace.spend()
                 try:
-                    whole = follow and (
-                        believed is None
-                        or not entry.is_symlink()
-                        or entry.stat(follow_symlinks=False).st_uid in believed
-                    )
-                    yield entry.name, entry.is_dir(follow_symlinks=whole)
+                    if entry.is_dir(follow_symlinks=False):
+                        yield entry.name, True
+                    elif follow and (
+                        believed is None or entry.stat(follow_symlinks=False).st_uid in believed
+                    ):
+                        yield entry.name, entry.is_dir()
+                    else:
+                        yield entry.name, False
                 except OSError:  # a link in a circle
                     yield entry.name, False
     except TimeoutError:
