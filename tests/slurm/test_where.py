@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -221,15 +222,16 @@ def test_a_session_on_a_cluster_over_ssh(site: Site, slurm: Cluster, users: Peop
     far = {"far": {"scheduler": "slurm", "ssh": "login-elsewhere"}}
     profile = {"cpu": {**SETTINGS["profiles"]["cpu"], "cluster": "far"}}
     site.settle(clusters=far, profiles=profile)
-    nothing = {"SLURM_CONF": "/nowhere", "PATH": "/usr/bin:/bin"}  # this machine has no Slurm of its own
+    # As on a machine that has no Slurm of its own.
+    here = functools.partial(site.run, users.alice, SLURM_CONF="/nowhere", PATH="/usr/bin:/bin")
     with Logins(users.alice, "login-elsewhere", slurm.env):
-        launched = site.run(users.alice, "launch", "simulated", "--json", "--wait", **nothing)
+        launched = here("launch", "simulated", "--json", "--wait")
         assert launched.code == 0, launched
         assert launched.data["state"] == "READY"
         session = launched.data["id"]
-        (told,) = site.run(users.alice, "status", "--json", **nothing).data["sessions"]
+        (told,) = here("status", "--json").data["sessions"]
         assert (told["id"], told["state"]) == (session, "READY")
-        stopped = site.run(users.alice, "stop", session, "--json", **nothing)
+        stopped = here("stop", session, "--json")
         assert (stopped.code, stopped.data["state"]) == (0, "SHUTDOWN"), stopped
         assert slurm.run_as(users.alice, ["squeue", "--me", "-h"]).stdout == ""
 
