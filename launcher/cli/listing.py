@@ -14,10 +14,13 @@ from typing import Any
 from launcher.cli.tables import one_line, table
 from launcher.errors import ModelError
 from launcher.models.disk import size
-from launcher.models.fit.verdict import fit, hardware
+from launcher.models.fit.verdict import DOES_NOT_FIT
 from launcher.models.index import Kept, is_offered, kept
 from launcher.models.links import model_root
 from launcher.models.near import parts_like
+from launcher.models.resolve import ResolvedModel, catalog_entry
+from launcher.planning.choice import reach
+from launcher.planning.limits import within
 from launcher.settings.schema import Settings
 
 
@@ -93,10 +96,19 @@ def _verdicts(model: Kept, settings: Settings) -> dict[str, str]:
     facts = model.facts
     if facts is None or model.trouble is not None:
         return {}
-    try:
-        return {name: fit(facts, hardware(profile)).verdict for name, profile in settings.profiles.items()}
-    except ModelError:
-        return {}  # one broken model is only its own trouble
+    entry = catalog_entry(model.id, settings)
+    resolved = ResolvedModel(model.id, model.path, model.revision, "", entry)
+    verdicts: dict[str, str] = {}
+    for name, profile in settings.profiles.items():
+        allowed = (
+            within(profile, settings) if not (entry and entry.profiles) or name in entry.profiles else None
+        )
+        try:
+            found = reach(resolved, facts, allowed, settings) if allowed is not None else None
+        except ModelError:
+            return {}  # one broken model is only its own trouble
+        verdicts[name] = found.verdict if found is not None else DOES_NOT_FIT
+    return verdicts
 
 
 def _fits(verdicts: dict[str, str]) -> str:

@@ -15,7 +15,7 @@ import launcher as package
 from launcher.errors import ModelError
 from launcher.models.inspect.facts import Facts
 from launcher.models.resolve import ResolvedModel
-from launcher.planning.choice import fit_on
+from launcher.planning.choice import reach
 from launcher.settings.schema import Profile, Settings
 
 _SCHEMA = 2
@@ -77,19 +77,13 @@ class Weighing:
         return Misfits(frozenset(kept[0]), bool(kept[1]))
 
     def _weighed(self, model: ResolvedModel, what: Facts, profiles: Sequence[Profile]) -> list[Any]:
-        arguments = model.entry.engine_args if model.entry else ()
         with_gpus = any(p.gpus for p in profiles)
         names: list[str] = []
         short: list[bool] = []
         for profile in profiles:
-            if profile.nodes > 1:  # a plan refuses it
+            found = reach(model, what, profile, self._settings)
+            if found is None or not found.starts:
                 names.append(profile.name)
-                continue
-            # The fewest and the most GPUs: what fits on neither fits on none in between.
-            counts = sorted({profile.gpus, max(profile.gpus_max or 0, profile.gpus)})
-            found = [fit_on(model, what, profile, arguments, self._settings, gpus=n) for n in counts]
-            if not any(fit.starts for fit in found):
-                names.append(profile.name)
-                if profile.gpus or not with_gpus:
-                    short.append(found[-1].memory_short)
+                if found is not None and (profile.gpus or not with_gpus):
+                    short.append(found.memory_short)
         return [names, any(short)]

@@ -133,6 +133,22 @@ def fit_on(
     )
 
 
+def reach(model: ResolvedModel, what: Facts, profile: Profile, settings: Settings) -> Fit | None:
+    """The fit on the fewest GPUs of `profile`, on the most where it does not start with those; None: no plan takes it.
+
+    What fits on neither number fits on none in between, so that a list of models costs two sums for each.
+    """
+    if profile.nodes > 1 and model.engine == "vllm":
+        return None
+    arguments = model.entry.engine_args if model.entry else ()
+    found = None
+    for count in sorted({profile.gpus, max(profile.gpus_max or 0, profile.gpus)}):
+        found = fit_on(model, what, profile, arguments, settings, gpus=count)
+        if found.starts:
+            break
+    return found
+
+
 def best_on(
     model: ResolvedModel,
     what: Facts,
