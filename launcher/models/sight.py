@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import stat
 import time
 from pathlib import Path
@@ -25,8 +24,8 @@ from launcher.models.folders import (
     refs_of,
 )
 from launcher.models.others import in_words
+from launcher.models.snapshot import SHARD
 
-_SHARD = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 _FILES_MAX = 5000
 _COMMITS_MAX = 100
 _DEPTH = 4
@@ -219,8 +218,8 @@ def _trouble(sizes: dict[str, int], missing: str | None) -> str | None:
         return "It has no weights in safetensors format."
     shards: dict[tuple[str, int], int] = {}
     for name in weights:
-        if found := _SHARD.fullmatch(name):
-            key = (found["stem"], int(found["count"]))
+        if found := SHARD.fullmatch(name):
+            key = (found[1], int(found[3]))
             shards[key] = shards.get(key, 0) + 1
     for (_, count), here in shards.items():
         if here < count:

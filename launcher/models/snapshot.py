@@ -18,7 +18,8 @@ from launcher.models.disk import NotAFileError, cannot_be_read, open_file, part,
 from launcher.models.inspect.header import file_bytes, read_header
 
 _CONSOLIDATED = re.compile(r"consolidated.*\.safetensors")
-_SHARD = re.compile(r"(.+)-(\d{5,6})-of-(\d{5,6})(\.\w+)")
+# model-00001-of-00004.safetensors; six digits where there are very many.
+SHARD = re.compile(r"(.+)-(\d{5,6})-of-(\d{5,6})(\.\w+)")
 _SHARDS_MAX = 10_000
 _TOKENIZER = re.compile(
     r"(tokenizer\.|vocab|tokenization_|tekken|spiece|sentencepiece).*|.*(\.tiktoken|\.bpe\.model|\.spm)"
@@ -170,7 +171,7 @@ def _names(folder: Path, model: str, again: str) -> set[str]:
 
 def _with_its_other_shards(name: str) -> list[str]:
     # model-00001-of-00004.safetensors tells the names of the other three, also where the index is missing.
-    match = _SHARD.fullmatch(name)
+    match = SHARD.fullmatch(name)
     if match is None or not 0 < int(match[3]) <= _SHARDS_MAX:
         return []
     width = len(match[2])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import LauncherError
+from launcher.models.disk import size
 from launcher.models.inspect.facts import Facts, facts
 from launcher.models.known import known
 from launcher.models.near import NAME
@@ -32,7 +33,6 @@ _GROUPS = {
     "transcription": "Speech to text",
 }
 _OTHER, _TRIAL = "Other models", "To try things out"
-_GB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +168,3 @@ def _line(
 def _some(unfit: set[str], profiles: Sequence[Profile]) -> tuple[str, ...]:
     # What fits nowhere is marked and stays: hiding it would leave people to wonder where it is.
     return () if len(unfit) == len(profiles) else tuple(p.name for p in profiles if p.name in unfit)
-
-
-def size(count: int) -> str:
-    """`15 GB`, `270 MB`: how large a model is."""
-    if count >= 0.95 * _GB:
-        return f"{count / _GB:.0f} GB" if count >= 10 * _GB else f"{count / _GB:.1f} GB"
-    return f"{max(1, round(count / 2**20))} MB"

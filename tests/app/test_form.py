@@ -88,8 +88,8 @@ def test_models_stand_in_groups_by_what_they_do_with_their_size(two_partitions_f
         for label, options in two_partitions_form.fields["model"].groups
     }
     assert list(groups) == ["Chat", "Embeddings", "Other models", "To try things out"]
-    assert groups["Chat"][:2] == ["Llama, eight billion (15 GB)", "meta/Llama-8B-Chat (15 GB)"]
-    assert groups["Embeddings"] == ["org/embed (130 MB)"]
+    assert groups["Chat"][:2] == ["Llama, eight billion (15.0 GB)", "meta/Llama-8B-Chat (15.0 GB)"]
+    assert groups["Embeddings"] == ["org/embed (130.0 MB)"]
     assert groups["Other models"] == ["org/not-here (not on this disk)"]
 
 
@@ -104,7 +104,7 @@ def test_what_the_site_hides_and_what_is_broken_is_not_offered(two_partitions_fo
 def test_a_model_that_fits_nowhere_is_marked_and_stays(two_partitions_form: Form) -> None:
     options = {option[1]: option for option in two_partitions_form.fields["model"].options}
     label, _, data = options["meta/Llama-400B"]
-    assert label == "meta/Llama-400B (750 GB, too large here)"
+    assert label == "meta/Llama-400B (750.0 GB, too large here)"
     assert data == {}
 
 

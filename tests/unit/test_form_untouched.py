@@ -138,7 +138,7 @@ def test_the_form_opens_with_a_model_that_can_be_launched(tmp_path: Path) -> Non
     assert labels["nowhere"] == "nowhere (not on this disk)"
     assert labels["cut"] == "org/cut (broken copy)"
     assert "broken copy" in labels["half"]
-    assert labels["huge"] == "org/huge (900 GB, too large here)"
+    assert labels["huge"] == "org/huge (900.0 GB, too large here)"
     assert site.form()["attributes"]["model"]["value"] == "good"
     assert site.launch()["model"]["id"] == "org/good"
 

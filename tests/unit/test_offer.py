@@ -16,7 +16,6 @@ from launcher.api import Launcher
 from launcher.models.inspect.facts import facts
 from launcher.models.resolve import ResolvedModel
 from launcher.ondemand.offer import offer
-from launcher.ondemand.offered import size
 from launcher.ondemand.plain import directive, markdown, plain
 from launcher.ondemand.weighed import Weighing
 from launcher.ondemand.words import in_the_forms_words
@@ -226,14 +225,6 @@ def test_a_directive_is_the_name_that_the_forms_script_looks_for(value: str) -> 
 @pytest.mark.parametrize("value", ["a__b", "a_-b", "-a", "a-", "a b", 'a"b', "<a>", "ä", ""])
 def test_what_the_forms_script_cannot_match_has_no_directive(value: str) -> None:
     assert directive(value) is None
-
-
-@pytest.mark.parametrize(
-    ("count", "words"),
-    [(0, "1 MB"), (270 * 2**20, "270 MB"), (2**30, "1.0 GB"), (15 * 2**30, "15 GB")],
-)
-def test_how_large_a_model_is(count: int, words: str) -> None:
-    assert size(count) == words
 
 
 def test_the_fields_that_a_site_may_hide_are_the_forms(tmp_path: Path, site: dict[str, Any]) -> None:

@@ -67,7 +67,6 @@ def fit(
     *,
     context: int | None = None,
     requests: float = 1,
-    memory_fraction: float | None = None,
     engine_args: Sequence[str] = (),
     siblings: Sequence[tuple[str, Facts]] = (),
     environment: Mapping[str, str] | None = None,
@@ -78,18 +77,15 @@ def fit(
     the name to ask for it; `environment` are the engine's variables.
     """
     options = read_options(engine_args)
-    options = dataclasses.replace(
-        options,
-        context=context if context is not None else options.context,
-        memory_fraction=memory_fraction if memory_fraction is not None else options.memory_fraction,
-    )
+    if context is not None:
+        options = dataclasses.replace(options, context=context)
     wanted = options.context or facts.context
     if facts.weights_bytes <= 0:
         return Fit(UNKNOWN, reasons=("The size of this model is not known.",), starts=True)
     if 0 < facts.context_limit < wanted and not _longer_allowed(engine_args, environment):
         reason = f"The model's own context is {facts.context_limit} tokens; {wanted} were asked for."
         own = fit(facts, hardware, context=facts.context_limit, requests=requests, engine_args=engine_args,
-                  environment=environment, memory_fraction=memory_fraction)  # fmt: skip
+                  environment=environment)  # fmt: skip
         longest = facts.context_limit if own.starts else own.context or 0
         remedies = (Remedy.shorter(longest),) if longest >= min(SHORTEST, facts.context_limit) else ()
         return dataclasses.replace(
