@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from launcher.cli.tables import one_line
+from launcher.models.known import Known, known
 from launcher.models.resolve import ResolvedModel, resolve
 from launcher.models.snapshot import no_tokenizer
 from launcher.settings.layers import load
@@ -41,6 +43,8 @@ def run(arguments: Namespace) -> int:
         rows.append(("Weights", found.format))
     for label, text in rows:
         print(f"{label:<9}{one_line(text)}")
+    if (advice := known(found.id)) is not None:
+        print(f"{'Known':<9}{one_line(_advice(advice))}")
     for other in found.passed_over[:_SHOWN]:
         print(f"{'Not':<9}{one_line(f'{other.path}: {other.why}')}")
     if len(found.passed_over) > _SHOWN:
@@ -52,6 +56,23 @@ def run(arguments: Namespace) -> int:
 
 def _notes(found: ResolvedModel) -> list[str]:
     return [] if found.tokenizer or found.snapshot is None else [str(no_tokenizer(found.snapshot, found.id))]
+
+
+def _advice(about: Known) -> str:
+    """What the packaged list says of the model, as words; a launch adds the parsers where nobody names others."""
+    size = f"{about.parameters_b:g} billion parameters"
+    size += f", {about.active_b:g} of them for each token" if about.active_b else ""
+    parts = [
+        about.task,
+        size,
+        f"a context of {about.context} tokens to begin with" if about.context else "",
+        f"tool parser {about.tool_parser}" if about.tool_parser else "",
+        f"reasoning parser {about.reasoning_parser}" if about.reasoning_parser else "",
+        f"licence {about.licence}" if about.licence else "",
+        "gated: its licence must be accepted on the hub" if about.gated else "",
+    ]
+    told = "; ".join(part for part in parts if part)
+    return f"{told}. {about.note}" if about.note else told
 
 
 def _described(found: ResolvedModel) -> dict[str, Any]:
@@ -66,4 +87,5 @@ def _described(found: ResolvedModel) -> dict[str, Any]:
         "format": found.format,
         "passed_over": [{"path": str(other.path), "why": other.why} for other in found.passed_over],
         "notes": _notes(found),
+        "known": dataclasses.asdict(about) if (about := known(found.id)) is not None else None,
     }

@@ -1,4 +1,4 @@
-"""What the project knows of some sixty widely used models (known.yml): advice for the fit, the form and the engine.
+"""What the project knows of a hundred widely used models (known.yml): advice for the fit, the form and the engine.
 
 Owns reading that file and finding a model in it. It is never a gate: a model that is not in it runs as well, only
 without parsers that nobody named.

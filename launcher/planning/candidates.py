@@ -61,6 +61,14 @@ def size_refusal(request: Request, profile: Profile, engine: str, settings: Sett
     return None
 
 
+def check_allowed(profile: str, model: str, allowed: Sequence[str]) -> None:
+    """Raise RequestError where the catalog lets `model` run on other profiles only; empty `allowed`: on any."""
+    if allowed and profile not in allowed:
+        raise RequestError(
+            f'Model "{model}" does not run on profile "{profile}".', f"Choose one of: {', '.join(allowed)}."
+        )
+
+
 def last_resort(profile: Profile, settings: Settings) -> bool:
     """Whether `profile` is a processor, or has GPUs for which vLLM must be built anew, beside newer ones."""
     return _rank(profile, settings) > _GPUS
@@ -73,11 +81,7 @@ def _names(
     if request.profile is not None:
         if request.profile not in settings.profiles:
             raise unknown("profile", request.profile, settings.profiles)
-        if allowed and request.profile not in allowed:
-            raise RequestError(
-                f'Model "{request.model}" does not run on profile "{request.profile}".',
-                f"Choose one of: {', '.join(allowed)}.",
-            )
+        check_allowed(request.profile, request.model, allowed)
         origins["profile"] = "request"
         return [request.profile]
     if allowed:

@@ -13,6 +13,10 @@ from launcher.settings.schema import GPU_TYPE, TOKEN, Profile, Settings
 
 _WORDS = ("partition", "account", "qos", "constraint", "reservation", "gpu_type")
 _SIZES = {"nodes": 1, "gpus": 0, "cpus": 1, "memory_gb": 0.1}
+_CALLED = {
+    "nodes": "The number of nodes", "gpus": "The number of GPUs", "cpus": "The number of cores",
+    "memory_gb": "The memory in GB",
+}  # fmt: skip
 _MOST = 1_000_000
 
 
@@ -30,9 +34,9 @@ def check_values(request: Request) -> None:
         if asked is None:
             continue
         if asked >= _MOST:
-            raise RequestError(f"The number of {field} is too large.", f"Ask for less than {_MOST}.")
+            raise RequestError(f"{_CALLED[field]} is too large.", f"Ask for less than {_MOST}.")
         if not asked >= least:  # also not a number
-            raise RequestError(f"The number of {field} must be at least {least}, not {max(asked, -_MOST):g}.")
+            raise RequestError(f"{_CALLED[field]} must be at least {least}, not {max(asked, -_MOST):g}.")
 
 
 def resources_of(

@@ -106,6 +106,20 @@ def test_a_profile_with_more_gpus_than_the_limit_is_passed_over(models: Path, tm
         plan(found, "org/qwen2.5-0.5b", profile="large")
 
 
+def test_fit_and_launch_refuse_a_profile_that_the_catalog_leaves_out(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings(models, tmp_path, "catalog: {eight: {id: org/llama-8b, profiles: [large]}}")
+    monkeypatch.setenv("LAUNCHER_SITE", str(tmp_path / "site.yml"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    said = []
+    for words in (["fit", "eight"], ["launch", "eight", "--dry-run"]):
+        assert main([*words, "--profile", "small"]) == 2
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1]
+    assert 'Model "eight" does not run on profile "small". Choose one of: large.' in said[0]
+
+
 def test_old_gpus_come_last_unless_all_are_old_or_the_site_wants_them(models: Path, tmp_path: Path) -> None:
     found = settings(models, tmp_path)
     assert plan(found, "org/llama-8b").resources.profile == "small"

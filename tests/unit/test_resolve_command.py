@@ -37,6 +37,16 @@ def test_the_copy_and_the_others_are_shown(site: Folders, capsys: pytest.Capture
     ]
 
 
+def test_what_is_known_of_a_model_is_shown(site: Folders, capsys: pytest.CaptureFixture[str]) -> None:
+    repository(site.one, "RedHatAI/Qwen3-8B-FP8-dynamic")
+    assert main(["resolve", "RedHatAI/Qwen3-8B-FP8-dynamic"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Known ")]
+    assert line.startswith("Known    chat; 8.19 billion parameters; a context of ")
+    assert "; tool parser hermes; reasoning parser qwen3; licence Apache-2.0. " in line
+    assert main(["resolve", "RedHatAI/Qwen3-8B-FP8-dynamic", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["known"]["id"] == "Qwen/Qwen3-8B"
+
+
 def test_json_has_the_same(site: Folders, capsys: pytest.CaptureFixture[str]) -> None:
     folder = snapshot(site.one / 'a "quoted" name\u2603')
     (folder / "tokenizer.json").unlink()
@@ -54,6 +64,7 @@ def test_json_has_the_same(site: Folders, capsys: pytest.CaptureFixture[str]) ->
         "format": "safetensors",
         "passed_over": [],
         "notes": [],
+        "known": None,
     }
 
 
