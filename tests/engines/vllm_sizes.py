@@ -34,7 +34,7 @@ def main() -> None:
     os.dup2(2, 1)  # what vLLM prints is not the answer
     cases: list[Case] = json.load(sys.stdin)
     import torch  # noqa: F401  before the fork, so that it is loaded once
-    from vllm.engine.arg_utils import EngineArgs  # noqa: F401
+    from vllm.engine.arg_utils import EngineArgs  # noqa: F401  as well
 
     register(cases)
     json.dump([ask(case) for case in cases], out)

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,8 +16,11 @@ from typing import Any
 
 from launcher.models.resolve import SHIPPED
 from tests.programs.hub import Hub
+from tests.site import Install
+from tests.slurm.people import Person, login_environment
 
 CONFIG = (SHIPPED / "tiny-chat" / "config.json").read_bytes()
+GROUP = 54321  # nobody's: the users get it for their processes only
 BIG = "model-00002-of-00002.safetensors"
 
 
@@ -99,3 +103,33 @@ def before_a_hub(root: Path) -> Iterator[Models]:
         made.settle()
         hub.add("org/name", FILES)
         yield made
+
+
+@contextmanager
+def shared_by_a_group(mode: int, group: int = GROUP) -> Iterator[Models]:
+    """Before a hub that has org/name: a folder of models of root's that `group` shares, and users' own caches."""
+    with tempfile.TemporaryDirectory(prefix="launcher-models-") as name, Hub() as hub:
+        root = Path(name)
+        root.chmod(0o755)
+        site = root / "site.yml"
+        env = {"HF_ENDPOINT": hub.endpoint, "LAUNCHER_SITE": str(site), "LAUNCHER_CONFIG": os.devnull}
+        made = Models(hub, root, env)
+        made.shared.mkdir()
+        os.chown(made.shared, 0, group)
+        made.shared.chmod(mode)
+        places = {"folders": [str(made.shared)], "cache": "~/.cache/huggingface/hub"}
+        site.write_text(json.dumps({"models": places}))
+        hub.add("org/name", FILES)
+        yield made
+
+
+def start_as(
+    person: Person, umask: int, install: Install, models: Models, *arguments: str
+) -> subprocess.Popen[str]:
+    env = {name: models.env[name] for name in ("HF_ENDPOINT", "LAUNCHER_SITE", "LAUNCHER_CONFIG")}
+    return subprocess.Popen(
+        [install.launcher, "models", *arguments],
+        env=login_environment(person) | env, cwd=person.home, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        user=person.uid, group=person.gid, extra_groups=[GROUP], umask=umask,
+    )  # fmt: skip

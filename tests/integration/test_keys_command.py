@@ -177,7 +177,7 @@ def test_python_has_the_same(session: Session) -> None:
     with pytest.raises(RequestError, match="span of time"):
         session.keys.new("bob", expires="soon")
     with pytest.raises(RequestError, match=r'\(--requests-per-minute\) must be .*, not "60"\.'):
-        session.keys.new("bob", requests_per_minute="60")  # type: ignore[arg-type]
+        session.keys.new("bob", requests_per_minute="60")  # type: ignore[arg-type]  # what is refused
     with pytest.raises(RequestError, match="own key cannot be revoked"):
         session.keys.revoke("session")
     assert session.keys.revoke("alice") == key

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 from launcher import Launcher
 from tests.hostile import HOSTILE
 from tests.integration.models import BIG, CONFIG, FILES, Models, before_a_hub, weights
+from tests.programs.front import wait_until
 
 
 @pytest.fixture
@@ -75,10 +75,7 @@ def test_ctrl_c_leaves_what_the_next_run_goes_on_with(models: Models) -> None:
     models.hub.trouble(BIG, hold=(3_000_000, gate))
     process = models.start("add", "org/name")
     partial = models.own / "models--org--name" / "blobs"
-    deadline = time.monotonic() + 30
-    while not any(p.stat().st_size >= 2 << 20 for p in partial.glob("*.incomplete")):
-        assert time.monotonic() < deadline, "nothing was transferred"
-        time.sleep(0.02)
+    wait_until(lambda: any(p.stat().st_size >= 2 << 20 for p in partial.glob("*.incomplete")), 30)
     process.send_signal(signal.SIGINT)
     assert "Run the same command again, it continues." in process.communicate(timeout=30)[1]
     assert process.returncode == 130

@@ -9,9 +9,7 @@ import os
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,9 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.models import BIG, FILES, Models, before_a_hub
-from tests.integration.test_models_shared import GROUP, start_as
-from tests.programs.hub import Hub
+from tests.integration.models import BIG, FILES, GROUP, Models, before_a_hub, shared_by_a_group, start_as
+from tests.programs.front import wait_until
 from tests.site import Install
 from tests.slurm.people import People
 
@@ -36,11 +33,14 @@ class Shared:
     models: Models
     users: People
     installed: Install
-    commit: str
 
     @property
     def root(self) -> Path:
         return self.models.shared / "models--org--name"
+
+    @property
+    def commit(self) -> str:
+        return self.models.hub.repositories["org/name"].refs["main"]
 
     def private(self) -> Path:
         folder = self.models.root / "private"
@@ -72,17 +72,8 @@ class Shared:
 
 @pytest.fixture
 def shared(users: People, installed: Install) -> Iterator[Shared]:
-    with tempfile.TemporaryDirectory(prefix="launcher-models-") as name, Hub() as hub:
-        root = Path(name)
-        root.chmod(0o755)
-        models = Models(hub, root, {"HF_ENDPOINT": hub.endpoint, "LAUNCHER_SITE": str(root / "site.yml")})
-        models.env["LAUNCHER_CONFIG"] = os.devnull
-        models.shared.mkdir()
-        os.chown(models.shared, 0, GROUP)
-        models.shared.chmod(0o2775)
-        site = {"models": {"folders": [str(models.shared)], "cache": "~/.cache/huggingface/hub"}}
-        (root / "site.yml").write_text(json.dumps(site))
-        yield Shared(models, users, installed, hub.add("org/name", FILES))
+    with shared_by_a_group(0o2775) as models:
+        yield Shared(models, users, installed)
 
 
 @pytest.mark.parametrize("where", ["refs", "snapshots", "blobs", "snapshots/COMMIT", "."])
@@ -133,10 +124,7 @@ def test_a_beginning_that_is_swapped_meanwhile_harms_nothing(shared: Shared) -> 
     to = ("add", "org/name", "--to", str(shared.models.shared))
     process = start_as(shared.users.alice, 0o022, shared.installed, shared.models, *to)
     partial = shared.root / "blobs" / f"{HASH}.incomplete"
-    until = time.monotonic() + 60
-    while not (partial.exists() and partial.stat().st_size >= 2 << 20):
-        assert time.monotonic() < until, "nothing was transferred"
-        time.sleep(0.02)
+    wait_until(lambda: partial.exists() and partial.stat().st_size >= 2 << 20, 60)
     partial.rename(partial.with_name(".x"))
     partial.symlink_to(private / HASH)
     shared.plant(partial)

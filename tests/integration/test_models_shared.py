@@ -7,18 +7,24 @@ import os
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.models import BIG, CONFIG, FILES, Models, before_a_hub, weights
-from tests.programs.hub import Hub
+from tests.integration.models import (
+    BIG,
+    CONFIG,
+    FILES,
+    GROUP,
+    Models,
+    before_a_hub,
+    shared_by_a_group,
+    start_as,
+    weights,
+)
 from tests.site import Install
-from tests.slurm.people import People, Person, login_environment
-
-GROUP = 54321  # nobody's: the two users get it for these processes only
+from tests.slurm.people import People
 
 
 @pytest.fixture
@@ -58,30 +64,9 @@ def test_a_file_system_without_locks_costs_time_and_breaks_nothing(models: Model
     assert list(models.own.rglob("*.incomplete")) == []
 
 
-def start_as(
-    person: Person, umask: int, install: Install, models: Models, *arguments: str
-) -> subprocess.Popen[str]:
-    env = {name: models.env[name] for name in ("HF_ENDPOINT", "LAUNCHER_SITE", "LAUNCHER_CONFIG")}
-    return subprocess.Popen(
-        [install.launcher, "models", *arguments],
-        env=login_environment(person) | env, cwd=person.home, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        user=person.uid, group=person.gid, extra_groups=[GROUP], umask=umask,
-    )  # fmt: skip
-
-
 def test_two_users_share_a_folder_whatever_their_umask_is(users: People, installed: Install) -> None:
-    with tempfile.TemporaryDirectory(prefix="launcher-models-") as name, Hub() as hub:
-        root = Path(name)
-        root.chmod(0o755)
-        models = Models(hub, root, {"HF_ENDPOINT": hub.endpoint, "LAUNCHER_SITE": str(root / "site.yml")})
-        models.env["LAUNCHER_CONFIG"] = os.devnull
-        models.shared.mkdir()
-        os.chown(models.shared, 0, GROUP)
-        models.shared.chmod(0o2770)
-        site = {"models": {"folders": [str(models.shared)], "cache": "~/.cache/huggingface/hub"}}
-        (root / "site.yml").write_text(json.dumps(site))
-        hub.add("org/name", FILES)
+    with shared_by_a_group(0o2770) as models:
+        hub = models.hub
         closed, usual = (users.alice, 0o077), (users.bob, 0o022)
         to = ("--to", str(models.shared), "--json")
         both = [start_as(*who, installed, models, "add", "org/name", *to) for who in (closed, usual)]
@@ -118,14 +103,7 @@ def test_two_users_share_a_folder_whatever_their_umask_is(users: People, install
 
 
 def test_a_folder_that_may_not_be_written_is_said(users: People, installed: Install) -> None:
-    with tempfile.TemporaryDirectory(prefix="launcher-models-") as name, Hub() as hub:
-        root = Path(name)
-        root.chmod(0o755)
-        models = Models(hub, root, {"HF_ENDPOINT": hub.endpoint, "LAUNCHER_SITE": str(root / "site.yml")})
-        models.env["LAUNCHER_CONFIG"] = os.devnull
-        models.shared.mkdir(mode=0o755)
-        models.settle()
-        hub.add("org/name", FILES)
+    with shared_by_a_group(0o755, 0) as models:
         process = start_as(
             users.alice, 0o022, installed, models, "add", "org/name", "--to", str(models.shared)
         )

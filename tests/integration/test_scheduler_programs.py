@@ -6,13 +6,13 @@ import os
 import resource
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from launcher.errors import SchedulerError
 from launcher.schedulers.command import run
+from tests.programs.front import wait_until
 
 
 def program(folder: Path, text: str) -> str:
@@ -68,8 +68,8 @@ def test_ctrl_c_takes_the_program_with_it(tmp_path: Path) -> None:
     squeue = program(tmp_path, "exec sleep 60")
 
     def press() -> None:
-        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
-            time.sleep(0.01)
+        pid = tmp_path / "pid"
+        wait_until(lambda: pid.exists() and pid.read_text().strip(), 30)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=press)

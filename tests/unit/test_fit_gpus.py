@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from launcher.models.fit.gpus import known_gpus
@@ -79,9 +81,9 @@ def test_an_unknown_word_is_no_gpu(gpu_type: str) -> None:
     ],
 )
 def test_the_sites_own_words_count(
-    words: dict[str, object], memory_gb: float, capability: float | None, further: int
+    words: dict[str, Any], memory_gb: float, capability: float | None, further: int
 ) -> None:
-    found = hardware(Profile("gpu", "cluster", gpus=2, **words))  # type: ignore[arg-type]
+    found = hardware(Profile("gpu", "cluster", gpus=2, **words))
     assert found.gpu is not None
     assert found.gpu.memory_gb == pytest.approx(memory_gb)
     assert found.gpu.capability == capability

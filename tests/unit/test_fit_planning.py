@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,8 +48,8 @@ def settings(models: Path, tmp_path: Path, more: str = "", site: str = SITE) -> 
     return load({"LAUNCHER_SITE": str(file), "XDG_CONFIG_HOME": str(tmp_path), "HOME": str(tmp_path)})
 
 
-def plan(found: Settings, model: str, **wanted: object) -> Plan:
-    return make_plan(Request(model, **wanted), found, door="shell")  # type: ignore[arg-type]
+def plan(found: Settings, model: str, **wanted: Any) -> Plan:
+    return make_plan(Request(model, **wanted), found, door="shell")
 
 
 def test_a_small_model_takes_the_first_profile(models: Path, tmp_path: Path) -> None:

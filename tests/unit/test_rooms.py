@@ -29,6 +29,7 @@ ORDER = (
     "serve",
     "planning",
     "api",
+    "transcripts",
     "doctor",
     "ondemand",
     "cli",

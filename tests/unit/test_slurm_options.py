@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,8 +47,9 @@ def test_a_type_asks_for_no_second_gpu(settings: Settings, kind: str) -> None:
 @pytest.mark.parametrize("field", ["gpus", "nodes", "cpus", "max_model_len"])
 def test_a_number_of_many_digits_is_one_short_sentence(settings: Settings, field: str) -> None:
     for number in (10**400, -(10**400)):
+        wanted: dict[str, Any] = {field: number}
         with pytest.raises(RequestError) as caught:
-            make_plan(Request("simulated", **{field: number}), settings, door="python")  # type: ignore[arg-type]
+            make_plan(Request("simulated", **wanted), settings, door="python")
         assert len(str(caught.value)) < 150
 
 
