@@ -2,8 +2,8 @@
 
 Debian's Ruby does with form.yml.erb what the dashboard does once for each of a user's processes: ERB, then YAML. The
 same with a form.yml that is plain text is the dashboard's own time; the difference is ours. *first* is the first form
-of a user who has never seen one (each model is read and weighed), *later* every other one. Slurm is not asked: its
-answer is waited for a second at most, and how long it takes is its own.
+of a user who has never seen one (each model is read and weighed), *later* every other one. Every tenth model is a
+Whisper model. Slurm is not asked: its answer is waited for a second at most, and how long it takes is its own.
 
     make bench NAME=form [ARGS='--rounds 10 --models 0 100 1000']
 """
@@ -29,6 +29,7 @@ from tests.app import sites
 ROOT = Path(__file__).resolve().parents[1]
 RENDER = ROOT / "benchmarks" / "parts" / "form.rb"
 GOAL_S = 0.3
+PACKAGED = 3  # of the launcher's own catalog; without Whisper's engine one less
 _PROFILE = {"cluster": "test", "gpu_type": "a100", "gpu_memory_gb": 80, "hours_max": 24}
 SETTINGS = {
     "clusters": {"test": {}},
@@ -91,9 +92,11 @@ def dashboards_own(folder: Path, rounds: int) -> float:
 def site(folder: Path, models: int) -> Path:
     """The home of a user of a site with so many models in its shared folder."""
     for number in range(models):
-        sites.write_model(
-            folder / "models" / f"org{number % 20}" / f"model-{number}", sites.LLAMA, 15 * sites.GB
-        )
+        model = folder / "models" / f"org{number % 20}" / f"model-{number}"
+        if number % 10 == 9:
+            sites.write_whisper(model, 3 * sites.GB)
+        else:
+            sites.write_model(model, sites.LLAMA, 15 * sites.GB)
     app = folder / "app"
     app.mkdir(parents=True)
     shutil.copy(ROOT / "form.yml.erb", app)
@@ -113,9 +116,8 @@ def rendered(home: Path, rounds: int, models: int | None, launcher: Path | None 
         "LAUNCHER_CONFIG": os.devnull,
     }
     times, options = ruby(home / "app" / "form.yml.erb", rounds, env)
-    packaged = 2
-    if models is not None and options != models + packaged:
-        sys.exit(f"The form has {options} models, not {models + packaged}.")
+    if models is not None and not models < options <= models + PACKAGED:
+        sys.exit(f"The form has {options} models, not {models} and up to {PACKAGED} more.")
     return times
 
 

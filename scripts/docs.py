@@ -15,7 +15,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from typing import Any
 import yaml
 
 from launcher.cli.parser import INTERNAL, parser
-from launcher.engines.vllm_causes import CAUSES
+from launcher.engines import vllm_causes, whisper_causes
+from launcher.engines.causes import Cause
 from launcher.sessions import state
 from launcher.sessions.status import ENDINGS
 from launcher.settings.explained import BLOCK_SAYS, LOCKS_SAY, SAYS
@@ -160,15 +161,21 @@ def endings() -> str:
 
 def causes() -> str:
     """The reasons that vLLM's log gives."""
+    return _causes(vllm_causes.CAUSES, "vLLM")
+
+
+def speech_causes() -> str:
+    """The reasons that the Whisper server's log gives."""
+    return _causes(whisper_causes.CAUSES, "The Whisper server")
+
+
+def _causes(found: Sequence[Cause], engine: str) -> str:
+    order = {cause.reason: place for place, cause in reversed(list(enumerate(found)))}
     rows = [
-        (f"`{cause.reason}`", _sentence(cause.message), _sentence(cause.hint)) for cause in _by_reason(CAUSES)
+        (f"`{cause.reason}`", _sentence(cause.message), _sentence(cause.hint))
+        for cause in sorted(found, key=lambda cause: order[cause.reason])
     ]
-    return _table(["Reason", "vLLM stopped after … s (…): …", "What to do"], rows)
-
-
-def _by_reason(found: Iterable[Any]) -> list[Any]:
-    order = {cause.reason: place for place, cause in reversed(list(enumerate(CAUSES)))}
-    return sorted(found, key=lambda cause: order[cause.reason])
+    return _table(["Reason", f"{engine} stopped after … s (…): …", "What to do"], rows)
 
 
 def _sentence(text: str) -> str:
@@ -199,7 +206,7 @@ WHOLE = {"launcher/settings/site.schema.json": schema}
 MADE: dict[str, dict[str, Callable[[], str]]] = {
     "docs/cli.md": {"commands": commands},
     "docs/site.md": {"settings": settings},
-    "docs/states.md": {"waits": waits, "endings": endings, "causes": causes},
+    "docs/states.md": {"waits": waits, "endings": endings, "causes": causes, "speech causes": speech_causes},
     **{name: {} for name in WHOLE},
 }
 

@@ -100,8 +100,10 @@ def form(studio: Studio) -> None:
         for name, config in MODELS.items():
             snapshot(Path(models, name), config)
         with dashboard({**FORM_SETTINGS, "models": {"folders": [models], "cache": f"{models}/none"}}) as ood:
-            studio.shoot("form", form_page("4.2", ood.form(), dynamic=True), (760, 700), "main")
-            studio.shoot("form-more", form_page("4.2", ood.form(), dynamic=False), (760, 700), "main")
+            shown, script = ood.form(), (ood.app_dir / "form.js").read_text(encoding="utf-8")
+            for name, dynamic in (("form", True), ("form-more", False)):
+                page = form_page("4.2", shown, dynamic=dynamic, script=script)
+                studio.shoot(name, page, (760, 700), "main")
 
 
 def cards(studio: Studio, *, page_too: bool) -> None:

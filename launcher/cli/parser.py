@@ -49,6 +49,7 @@ MODULES: dict[str, tuple[str, str]] = {
         "show the hardware one can ask for, what is idle, and when a job would start",
     ),
     "clusters": ("launcher.cli.where", "show the clusters: idle GPUs, cores, and what jobs wait for"),
+    "transcribe": ("launcher.cli.transcribe", "transcribe recordings: files, folders, patterns"),
     "doctor": ("launcher.cli.doctor", "check what site.yml says against what is there; for a site's staff"),
 }
 # What the app's files and the job call; everything else is for people.
@@ -236,7 +237,7 @@ def _launch(launch: argparse.ArgumentParser) -> None:
         action="store_false",
         help="start it even if it does not seem to fit; choose nothing",
     )
-    launch.add_argument("--no-page", action="store_true", help="no chat page, only the endpoint")
+    launch.add_argument("--no-page", action="store_true", help="no page to chat or transcribe, only the endpoint")
     launch.add_argument(
         "--trust-remote-code", action="store_true", help="run Python code that comes with the model"
     )

@@ -43,6 +43,8 @@ def run(arguments: Namespace) -> int:
         rows.append(("Weights", found.format))
     for label, text in rows:
         print(f"{label:<9}{one_line(text)}")
+    if found.engine != "vllm":
+        print(f"{'Engine':<9}{found.engine}")
     if (advice := known(found.id)) is not None:
         print(f"{'Known':<9}{one_line(_advice(advice))}")
     for other in found.passed_over[:_SHOWN]:
@@ -85,6 +87,7 @@ def _described(found: ResolvedModel) -> dict[str, Any]:
         "catalog": found.entry.name if found.entry else None,
         "layout": found.layout,
         "format": found.format,
+        "engine": found.engine,
         "passed_over": [{"path": str(other.path), "why": other.why} for other in found.passed_over],
         "notes": _notes(found),
         "known": dataclasses.asdict(about) if (about := known(found.id)) is not None else None,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from launcher.doctor.checks import FAIL, OK, WARN, Check, fail, ok, warn
 from launcher.doctor.readable import check_readable
+from launcher.engines.whisper import PACKAGES
 from launcher.serve.environment import MODULES, venv_folder
 from launcher.settings.origins import DEFAULTS
 from launcher.settings.schema import Environment, Settings
@@ -23,6 +24,13 @@ _OWN_KINDS = {"tmpfs", "ramfs", "devtmpfs", "overlay"}
 _APP_FILES = ("manifest.yml", "form.yml.erb", "submit.yml.erb", "view.html.erb", "template/script.sh")
 _SLOW_S = 5.0
 _VERSION = "import sys; from importlib.metadata import version; print(version(sys.argv[1]))"
+_WHISPER = """
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+missing = [name for name in sys.argv[1:] if find_spec(name) is None]
+sys.exit(f"launcher: no {', '.join(missing)}") if missing else print(version("faster-whisper"))
+"""
 
 
 def check_install(settings: Settings) -> list[Check]:
@@ -146,11 +154,14 @@ def _environment(environment: Environment) -> Iterable[Check]:
     at = f"environments.{environment.name}"
     if environment.kind == "container":
         yield from _container(at, environment)
-    elif "vllm" in (environment.engines or ("vllm",)):  # the simulated engine is the launcher's own
+        return
+    if "vllm" in (environment.engines or ("vllm",)):  # the simulated engine is the launcher's own
         if environment.kind == "module":
             yield _module(at, environment, "vllm")
         else:
             yield _venv(at, venv_folder(environment), "vllm")
+    if "whisper" in environment.engines:
+        yield _whisper(at, environment)
 
 
 def _container(at: str, environment: Environment) -> Iterable[Check]:
@@ -200,6 +211,21 @@ def _venv(at: str, folder: Path, engine: str) -> Check:
             at, f"{program} is there, but its version is not known.", "Try it with launcher doctor --job."
         )
     return ok(at, f"{engine} {version} in {folder}.")
+
+
+def _whisper(at: str, environment: Environment) -> Check:
+    # Its program is the launcher's; the environment's Python must have what that imports.
+    if environment.kind == "module":
+        python = [str(MODULES), environment.setup or "", str(len(environment.modules)), *environment.modules]
+        python.append("python3")
+    else:
+        python = [str(venv_folder(environment) / "bin" / "python3")]
+    says = _said([*python, "-c", _WHISPER, *PACKAGES], timeout_s=60)
+    if says is None or says.startswith("launcher: "):
+        why = f" ({says.removeprefix('launcher: ')})" if says else ""
+        needed = " ".join(name.replace("_", "-") for name in PACKAGES)
+        return fail(at, f"its Python cannot run Whisper{why}.", f"Install {needed} there.")
+    return ok(at, f"faster-whisper {says}.")
 
 
 def _said(argv: list[str], *, timeout_s: float) -> str | None:

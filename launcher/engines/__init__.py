@@ -14,7 +14,11 @@ from typing import Protocol, cast
 from launcher.errors import RequestError
 from launcher.sessions.plan import Plan
 
-ENGINES = {"vllm": "launcher.engines.vllm", "simulated": "launcher.engines.simulated"}
+ENGINES = {
+    "vllm": "launcher.engines.vllm",
+    "whisper": "launcher.engines.whisper",
+    "simulated": "launcher.engines.simulated",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +31,15 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One real request: ready means that `answered(body)` is true for its 200 answer."""
+    """One real request: ready means that its 200 answer, JSON, has something under `field`.
+
+    `body` is sent as JSON, or with `sound`, the bytes of a wav file, as the fields of a form.
+    """
 
     path: str
     body: Mapping[str, object]
-    field: str  # the key of the JSON answer that must be a non-empty list
+    field: str
+    sound: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,11 @@ help `tests/contract/test_vllm_flags.py` reads, with few options, so that a site
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from launcher.engines import Command, Probe
+from launcher.engines.sound import audio_probe
 from launcher.engines.vllm_arguments import check_args, option_values
 from launcher.engines.vllm_log import explain, phase
 from launcher.engines.vllm_processes import lost
@@ -38,8 +40,13 @@ def command(plan: Plan, socket: Path, cache: Path) -> Command:
 
 
 def probe(plan: Plan) -> Probe:
-    """One token after a bare prompt: every generating model can do that, also one without a chat template."""
+    """One token after a bare prompt: every generating model can do that, also one without a chat template.
+
+    Whisper models write only what they hear.
+    """
     name = plan.model.served_name
+    if plan.model.snapshot is not None and _hears(Path(plan.model.snapshot)):
+        return audio_probe(name)
     if _runner(plan) == "pooling":
         return Probe("/v1/embeddings", {"model": name, "input": "Hello"}, "data")
     return Probe(
@@ -50,6 +57,13 @@ def probe(plan: Plan) -> Probe:
 def health() -> str:
     """The path that answers 200 once the API server listens."""
     return "/health"
+
+
+def _hears(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / "config.json").read_bytes()).get("model_type") == "whisper")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def _runner(plan: Plan) -> str:

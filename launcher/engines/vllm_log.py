@@ -10,6 +10,7 @@ import re
 import signal
 
 from launcher.engines import Diagnosis
+from launcher.engines.causes import SEE_LOG, code_words, first_of, printable, signal_of
 from launcher.engines.vllm_causes import CAUSES, ONLY_AT_START
 
 _PHASES = (
@@ -57,7 +58,6 @@ _NOISE = re.compile(
 _DEAD_CHILD = re.compile(
     r"died unexpectedly \(exit code: (?P<code>-\d+)\)|Failed core proc\(s\): \{[^}]*: (?P<code2>-\d+)"
 )
-_LOG = "See `launcher logs` for the whole log."
 _ENDINGS: dict[int, tuple[str, str, str]] = {
     signal.SIGKILL: (
         "out-of-memory",
@@ -75,7 +75,7 @@ _ENDINGS: dict[int, tuple[str, str, str]] = {
         "Choose another profile or environment.",
     ),
     signal.SIGSEGV: ("engine-exit", "it crashed (signal 11)", "Start again, or choose another environment."),
-    signal.SIGABRT: ("engine-exit", "it gave up (signal 6)", _LOG),
+    signal.SIGABRT: ("engine-exit", "it gave up (signal 6)", SEE_LOG),
     signal.SIGTERM: ("engine-exit", "it was told to stop (signal 15)", "Start again."),
 }
 
@@ -87,30 +87,19 @@ def phase(line: str) -> str | None:
 
 def explain(log_tail: str, exit_code: int | None, ready: bool, elapsed_s: float) -> Diagnosis:
     """Why vLLM ended, from the end of its log and its exit code (negative: a signal)."""
-    lines = [_PREFIX.sub("", line.rstrip()) for line in _printable(log_tail).splitlines()]
+    lines = [_PREFIX.sub("", line.rstrip()) for line in printable(log_tail).splitlines()]
     when = "while it was in use" if ready else "before it was ready"
-    opening = f"vLLM stopped after {elapsed_s:.0f} s ({_code(exit_code)}) {when}"
+    opening = f"vLLM stopped after {elapsed_s:.0f} s ({code_words(exit_code)}) {when}"
     reason, cause, hint = _known(lines, ready) or _ended(exit_code, lines) or _unknown(lines, ready)
     return Diagnosis(reason, f"{opening}: {cause.rstrip('.')}." if cause else f"{opening}.", hint)
 
 
 def _known(lines: list[str], ready: bool) -> tuple[str, str, str] | None:
-    log = "\n".join(lines)
-    for cause in CAUSES:
-        if ready and cause.reason in ONLY_AT_START:
-            continue
-        if (match := cause.pattern.search(log)) is not None:
-            found = _Found({name.rstrip("2"): text for name, text in match.groupdict().items() if text})
-            hint = cause.hint.format_map(found).replace("--max-model-len ,", "a smaller --max-model-len,")
-            return cause.reason, cause.message.format_map(found), hint
-    return None
-
-
-class _Found(dict[str, str]):
-    """The groups of a match; one that took no part reads as nothing."""
-
-    def __missing__(self, key: str) -> str:
-        return ""
+    found = first_of(CAUSES, "\n".join(lines), without=ONLY_AT_START if ready else ())
+    if found is None:
+        return None
+    reason, message, hint = found
+    return reason, message, hint.replace("--max-model-len ,", "a smaller --max-model-len,")
 
 
 def _ended(exit_code: int | None, lines: list[str]) -> tuple[str, str, str] | None:
@@ -126,7 +115,7 @@ def _ended(exit_code: int | None, lines: list[str]) -> tuple[str, str, str] | No
     died = next((found for line in reversed(lines) if (found := _DEAD_CHILD.search(line))), None)
     codes = [exit_code, int(died["code"] or died["code2"]) if died else None]
     return next(
-        (_ENDINGS[n] for code in codes if code is not None and (n := _signal(code)) in _ENDINGS), None
+        (_ENDINGS[n] for code in codes if code is not None and (n := signal_of(code)) in _ENDINGS), None
     )
 
 
@@ -140,22 +129,5 @@ def _unknown(lines: list[str], ready: bool) -> tuple[str, str, str]:
             text = lines[place + 1].strip().removeprefix("Value error, ").partition(" [type=")[0]
             name = "ValueError"
         # While it serves, the text of an error may quote a request.
-        return "engine-exit", name if ready or not text else f"{name}: {text[:200]}", _LOG
-    return "engine-exit", "", _LOG
-
-
-def _signal(code: int) -> int:
-    """The signal behind an exit code, Popen's negative number or a shell's 128 + number; 0 for none."""
-    if code < 0:
-        return -code
-    return code - 128 if 128 < code < 160 else 0
-
-
-def _code(exit_code: int | None) -> str:
-    if exit_code is None:
-        return "exit code unknown"
-    return f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
+        return "engine-exit", name if ready or not text else f"{name}: {text[:200]}", SEE_LOG
+    return "engine-exit", "", SEE_LOG

@@ -75,12 +75,19 @@ class Exchange:
         return self._tail.tokens() if self.request.method == "POST" else (0, 0)
 
     @property
+    def audio_s(self) -> float:
+        """What the answer's usage said of a recording, in seconds."""
+        return self._tail.audio_s if self.call is not None and self.call.audio else 0.0
+
+    @property
     def spent_tokens(self) -> int:
         """What counts against a key's limit: the usage, else what went both ways, so that nobody saves by hiding it."""
         if self.request.method != "POST" and not self._tunnel:
             return 0
         events = self._events.count if self._events is not None else 0
-        return sum(self.tokens) or max(events, (self._read_bytes + self.sent_bytes) // _BYTES_PER_TOKEN)
+        # A recording has a thousand times as many bytes as what is said in it.
+        read = 0 if self.call is not None and self.call.audio else self._read_bytes
+        return sum(self.tokens) or max(events, (read + self.sent_bytes) // _BYTES_PER_TOKEN)
 
     @property
     def wants_pause(self) -> bool:

@@ -19,17 +19,20 @@ _HOP_BY_HOP = frozenset(
         *(b"te", b"trailer", b"transfer-encoding", b"upgrade", b"content-length"),
     )
 )
-_OURS = frozenset((b"authorization", b"x-api-key", b"x-launcher-probe", b"expect", b"cookie"))
+_OURS = frozenset(
+    (b"authorization", b"x-api-key", b"x-launcher-probe", b"x-launcher-own", b"expect", b"cookie")
+)
 _NOT_SENT = _HOP_BY_HOP | _OURS
 _FORGEABLE = frozenset((b"x-gradio-server", b"forwarded"))
 _NEVER_NAMED = frozenset((b"host", b"content-type"))  # Connection cannot take these away
 _HANDSHAKE = b"sec-websocket-protocol"
 
 
-def request_head(request: Request, target: str, page_url: str | None) -> bytes:
+def request_head(request: Request, target: str, page_url: str | None, *, own: bool = False) -> bytes:
     """The head for the upstream: no hop-by-hop fields, no key, no cookie of ours, nothing forged for the page.
 
-    `page_url` is given for the page alone: its public address (facts on Gradio: the header X-Gradio-Server).
+    `page_url` is given for the page alone: its public address (facts on Gradio: the header X-Gradio-Server). `own`
+    tells the upstream, in X-Launcher-Own, that the request came with the session's own key and not with a further one.
     """
     headers, websocket = request.headers, request.wants_websocket
     dropped = _NOT_SENT | _named(headers) if b"connection" in headers else _NOT_SENT
@@ -46,6 +49,8 @@ def request_head(request: Request, target: str, page_url: str | None) -> bytes:
         lines.append(b"Cookie: " + cookies.encode("latin-1"))
     if page_url is not None:
         lines.append(b"X-Gradio-Server: " + page_url.encode("ascii"))
+    if own:
+        lines.append(b"X-Launcher-Own: 1")
     if websocket:
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
         offered = [name for name in headers.words(_HANDSHAKE) if not name.startswith(KEY_PROTOCOL)]

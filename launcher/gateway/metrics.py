@@ -51,14 +51,21 @@ class _Ours:
         completion = CounterMetricFamily(
             "launcher_gateway_completion_tokens", "Completion tokens, as the engine says.", labels=("key",)
         )
+        audio = CounterMetricFamily(
+            "launcher_gateway_audio_seconds",
+            "Seconds of audio transcribed, as the engine says.",
+            labels=("key",),
+        )
         for name, of_key in usage.keys.items():
             for (route, status), count in of_key.ended.items():
                 requests.add_metric((name, route, str(status)), count)
             prompt.add_metric((name,), of_key.prompt_tokens)
             completion.add_metric((name,), of_key.completion_tokens)
+            audio.add_metric((name,), of_key.audio_s)
         yield requests
         yield prompt
         yield completion
+        yield audio
         yield self._histogram("request", "From a request to the end of its answer.")
         yield self._histogram("first_byte", "From a request to the first byte of its answer's body.")
         yield GaugeMetricFamily(

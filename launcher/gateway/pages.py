@@ -1,4 +1,4 @@
-"""The gateway's own HTML: login, starting, ended, and what to do where no chat page runs.
+"""The gateway's own HTML: login, starting, ended, and what to do where no page of the session's runs.
 
 Each page is one answer: no script, no other file, no other host. Links are relative (`up` leads to the session's root),
 so that they hold under every prefix of the portal.
@@ -104,32 +104,42 @@ def state_page(report: Mapping[str, object]) -> Answer:
     return _page(503, title, body, refresh_s=3)
 
 
-def endpoint_page(url: str, portal: bool) -> Answer:
-    """The engine answers and there is no chat page: how to use the endpoint. Shows no key."""
+_CHAT = (
+    'messages = [{"role": "user", "content": "Hello"}]\n'
+    "print(client.chat.completions.create(model=model, messages=messages).choices[0].message.content)"
+)
+_SPEECH = (
+    'with open("recording.mp3", "rb") as file:\n'
+    "    print(client.audio.transcriptions.create(model=model, file=file).text)"
+)
+
+
+def endpoint_page(url: str, portal: bool, *, speech: bool = False) -> Answer:
+    """The engine answers and there is no page of the session's: how to use the endpoint. Shows no key."""
     base = "BASE_URL" if portal else f"{url}/v1"
     where = "with the base URL and key of the session's card" if portal else "with the session's key"
     code = (
         "from openai import OpenAI\n\n"
         f'client = OpenAI(base_url="{base}", api_key="KEY")\n'
         "model = client.models.list().data[0].id\n"
-        'messages = [{"role": "user", "content": "Hello"}]\n'
-        "print(client.chat.completions.create(model=model, messages=messages).choices[0].message.content)"
+        f"{_SPEECH if speech else _CHAT}"
     )
+    kind = "page for recordings" if speech else "chat page"
     body = (
-        f"<p>This session has no chat page. Use it from any OpenAI client, {where}:</p>"
+        f"<p>This session has no {kind}. Use it from any OpenAI client, {where}:</p>"
         f'<pre tabindex="0" aria-label="Example in Python">{escape(code)}</pre>'
     )
     return _page(200, "The endpoint is up", body)
 
 
 def page_opening() -> Answer:
-    """The endpoint answers already, the chat page is a few seconds behind."""
-    body = '<p role="status">The model answers. The chat page opens in a few seconds.</p>'
+    """The endpoint answers already, the session's page is a few seconds behind."""
+    body = '<p role="status">The model answers. Its page opens in a few seconds.</p>'
     return _page(503, "Almost there", body, refresh_s=2)
 
 
 def page_gone() -> Answer:
-    """The chat page's process does not answer; the endpoint may well."""
+    """The process of the session's page does not answer; the endpoint may well."""
     body = (
         '<p role="status">The page does not answer just now. The endpoint itself is not affected.</p>'
         '<p class="soft">This page looks again every few seconds.</p>'

@@ -26,7 +26,10 @@ _PORTS = {"http": "80", "https": "443"}
 
 @dataclass(slots=True)
 class Routes:
-    """The upstreams of a session, as `launcher.serve` sets them; a request with `probe_nonce` passes before ready."""
+    """The upstreams of a session, as `launcher.serve` sets them; a request with `probe_nonce` passes before ready.
+
+    `speech`: the engine hears, and does not chat.
+    """
 
     engine: Path | None = None
     page: Path | None = None
@@ -34,6 +37,7 @@ class Routes:
     # Engines by the `model` of a request, where there are many; a session has one.
     models: Mapping[str, Path] = field(default_factory=dict)
     ready: bool = False
+    speech: bool = False
     probe_nonce: str = field(default_factory=lambda: secrets.token_hex(16))
 
 

@@ -35,6 +35,7 @@ _ROUTED_BODY_BYTES = 64 * 2**20
 # A longer question goes on as it comes; its stream's usage is counted if the client asks for it.
 _QUESTION_BYTES = 2**20
 _STREAMS = frozenset(("/v1/chat/completions", "/v1/completions", "/invocations"))
+_AUDIO = "/v1/audio/"
 _TARGET_REMEMBERED = 128
 _PATH_SHOWN = 200
 _STRANGERS_SHOWN = 60
@@ -192,12 +193,14 @@ class Gateway:
             url = Address.of(request.headers, target.prefix).url
             gone = pages.page_gone if browser else answers.unreachable
             way = Way(self._upstreams, routes.page, gone, False, _nothing, _nothing)
-            exchange.forward(way, request_head(request, page_path + target.query, f"{url}/ui"))
+            head = request_head(request, page_path + target.query, f"{url}/ui", own=holder.own)
+            exchange.forward(way, head)
         elif page_path is not None and routes.page_starting and browser:
             exchange.reply(pages.page_opening())
         elif target.path == "/" and browser:
             address = Address.of(request.headers, target.prefix)
-            exchange.reply(pages.endpoint_page(address.url, portal=bool(address.prefix)))
+            portal = bool(address.prefix)
+            exchange.reply(pages.endpoint_page(address.url, portal, speech=routes.speech))
         elif page_path is not None or target.path == "/favicon.ico":
             exchange.reply(answers.refused(404, "Nothing is served here. The API is under /v1.", "not_found"))
         elif holder.budget is not None and (wait_s := holder.budget.admit()) > 0:
@@ -260,7 +263,9 @@ class Gateway:
             way = Way(self._upstreams, engine, answers.unreachable, True, usage.touch, self._trouble)
             if usage is self.usage:
                 self._ways[engine] = way
-        exchange.forward(way, request_head(exchange.request, target.path + target.query, None))
+        # Only whose files they are may name them by a path on the cluster (launcher.whisper).
+        own = target.path.startswith(_AUDIO) and exchange.holder is not None and exchange.holder.own
+        exchange.forward(way, request_head(exchange.request, target.path + target.query, None, own=own))
 
     async def _metrics(self, exchange: Exchange) -> None:
         engine = self._routes.engine
@@ -284,7 +289,7 @@ class Gateway:
         tokens = (0, 0)
         if exchange.call is not None:
             tokens = exchange.tokens
-            exchange.call.end(exchange.status, tokens, broken=exchange.broken)
+            exchange.call.end(exchange.status, tokens, audio_s=exchange.audio_s, broken=exchange.broken)
         if exchange.holder is not None and exchange.holder.budget is not None:
             exchange.holder.budget.spend(exchange.spent_tokens)
         if _LOG.isEnabledFor(logging.INFO) and (exchange.holder is not None or self._worth_a_line()):

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 _TAIL_BYTES = 8192
 _LONGEST_EVENT = 65536
+_SECONDS_MAX = 1e9  # JSON's numbers may be larger than any sum could take
 # `"usage"` with bare quotes cannot occur inside a JSON text, where quotes are escaped. One level of nesting: details.
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
 _NO_CHOICES = re.compile(rb'(?<!\\)"choices"\s*:\s*\[\s*\]')
@@ -25,13 +27,13 @@ class Tail:
 
     def __init__(self) -> None:
         self._bytes = bytearray()
-        self._seen = 0, 0
+        self._seen = 0, 0, 0.0
 
     def feed(self, chunk: bytes) -> None:
         """Take the next piece of the answer."""
         self._bytes += chunk
         if len(self._bytes) > 2 * _TAIL_BYTES:
-            self._seen = self.tokens()  # vLLM can put lists of tokens behind its usage
+            self._seen = self._counts()  # vLLM can put lists of tokens behind its usage
             del self._bytes[:-_TAIL_BYTES]
 
     def ends_with(self, *ends: bytes) -> bool:
@@ -43,6 +45,14 @@ class Tail:
 
     def tokens(self) -> tuple[int, int]:
         """The prompt and completion tokens that the engine's last `usage` names; 0 where it names none."""
+        return self._counts()[:2]
+
+    @property
+    def audio_s(self) -> float:
+        """The seconds of audio that it names."""
+        return self._counts()[2]
+
+    def _counts(self) -> tuple[int, int, float]:
         last = self._bytes.rfind(b'"usage"')
         while last >= 0:
             if found := _USAGE.match(self._bytes, last):
@@ -126,15 +136,19 @@ def _is_usage(event: bytes) -> bool:
     return _NO_CHOICES.search(event) is not None and _USAGE.search(event) is not None
 
 
-def _counts(usage: bytes) -> tuple[int, int]:
+def _counts(usage: bytes) -> tuple[int, int, float]:
     try:
         values = json.loads(usage.decode())
     except ValueError:
-        return 0, 0
+        return 0, 0, 0.0
     prompt = values.get("prompt_tokens", values.get("input_tokens"))
     completion = values.get("completion_tokens", values.get("output_tokens"))
-    return _count(prompt), _count(completion)
+    return _count(prompt), _count(completion), _seconds(values.get("seconds"))
 
 
 def _count(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 0
+
+
+def _seconds(value: Any) -> float:
+    return float(value) if type(value) in (int, float) and 0 < value < _SECONDS_MAX else 0.0

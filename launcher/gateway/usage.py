@@ -16,6 +16,7 @@ ROUTES = frozenset((
     "/v1/models", "/v1/realtime", "/v1/rerank", "/v1/responses", "/v1/score", "/v2/embed", "/v2/rerank", "/version",
 ))  # fmt: skip
 OTHER = "other"
+_AUDIO = frozenset(("/v1/audio/transcriptions", "/v1/audio/translations"))
 # What monitoring reads: a scrape every minute must not keep an unused session awake.
 _NO_ACTIVITY = frozenset(("/metrics", "/load", "/ping", "/version"))
 # Upper bounds in seconds, from the first byte of a small model to a long answer of a big one.
@@ -45,15 +46,16 @@ class Histogram:
 class Counters:
     """What was used, by everybody or with one key.
 
-    `requests` counts when one begins, `errors` (status 400 or more, or an answer that broke off) and tokens when it
-    ends. `in_flight` are running HTTP requests; `websockets` are open ones, which keep a session awake only while
-    messages pass. `last_activity` is the time of the last engine request's begin or end.
+    `requests` counts when one begins, `errors` (status 400 or more, or an answer that broke off), tokens and seconds of
+    audio when it ends. `in_flight` are running HTTP requests; `websockets` are open ones, which keep a session awake
+    only while messages pass. `last_activity` is the time of the last engine request's begin or end.
     """
 
     requests: int = 0
     errors: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    audio_s: float = 0.0
     in_flight: int = 0
     websockets: int = 0
     last_activity: float = field(default_factory=time.time)
@@ -65,6 +67,7 @@ class Counters:
             "errors": self.errors,
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
+            "audio_s": round(self.audio_s, 2),
             "in_flight": self.in_flight,
             "websockets": self.websockets,
             "last_activity": self.last_activity,
@@ -141,8 +144,15 @@ class Call:
         if self._first_s < 0.0:
             self._first_s = self._usage.clock() - self._begun
 
-    def end(self, status: int, tokens: tuple[int, int], *, broken: bool = False) -> None:
-        """The request has ended with `status` and these prompt and completion tokens.
+    @property
+    def audio(self) -> bool:
+        """Whether it brings a recording, whose bytes are no text."""
+        return self._route in _AUDIO
+
+    def end(
+        self, status: int, tokens: tuple[int, int], *, audio_s: float = 0.0, broken: bool = False
+    ) -> None:
+        """The request has ended with `status`, these prompt and completion tokens and seconds of audio.
 
         `broken`: the answer broke off. With CLIENT_LEFT as `status` the client went away, which is nobody's error.
         """
@@ -174,6 +184,8 @@ class Call:
         usage.completion_tokens += completion
         of_key.prompt_tokens += prompt
         of_key.completion_tokens += completion
+        usage.audio_s += audio_s
+        of_key.audio_s += audio_s
         place = (route, status)
         of_key.ended[place] = of_key.ended.get(place, 0) + 1
 

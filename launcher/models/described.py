@@ -11,6 +11,7 @@ from pathlib import Path
 
 from launcher.errors import LauncherError, ModelError, RequestError
 from launcher.models.inspect.facts import Facts, facts
+from launcher.models.known import called
 from launcher.models.near import known_names
 from launcher.models.resolve import ResolvedModel, resolve
 from launcher.models.typed import is_path, typed
@@ -37,6 +38,8 @@ def described(model: str, settings: Settings, revision: str | None = None) -> tu
             return ResolvedModel(
                 folder.resolve().name, folder, None, f"the description in {folder}", None
             ), what
+        if "/" not in model and (copy := called(model)) is not None:
+            model = copy.id
         if "/" not in model or settings.allow.models != "any" or not settings.allow.downloads:
             raise
         try:

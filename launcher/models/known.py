@@ -33,6 +33,8 @@ class Known:
     """What is known of the model `id`; `context` is a sensible length to start with, in tokens.
 
     `task` is one word of launcher.models.inspect.facts; `parameters_b` (and of them `active_b` for each token) in 10⁹.
+    A copy in CTranslate2's format for the engine `whisper` names in `of` what it was converted from; `aliases` are
+    what faster-whisper calls it.
     """
 
     id: str
@@ -46,6 +48,9 @@ class Known:
     gated: bool = False
     licence: str = ""
     note: str = ""
+    engine: str = "vllm"
+    of: str | None = None
+    aliases: tuple[str, ...] = ()
 
 
 def known(model: str) -> Known | None:
@@ -61,6 +66,20 @@ def known(model: str) -> Known | None:
     wanted = model.strip().rstrip("/").lower()
     plain, name = COPY.sub("", wanted), wanted.rpartition("/")[2]
     return ids.get(wanted) or ids.get(plain) or names.get(name) or names.get(original(name))
+
+
+def called(alias: str) -> Known | None:
+    """The model that faster-whisper, and so many a user, calls `alias`: `turbo`, `large-v3`."""
+    return next((found for found in _index()[0].values() if alias.lower() in found.aliases), None)
+
+
+def converted(model: str) -> Known | None:
+    """The copy of `model`, an id or a name, that is in CTranslate2's format for the engine `whisper`."""
+    wanted = model.strip().rstrip("/").lower()
+    own = wanted.rpartition("/")[2]
+    copies = [(found.of.lower(), found) for found in _index()[0].values() if found.of]
+    exact = next((found for of, found in copies if of == wanted), None)
+    return exact or next((found for of, found in copies if of.rpartition("/")[2] == own), None)
 
 
 def original(model: str) -> str:

@@ -1,4 +1,4 @@
-"""What a folder holds that is not a whole model for vLLM: an adapter, another program's format, half a download.
+"""What a folder holds that is not a whole model for an engine here: an adapter, another format, half a download.
 
 Owns the sentences for these; knows them by file names, and CTranslate2's files by their first bytes.
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from launcher.errors import ModelError
-from launcher.models.disk import open_file, read_object, size
+from launcher.models.disk import read_object, size
 from launcher.models.folders import is_model
 from launcher.models.hub.wanted import VOCABULARIES
+from launcher.models.inspect import ctranslate2
 
 _SAFETENSORS_COPY = "Use a safetensors copy of the model."
 _INSTEAD = {
@@ -29,7 +29,7 @@ _INSIDE_MAX = 1000
 
 
 class ForeignError(ModelError):
-    """A folder that holds, perhaps all of it, something else than a model that vLLM loads."""
+    """A folder that holds, perhaps all of it, something else than a model that an engine here loads."""
 
 
 def in_words(names: Collection[str]) -> str | None:
@@ -81,11 +81,10 @@ def instead_of_weights(
     """The error for a folder that has a config.json and, in place of weights, something else that has a name."""
     if "adapter_config.json" in names:
         return _adapter(folder, model)
-    if "model.bin" in names and (made_for := ctranslate2(folder)) is not None:
-        what = "a Whisper model" if made_for == "WhisperSpec" else "a model"
+    if ctranslate2.FILE in names and (spec := _spec(folder)) not in (None, ctranslate2.WHISPER):
         return ForeignError(
-            f'Model "{model}": {folder} is {what} in the format of CTranslate2 (faster-whisper), which vLLM '
-            "cannot load.",
+            f'Model "{model}": {folder} is in the format of CTranslate2 ({spec}), of which only Whisper models are '
+            "served here.",
             _SAFETENSORS_COPY,
         )
     if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
@@ -93,17 +92,14 @@ def instead_of_weights(
     return _other_format(folder, model, names)
 
 
-def ctranslate2(folder: Path) -> str | None:
-    """The name of the CTranslate2 specification that `folder`'s model.bin was made for, such as WhisperSpec."""
-    # ctranslate2/specs/model_spec.py, _serialize: a uint32 version, a uint16 length, the name with a zero at its end.
-    try:
-        with open_file(folder / "model.bin") as file:
-            version, length = struct.unpack("<IH", file.read(6))
-            name = file.read(length) if 0 < version < 100 and 1 < length <= 100 else b""
-    except (OSError, ValueError, struct.error):
-        return None
-    text = name.rstrip(b"\0").decode("ascii", "replace")
-    return text if name.endswith(b"\0") and text.isidentifier() else None
+def no_file_beside(folder: Path, model: str, name: str) -> ModelError:
+    """The error for a Whisper model in CTranslate2's format without a file that faster-whisper cannot do without."""
+    asked = "; faster-whisper would fetch one from the hub" if name == ctranslate2.TOKENIZER else ""
+    return ModelError(
+        f'Model "{model}": {folder} has no {name}{asked}.',
+        f"Copy {name} there from the model that it was converted from, or download a whole copy "
+        "(launcher models add Systran/faster-whisper-…).",
+    )
 
 
 def unfinished(folder: Path) -> int | None:
@@ -121,6 +117,13 @@ def unfinished(folder: Path) -> int | None:
     except OSError:
         return None
     return sum(sizes) if sizes else None
+
+
+def _spec(folder: Path) -> str | None:
+    try:
+        return ctranslate2.spec_in(folder)
+    except (OSError, ValueError):
+        return None
 
 
 def _adapter(folder: Path, model: str) -> ModelError:

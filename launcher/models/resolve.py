@@ -8,22 +8,23 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import launcher
 from launcher.errors import ModelError, RequestError
-from launcher.models.folders import HUB, Held, find, folders_of, id_of, ref_at, repository
+from launcher.models.folders import HUB, Held, find, folders_of, id_of, repository
+from launcher.models.known import called
 from launcher.models.near import NAME, add_command, advice, known_names
-from launcher.models.snapshot import DOWNLOAD_AGAIN, check_snapshot
+from launcher.models.revisions import by_revision, choose, commits_words
+from launcher.models.snapshot import CTRANSLATE2, DOWNLOAD_AGAIN, check_snapshot
+from launcher.models.speech import check_engine, missing_copy
 from launcher.models.typed import is_path, typed
 from launcher.settings.schema import CatalogModel, Settings
 
 SHIPPED = Path(launcher.__file__).parent / "models" / "shipped"
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
-_SHORT_COMMIT = re.compile(r"[0-9a-f]{7,40}")
-_NO_REVISIONS = "it is a plain folder, which has no revisions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,9 @@ class ResolvedModel:
 
     @property
     def engine(self) -> str:
-        """What runs it, unless the catalog says otherwise: vLLM."""
+        """What runs it: as the catalog says, else what loads its files, which for nearly all is vLLM."""
+        if self.format == CTRANSLATE2 and (self.entry is None or self.entry.engine == "vllm"):
+            return "whisper"
         return self.entry.engine if self.entry else "vllm"
 
 
@@ -205,9 +208,9 @@ def _at(
         return _checked(Held(model, None, (), folder, folder.parent, "path"), model, settings, found, entry)
     copies = repository(root, model, root.parent)
     if root == folder or revision is not None:
-        chosen, why = _choose(copies, revision)
+        chosen, why = choose(copies, revision)
         if chosen is None:
-            raise ModelError(f'Model "{model}": in {root}, {why}{_set_by(pinned)}.', _commits(copies))
+            raise ModelError(f'Model "{model}": in {root}, {why}{_set_by(pinned)}.', commits_words(copies))
     else:
         chosen = next((copy for copy in copies if copy.path == folder), None) or Held(
             model, folder.name, (), folder, root.parent, HUB
@@ -223,6 +226,8 @@ def _checked(
     else:
         again = DOWNLOAD_AGAIN
     whole = check_snapshot(copy.path, model, pickle_weights=settings.allow.pickle_weights, again=again)
+    if entry is not None:
+        check_engine(entry, whole.format, copy.path, settings)
     layout = None if copy.layout == "path" else copy.layout
     return ResolvedModel(
         copy.id, copy.path, copy.commit, found, entry, copy.refs, layout, whole.format, whole.tokenizer
@@ -250,7 +255,7 @@ def _from_folders(
             break
         copies = find(folder, model)
         seen += copies
-        for copy, why in _by_revision(copies, revision):
+        for copy, why in by_revision(copies, revision):
             if why is None and taken is None:
                 try:
                     taken = _checked(copy, model, settings, _found(copy, revision, settings), entry)
@@ -268,42 +273,6 @@ def _from_folders(
     return None
 
 
-def _by_revision(copies: list[Held], revision: str | None) -> Iterator[tuple[Held, str | None]]:
-    """The copies in one folder, the wanted one first, each with the reason why it is not at `revision`."""
-    commits = [copy for copy in copies if copy.layout == HUB]
-    chosen, why = _choose(commits, revision)
-    if chosen is not None:
-        yield chosen, None
-    for copy in commits:
-        if copy != chosen:
-            yield copy, why or f"it is another revision{_called(copy)}"
-    for copy in copies:
-        if copy.layout != HUB:
-            yield copy, _NO_REVISIONS if revision is not None else None
-
-
-def _choose(commits: list[Held], revision: str | None) -> tuple[Held | None, str | None]:
-    """Of one repository's snapshots the one at `revision` (default: main), else the reason why there is none."""
-    if len(commits) == 1 and commits[0].commit is None:
-        return commits[0], None  # none at all, or closed: the check of the files says it
-    if not commits:
-        return None, None
-    at = ref_at(commits[0].path.parent.parent, revision or "main")
-    if at is None and revision is None:
-        if len(commits) == 1:
-            return commits[0], None
-        return None, "it has several commits and no branch main"
-    begins = at or (revision if revision and _SHORT_COMMIT.fullmatch(revision) else None)
-    found = [copy for copy in commits if begins and copy.commit and copy.commit.startswith(begins)]
-    if len(found) == 1:
-        return found[0], None
-    if found:
-        return None, f"several of its commits begin with {begins}"
-    if at is not None:
-        return None, f'its "{revision or "main"}" is at commit {at[:7]}, which is not there'
-    return None, f'it is not at revision "{revision}"'
-
-
 def _not_at(
     revision: str | None,
     model: str,
@@ -312,24 +281,16 @@ def _not_at(
     passed: list[PassedOver],
     pinned: str | None,
 ) -> ModelError:
-    there = _commits(seen) or _without(revision, pinned)
+    there = commits_words(seen) or _without(revision, pinned)
     if settings.allow.downloads and settings.allow.models == "any" and "/" in model:
         # Beside a folder without revisions it is a second copy, and a choice.
-        to = "To download it" if _commits(seen) else f'To have "{revision}" as well'
+        to = "To download it" if commits_words(seen) else f'To have "{revision}" as well'
         there = f"{there} {to}: {add_command(model, revision)}"
     if revision is None:
         return ModelError(f'Model "{model}": in {seen[0].folder}, {passed[0].why}.', there)
     reasons = {other.why for other in passed} - {f'it is not at revision "{revision}"'}
     why = f": {reasons.pop()}" if len(reasons) == 1 else ""
     return ModelError(f'Model "{model}" is not here at revision "{revision}"{_set_by(pinned)}{why}.', there)
-
-
-def _commits(copies: list[Held]) -> str:
-    shown = [f"{copy.commit[:7]}{_called(copy)}" for copy in copies if copy.commit is not None]
-    if not shown:
-        return ""
-    more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
-    return f"Here are: {', '.join(shown[:5])}{more}."
 
 
 def _set_by(pinned: str | None) -> str:
@@ -340,10 +301,6 @@ def _without(revision: str | None, pinned: str | None) -> str:
     if pinned is None:
         return "Leave the revision out."
     return f'{pinned} sets the revision "{revision}"; ask the site to take it out.'
-
-
-def _called(copy: Held) -> str:
-    return f" ({', '.join(copy.refs[:3])})" if copy.refs else ""
 
 
 def _found(copy: Held, revision: str | None, settings: Settings) -> str:
@@ -376,6 +333,11 @@ def _by_listing(model: str, settings: Settings, revision: str | None, everywhere
         raise ModelError(
             f'Several models are called "{model}".', f"Choose one of: {', '.join(sorted(ids)[:8])}."
         )
+    if revision is None and (copy := called(model)) is not None:
+        found = _from_folders(copy.id, settings, revision, None, everywhere)
+        if found is None:
+            raise missing_copy(model, copy, settings)
+        return replace(found, found=f"{found.found}, which faster-whisper calls {model}")
     searched = ", ".join(f"{folder}{_state(folder)}" for folder in folders_of(settings))
     at = f' at revision "{revision}"' if revision else ""
     raise ModelError(

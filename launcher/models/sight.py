@@ -23,6 +23,7 @@ from launcher.models.folders import (
     id_of,
     refs_of,
 )
+from launcher.models.inspect import ctranslate2
 from launcher.models.others import in_words
 from launcher.models.snapshot import SHARD
 
@@ -210,6 +211,9 @@ def _trouble(sizes: dict[str, int], missing: str | None) -> str | None:
     weights = [
         name for name in sizes if name.endswith(".safetensors") and not name.startswith("adapter_model")
     ]
+    if not weights and "config.json" in sizes and _is_ctranslate2(sizes):
+        lacks = ctranslate2.missing_beside(sizes, 0)  # whether it is Whisper its facts will tell
+        return None if lacks is None else f"It has no {lacks}, which faster-whisper needs."
     if (not weights or "config.json" not in sizes) and (what := in_words(sizes)) is not None:
         return what
     if "config.json" not in sizes:
@@ -225,6 +229,10 @@ def _trouble(sizes: dict[str, int], missing: str | None) -> str | None:
         if here < count:
             return f"It is incomplete: {here} of {count} files of weights are here."
     return None
+
+
+def _is_ctranslate2(sizes: dict[str, int]) -> bool:
+    return ctranslate2.FILE in sizes and any(name in sizes for name in ctranslate2.VOCABULARIES)
 
 
 def _unfinished(path: str, model: str, pace: Pace) -> tuple[int, float, str | None]:

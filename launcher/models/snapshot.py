@@ -1,7 +1,7 @@
 """One model's files on disk: are they all there, whole, and of a kind that cannot run code.
 
-Reads file names, the index and the safetensors headers; never the weights themselves. What a folder holds instead of a
-model that vLLM can load is `launcher.models.others`'s business.
+Reads file names, the index and the headers of weight files; never the weights themselves. What a folder holds instead
+of a model that an engine here can load is `launcher.models.others`'s business.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from launcher.errors import ModelError
 from launcher.models import others
 from launcher.models.disk import NotAFileError, cannot_be_read, open_file, part, read_object, size
+from launcher.models.inspect import ctranslate2
 from launcher.models.inspect.header import file_bytes, read_header
 
 _CONSOLIDATED = re.compile(r"consolidated.*\.safetensors")
@@ -28,13 +29,15 @@ _TOKENIZER = re.compile(
 _TRAINING = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
 DOWNLOAD_AGAIN = "Download the model again, or ask whoever keeps the folder."
 _LFS_POINTER = b"version https://git-lfs.github.com/"
+CTRANSLATE2 = "ctranslate2"
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A model's folder that is whole: the `files` vLLM would load, and their `format`.
+    """A model's folder that is whole: the `files` an engine would load, and their `format`.
 
-    The format is `safetensors`, `mistral` (Mistral's own `consolidated*.safetensors`) or `pickle`.
+    The format is `safetensors`, `mistral` (Mistral's own `consolidated*.safetensors`), `pickle` or `ctranslate2` (a
+    Whisper model for faster-whisper).
     """
 
     format: str
@@ -45,7 +48,7 @@ class Snapshot:
 def check_snapshot(
     folder: Path, model: str, *, pickle_weights: bool = False, again: str = DOWNLOAD_AGAIN
 ) -> Snapshot:
-    """What `folder` holds; raises ModelError when that is not a complete model in safetensors format.
+    """What `folder` holds; raises ModelError when that is not a complete model in a format that is served here.
 
     `again` is the hint for a copy that is not whole. A file that is shorter than its own header says is a broken copy.
     """
@@ -63,6 +66,8 @@ def check_snapshot(
         weights = {n for n in names if n.endswith(".safetensors") and not n.startswith("adapter_model")}
         kind, files = "safetensors", check.files("model.safetensors.index.json", weights)
     if not files:
+        if ctranslate2.FILE in names and check.is_whisper():
+            return Snapshot(CTRANSLATE2, (ctranslate2.FILE,), True)
         pickles = {n for n in names if n.endswith((".bin", ".pt", ".pth")) and not n.endswith(_TRAINING)}
         if (trouble := others.instead_of_weights(folder, model, names, config)) is not None:
             raise trouble
@@ -138,6 +143,27 @@ class _Check:
             ) from error
         if here < whole:
             raise self.incomplete(f"{path} has {part(here, whole)}")
+
+    def is_whisper(self) -> bool:
+        """Whether model.bin is a Whisper model of CTranslate2; raises ModelError for one that is not whole."""
+        path = self.folder / ctranslate2.FILE
+        try:
+            if ctranslate2.spec_in(self.folder) != ctranslate2.WHISPER:
+                return False
+            binary = ctranslate2.binary_in(self.folder)
+        except FileNotFoundError:
+            raise self.missing(path) from None
+        except NotAFileError:
+            raise ModelError(f'Model "{self.model}": {path} is not a file.', self.again) from None
+        except OSError as error:
+            raise cannot_be_read(path, self.model, error) from error
+        except ValueError as error:
+            raise ModelError(f'Model "{self.model}": {path} is damaged: {error}.', self.again) from error
+        if binary.here < binary.bytes:
+            raise self.incomplete(f"{path} ends after {size(binary.here)}")
+        if (lacks := ctranslate2.missing_beside(self.names, binary.mels)) is not None:
+            raise others.no_file_beside(self.folder, self.model, lacks)
+        return True
 
     def missing(self, path: Path) -> ModelError:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,12 +21,14 @@ from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
 from launcher.sessions.starts import recall
 from launcher.sessions.status import ENGINE_RESTART, FAILED, LAUNCHING, PENDING, READY, UNHEALTHY, Status
-from launcher.ui.snippets import key_command, snippets
+from launcher.ui.snippets import audio_snippets, key_command, snippets
 
 INFO, ENDED = "card.html", "ended.html"
+WHISPER = "whisper"
+_FILES = "Whole files and folders, from a shell on the cluster"
 # After host, port and key these stand on the line for after.sh. OOD's job pastes them into connection.yml unquoted, so
 # "~", YAML's null, stands for what is not one plain word; a date would be refused by the portal, with its whole page.
-CONNECTION_WORDS = ("session_id", "model", "ends_at", "login_host")
+CONNECTION_WORDS = ("session_id", "model", "ends_at", "login_host", "engine")
 _PLAIN = re.compile(r"(?!\d+-\d+-\d)[A-Za-z0-9][A-Za-z0-9._/-]*")
 
 
@@ -65,6 +68,8 @@ def keeper(root: Path, plan: Plan) -> Callable[[Status], None]:
 def info(plan: Plan, status: Status, base_url: str | None = None, key_file: Path | None = None) -> str:
     """What the card shows in every state: the model; while it starts, how far it is; when it answers, code to paste."""
     rows = [_row("Model", plan.model.id), _row("Hardware", plan.resources.profile)]
+    if plan.engine == WHISPER:
+        rows.insert(1, _row("Task", "Speech to text"))
     if context := plan.origins.get("context"):
         rows.append(_row("Context", context))
     starts_again = status.state == UNHEALTHY and status.reason == ENGINE_RESTART
@@ -108,12 +113,14 @@ def _connection_words(plan: Plan, connection: Connection | None) -> str:
     if connection is None:
         return ""
     ends_at = round(connection.ends_at) if connection.ends_at else None
-    words = (connection.host, connection.port, connection.key, plan.id, connection.model, ends_at,
-             plan.cluster.login_host)  # fmt: skip
-    return (
-        " ".join(str(word) if word is not None and _PLAIN.fullmatch(str(word)) else "~" for word in words)
-        + "\n"
-    )
+    words = [connection.host, connection.port, connection.key, plan.id, connection.model, ends_at,
+             plan.cluster.login_host]  # fmt: skip
+    if plan.engine == WHISPER:
+        # The last, and only here: the after.sh of a chat that was staged before an upgrade reads seven words, and would
+        # take an eighth for a part of the seventh.
+        words.append(plan.engine)
+    plain = (str(word) if word is not None and _PLAIN.fullmatch(str(word)) else "~" for word in words)
+    return f"{' '.join(plain)}\n"
 
 
 def _row(label: str, value: str) -> str:
@@ -126,8 +133,11 @@ def _warning(sentence: str) -> str:
 
 
 def _code(plan: Plan, base_url: str, key_file: Path | None) -> str:
-    parts = [("The key, for a shell on the cluster", "", key_command(str(key_file)))] if key_file else []
-    parts += [(s.label, s.needs, s.code.rstrip()) for s in snippets(base_url, plan.model.served_name)]
+    hears = plan.engine == WHISPER
+    parts = [(_FILES, "", _transcribe(plan))] if hears else []
+    parts += [("The key, for a shell on the cluster", "", key_command(str(key_file)))] if key_file else []
+    code_of = audio_snippets if hears else snippets
+    parts += [(s.label, s.needs, s.code.rstrip()) for s in code_of(base_url, plan.model.served_name)]
     shown = []
     for number, (label, needs, lines) in enumerate(parts):
         identity = element_id(plan.id, "code", str(number))
@@ -143,6 +153,11 @@ def _code(plan: Plan, base_url: str, key_file: Path | None) -> str:
         )
     body = "".join(f'<div class="pl-3 ps-3">{part}</div>' for part in shown)
     return disclosure(element_id(plan.id, "code"), "Code to paste", body)
+
+
+def _transcribe(plan: Plan) -> str:
+    # With its path: whoever comes by the browser may have no launcher in a shell. It needs no key.
+    return shlex.join((plan.launcher, "transcribe", "--session", plan.id, "recordings/"))
 
 
 @functools.cache

@@ -1,7 +1,8 @@
 """The form's fields as OOD's plain data: labels, limits, and the directives that hide what does not belong together.
 
-Option values are texts: OOD raises for numbers. Directives (`data-…`) work only where the site has `bc_dynamic_js`;
-nothing here relies on them, since `launcher plan` checks everything again. A hidden field is posted all the same.
+Option values are texts: OOD raises for numbers. Directives (`data-…`) work only where the site has `bc_dynamic_js`,
+form.js only where it allows scripts; nothing here relies on them, since `launcher plan` checks everything again. A
+field that a directive hides is posted all the same.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from launcher.ondemand.offered import Offered
+from launcher.ondemand.offered import SPEECH, Offered
 from launcher.ondemand.plain import directive, plain
 from launcher.planning.limits import needs_account
 from launcher.planning.times import hours_by_default
@@ -20,6 +21,9 @@ _FIRST = (
     "the hours and GPUs asked for; a processor only where no GPU does."
 )
 AUTO = "auto"  # the hardware that the launcher chooses; a directive cannot speak of an empty value
+# Fields that an engine has no use for: form.js hides them, `launcher plan` leaves out what they say. Of GPUs a Whisper
+# session uses one.
+UNUSED = {"whisper": ("gpus", "context_length", "trust_remote_code")}
 
 
 def fields(settings: Settings, profiles: Sequence[Profile], models: Sequence[Offered]) -> dict[str, Any]:
@@ -34,7 +38,7 @@ def fields(settings: Settings, profiles: Sequence[Profile], models: Sequence[Off
         found["profile"] = _profile(profiles, settings)
     if "bc_num_hours" not in hidden:
         found["bc_num_hours"] = _hours(profiles, settings, model)
-    more = _advanced(settings, profiles)
+    more = _advanced(settings, profiles, speech=any(model.engine == "whisper" for model in models))
     if any(map(needs_account, profiles)) and "account" not in hidden:
         found["account"] = more.pop("account")
     if not models and "custom_model" in more:
@@ -83,17 +87,25 @@ def _model(
     groups: dict[str, list[Any]] = {}
     clusters = {p.cluster: {q.name for q in profiles if q.cluster == p.cluster} for p in profiles}
     for model in models:
-        data = {f"data-option-for-profile-{end}": False for end in filter(None, map(directive, model.unfit))}
+        ends = filter(None, map(directive, model.unfit))
+        data: dict[str, Any] = {f"data-option-for-profile-{end}": False for end in ends}
         unfit = set(model.unfit)
         for name in (name for name, theirs in clusters.items() if theirs <= unfit):
             data |= _not_on(settings.clusters[name])
+        if model.engine in UNUSED:
+            data["data-without"] = " ".join(UNUSED[model.engine])
         groups.setdefault(model.group, []).append([model.label, model.value, data])
     # Rails makes optgroups of pairs whose second part is a list.
     lines = [[name, options] for name, options in groups.items()]
+    help_ = ["What will answer."]
+    if SPEECH in groups:
+        help_.append(f"Models under *{SPEECH}* write down what is said in recordings.")
+    if others:
+        help_.append("Another one can be named under *More options*.")
     return {
         "widget": "select", "label": "Model", "required": True, "value": usual.value,
         "options": lines if len(lines) > 1 else lines[0][1],
-        "help": f"What will answer.{' Another one can be named under *More options*.' if others else ''}",
+        "help": " ".join(help_),
     }  # fmt: skip
 
 
@@ -161,7 +173,7 @@ def _hours(profiles: Sequence[Profile], settings: Settings, model: Offered | Non
     }  # fmt: skip
 
 
-def _advanced(settings: Settings, profiles: Sequence[Profile]) -> dict[str, Any]:
+def _advanced(settings: Settings, profiles: Sequence[Profile], *, speech: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if settings.allow.models == "any":
         found["custom_model"] = _text("Another model", f"{_ANY} It takes the place of *Model*.")
@@ -179,7 +191,11 @@ def _advanced(settings: Settings, profiles: Sequence[Profile]) -> dict[str, Any]
         found["qos"] = qos
     found["idle_minutes"] = _idle(settings)
     if settings.allow.engine_args:
-        found["engine_args"] = _text("Engine arguments", "For example `--max-num-seqs 16`.")
+        example = "For example `--max-num-seqs 16`"
+        found["engine_args"] = _text(
+            "Engine arguments",
+            f"{example}; for a Whisper model `--beam-size 1`." if speech else f"{example}.",
+        )
     if settings.allow.trust_remote_code:
         found["trust_remote_code"] = _box("Run Python code that comes with the model")
     found["try_anyway"] = _box("Start it even if it does not seem to fit")

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import stat
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from launcher.settings.schema import Profile, Settings
 if TYPE_CHECKING:
     from launcher.ondemand.offered import Copy
 
-_SCHEMA = 2
+_SCHEMA = 3
 # form.yml.erb waits for ten seconds in all. What was not read, or not weighed, in so long comes without its size or
 # its limits, and with them the next time.
 _PATIENCE_S = 3.0
@@ -158,9 +159,24 @@ def _key(settings: Settings, found: Sequence[Kept]) -> str:
         if entry.path is not None:
             folder = Path(entry.path).expanduser()
             digest.update(_stamp(folder) + _stamp(folder / "config.json"))
+    for place in _installed(settings):
+        digest.update(_stamp(place))
     seen = [(k.id, k.at, k.refs, k.bytes, k.modified_at, k.trouble, k.about) for k in found]
     digest.update(repr(seen).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def _installed(settings: Settings) -> Iterator[Path]:
+    """What changes when Whisper's engine is installed: a model that could not be launched for want of it may be now."""
+    for environment in settings.environments.values():
+        own = environment.kind == "venv" and environment.path is None
+        if not own and "whisper" not in environment.engines:
+            continue
+        if environment.kind == "venv":
+            folder = Path(environment.path or sys.prefix).expanduser()
+            yield from sorted(folder.glob("lib/python3*/site-packages"))
+        elif environment.image:
+            yield Path(environment.image)
 
 
 def _stamp(file: Path) -> bytes:

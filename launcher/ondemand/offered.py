@@ -16,12 +16,14 @@ from launcher.models.inspect.facts import Facts, facts
 from launcher.models.known import known
 from launcher.models.near import NAME
 from launcher.models.resolve import SHIPPED, ResolvedModel
-from launcher.models.snapshot import check_snapshot
+from launcher.models.snapshot import CTRANSLATE2, check_snapshot
+from launcher.ondemand import speech
 from launcher.ondemand.plain import plain
 from launcher.ondemand.weighed import Weighing
 from launcher.settings.schema import CatalogModel, Profile, Settings
 
 MODELS_MAX = 2000  # a longer list helps nobody; the others can be named
+SPEECH = "Speech to text"
 _GROUPS = {
     "chat": "Chat",
     "vision": "Chat with images",
@@ -30,7 +32,7 @@ _GROUPS = {
     "embedding": "Embeddings",
     "classification": "Ranking and classification",
     "reranking": "Ranking and classification",
-    "transcription": "Speech to text",
+    "transcription": SPEECH,
 }
 _OTHER, _TRIAL = "Other models", "To try things out"
 
@@ -58,6 +60,7 @@ class Offered:
     group: str
     unfit: tuple[str, ...] = ()
     ready: bool = True
+    engine: str = "vllm"
 
 
 def offered(
@@ -68,27 +71,28 @@ def offered(
     for copy in copies:
         if copy.id not in there or (there[copy.id].trouble and not copy.trouble):
             there[copy.id] = copy
-    found = [*_catalog(settings, profiles, there, weighing), *_others(settings, profiles, there, weighing)]
+    lines = _Lines(settings, profiles, weighing, speech.Installed(settings))
+    found = [*_catalog(lines, there), *_others(lines, there)]
     order = list(dict.fromkeys([_GROUPS["chat"], *_GROUPS.values(), _OTHER, _TRIAL]))
     return sorted(found, key=lambda model: order.index(model.group))[:MODELS_MAX]
 
 
-def _catalog(
-    settings: Settings, profiles: Sequence[Profile], there: Mapping[str, Copy], weighing: Weighing
-) -> Iterator[Offered]:
+def _catalog(lines: _Lines, there: Mapping[str, Copy]) -> Iterator[Offered]:
+    settings = lines.settings
     for entry in settings.catalog.values():
         if entry.hidden:
             continue
         if settings.allow.models == "catalog" and settings.from_user(f"catalog.{entry.name}"):
             continue  # resolve refuses it
         copy = _copy_of(entry, there, settings.allow.pickle_weights)
-        title = entry.title or entry.id or entry.name
-        yield _line(entry.name, title, copy, profiles, weighing, entry)
+        line = lines.line(entry.name, entry.title or entry.id or entry.name, copy, entry)
+        # Many a site has no use for Whisper, and its users none for a model to try it that they cannot start.
+        if line.ready or line.engine != speech.ENGINE or line.group != _TRIAL:
+            yield line
 
 
-def _others(
-    settings: Settings, profiles: Sequence[Profile], there: Mapping[str, Copy], weighing: Weighing
-) -> Iterator[Offered]:
+def _others(lines: _Lines, there: Mapping[str, Copy]) -> Iterator[Offered]:
+    settings = lines.settings
     if settings.allow.models == "catalog":
         return
     taken = {
@@ -97,8 +101,11 @@ def _others(
         for word in (entry.name, *([entry.id] if entry.id else []), *entry.aliases)
     }
     for name in sorted(there, key=str.lower):
-        if name not in taken and not there[name].trouble and NAME.fullmatch(name):
-            yield _line(name, name, there[name], profiles, weighing, None)
+        copy = there[name]
+        if name in taken or copy.trouble or not NAME.fullmatch(name):
+            continue
+        if copy.facts is None or not speech.is_for_another_engine(copy.facts, None, settings):
+            yield lines.line(name, name, copy, None)
 
 
 def _copy_of(entry: CatalogModel, there: Mapping[str, Copy], pickle_weights: bool) -> Copy | None:
@@ -127,42 +134,70 @@ def _trouble(folder: Path, name: str, pickle_weights: bool) -> str | None:
     return None
 
 
-def _line(
-    value: str,
-    title: str,
-    copy: Copy | None,
-    profiles: Sequence[Profile],
-    weighing: Weighing,
-    entry: CatalogModel | None,
-) -> Offered:
-    allowed = [p for p in profiles if not (entry and entry.profiles) or p.name in entry.profiles]
-    words: list[str] = []
-    unfit = {p.name for p in profiles} - {p.name for p in allowed}
-    if entry is not None and entry.engine == "simulated":
-        return Offered(value, plain(title), _TRIAL, _some(unfit, profiles), bool(allowed))
-    about = known(entry.id or value if entry else value)
-    what = copy.facts if copy else None
-    ready = copy is not None and not copy.trouble
-    if copy is None or copy.trouble:
-        words.append("not on this disk" if copy is None else "broken copy")
-    elif copy.bytes:
-        words.append(size(copy.bytes))
-    too_large = False
-    if what is not None and copy is not None:
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    settings: Settings
+    profiles: Sequence[Profile]
+    weighing: Weighing
+    whisper: speech.Installed
+
+    def line(self, value: str, title: str, copy: Copy | None, entry: CatalogModel | None) -> Offered:
+        """The line of one model."""
+        profiles = self.profiles
+        allowed = [p for p in profiles if not (entry and entry.profiles) or p.name in entry.profiles]
+        unfit = {p.name for p in profiles} - {p.name for p in allowed}
+        if entry is not None and entry.engine == "simulated":
+            return Offered(value, plain(title), _TRIAL, _some(unfit, profiles), bool(allowed), entry.engine)
+        about = known(entry.id or value if entry else value)
+        what = copy.facts if copy else None
+        words = [_state(copy)] if copy is None or copy.trouble or copy.bytes else []
+        ready = copy is not None and not copy.trouble
+        if what is not None and speech.is_for_another_engine(what, entry, self.settings):
+            words.append("in a format for another engine")
+            ready = False
+        told = what or about
+        kind = CTRANSLATE2 if told is not None and told.engine == speech.ENGINE else None
         # As a plan would have it, as far as weighing is concerned.
-        model = ResolvedModel(copy.id, copy.path, None, "", entry)
-        found = weighing.misfits(model, what, allowed)
-        unfit |= found.profiles
-        too_large = found.too_large
-    if len(unfit) == len(profiles):
-        words.append("too large here" if too_large else "runs on no hardware here")
-        ready = False
-    if entry is not None and entry.path is not None and entry.path.startswith("shipped:"):
-        group = _TRIAL
-    else:
-        group = _GROUPS.get(what.task if what else about.task if about else "", _OTHER)
-    label = plain(title) + (f" ({', '.join(words)})" if words else "")
-    return Offered(value, label, group, _some(unfit, profiles), ready)
+        model = ResolvedModel(
+            copy.id if copy else value, copy.path if copy else None, None, "", entry, format=kind
+        )
+        trouble = self._misfits(model, what, allowed, unfit)
+        if len(unfit) == len(profiles):
+            words.append(trouble)
+            ready = False
+        if entry is not None and entry.path is not None and entry.path.startswith("shipped:"):
+            group = _TRIAL
+        else:
+            task = told.task if told is not None else ""
+            group = SPEECH if model.engine == speech.ENGINE else _GROUPS.get(task, _OTHER)
+        label = plain(title) + (f" ({', '.join(words)})" if words else "")
+        return Offered(value, label, group, _some(unfit, profiles), ready, model.engine)
+
+    def _misfits(
+        self, model: ResolvedModel, what: Facts | None, allowed: Sequence[Profile], unfit: set[str]
+    ) -> str:
+        """Add to `unfit` where `model` cannot run or should not; what to say where that is everywhere."""
+        said = "runs on no hardware here"
+        if model.engine == speech.ENGINE:
+            lacking = self.whisper.lacks(model, allowed)
+            unfit |= lacking
+            if lacking and len(lacking) == len(allowed):
+                said = "not installed here"
+            allowed = [p for p in allowed if p.name not in lacking]
+        if what is not None and allowed:
+            found = self.weighing.misfits(model, what, allowed)
+            unfit |= found.profiles
+            if found.too_large:
+                said = "too large here"
+        if model.engine == speech.ENGINE:
+            unfit |= speech.more_than_it_uses(allowed, unfit)
+        return said
+
+
+def _state(copy: Copy | None) -> str:
+    if copy is None:
+        return "not on this disk"
+    return "broken copy" if copy.trouble else size(copy.bytes)
 
 
 def _some(unfit: set[str], profiles: Sequence[Profile]) -> tuple[str, ...]:

@@ -17,9 +17,9 @@ from typing import Any
 
 from launcher.api import Launcher, write_session
 from launcher.errors import LauncherError, RequestError, StorageError
-from launcher.models.resolve import catalog_entry
+from launcher.models.resolve import catalog_entry, resolve
 from launcher.ondemand import card
-from launcher.ondemand.fields import AUTO
+from launcher.ondemand.fields import AUTO, UNUSED
 from launcher.ondemand.words import in_the_forms_words
 from launcher.planning import Request, make_plan
 from launcher.planning.limits import within
@@ -36,7 +36,7 @@ def plan(launcher: Launcher, posted: str, root: Path) -> dict[str, Any]:
     values = _values(posted)
     settings = launcher.settings
     chosen = values.get("cluster", "")
-    request = _request(values, settings)
+    request = _request(_of_use(values, settings), settings)
     here = _on(chosen, request, settings)
     request = _within_the_hour(request, here)
     try:
@@ -120,11 +120,28 @@ def _values(posted: str) -> dict[str, str]:
     return {str(key): str(value).strip() for key, value in data.items() if value is not None}
 
 
+def _of_use(values: dict[str, str], settings: Settings) -> dict[str, str]:
+    """`values` without those that the model's engine has no use for: a field that is hidden is posted all the same."""
+    filled = {name for names in UNUSED.values() for name in names if values.get(name, "0") not in ("", "0")}
+    model = _model(values)
+    if model is None or not filled:
+        return values
+    try:
+        engine = resolve(model, settings, values.get("revision") or None).engine
+    except LauncherError:  # the plan will say it
+        return values
+    return {name: value for name, value in values.items() if name not in UNUSED.get(engine, ())}
+
+
+def _model(values: dict[str, str]) -> str | None:
+    return values.get("custom_model") or values.get("model") or None
+
+
 def _request(values: dict[str, str], settings: Settings) -> Request:
     def text(*names: str) -> str | None:
         return next((values[name] for name in names if values.get(name)), None)
 
-    model = text("custom_model", "model")
+    model = _model(values)
     if model is None:
         raise RequestError("No model was chosen.", "Choose one in the form.")
     profile = text("profile")

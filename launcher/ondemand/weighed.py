@@ -18,7 +18,7 @@ from launcher.models.resolve import ResolvedModel
 from launcher.planning.choice import reach
 from launcher.settings.schema import Profile, Settings
 
-_SCHEMA = 2
+_SCHEMA = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,14 @@ _FIELDS = (
     (re.compile(r"--max-model-len (\d+)"), r'"Context length" \1'),
     (re.compile(r"--gpus (\d+)"), r'"GPUs" \1'),
     (re.compile(r" \((?:--memory-gb [\d.]+|as MODEL)\)"), ""),
-    (re.compile(r"\(-- (--[^)]+)\)"), r'("Engine arguments" \1)'),
     (re.compile(r"Choose another profile, or launch with --nodes 1\."), "Choose other hardware."),
     (
         re.compile(r"switch the fit check off \(--no-fit-check\)"),
         'tick "Start it even if it does not seem to fit"',
     ),
     (re.compile(r"Name it: --account NAME"), 'Name it under "Account"'),
+    # The last: what is left in parentheses is the engine's.
+    (re.compile(r"\((?:-- )?(--[^)]+)\)"), r'("Engine arguments" \1)'),
 )
 
 

@@ -54,6 +54,10 @@ def _context(request: Request, engine_name: str) -> tuple[str, ...]:
             f"The context must be at least 1 token, not {max(request.max_model_len, -_CONTEXT_MAX)}.",
             "Ask for 4096 or more.",
         )
+    if engine_name == "whisper":
+        raise RequestError(
+            "A Whisper session has no context length: recordings may be of any length.", "Leave it out."
+        )
     if engine_name == "vllm" and given(request.engine_args, "--max-model-len"):
         raise RequestError(
             f"The context is given twice: {request.max_model_len} tokens, and once more as an engine argument.",

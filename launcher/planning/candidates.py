@@ -90,8 +90,11 @@ def _names(
     own = settings.session.profile
     names = list(settings.profiles)
     origins["profile"] = settings.origin("session.profile") if own is not None else "the first profile"
-    if engine != "vllm":
+    if engine == "simulated":
         return list(dict.fromkeys([own or names[0], *names]))
+    if engine == "whisper":  # which GPUs vLLM runs on is no matter here
+        first = own or names[0]
+        return [first, *sorted((n for n in names if n != first), key=lambda n: not settings.profiles[n].gpus)]
     # What the site put first stays first, a processor too; GPUs that vLLM may not run on only where it said so.
     first = own or next((n for n in names if _rank(settings.profiles[n], settings) < _OLD_GPUS), names[0])
     rest = [n for n in names if n != first]

@@ -13,6 +13,7 @@ from pathlib import Path
 from launcher.errors import LauncherError, ModelError, RequestError
 from launcher.models.fit.arithmetic import whole
 from launcher.models.fit.options import read_options
+from launcher.models.fit.speech import fit_speech
 from launcher.models.fit.verdict import FITS, FITS_IF, UNKNOWN, Fit, Hardware, fit, hardware
 from launcher.models.inspect.facts import Facts, facts
 from launcher.models.known import known
@@ -53,7 +54,7 @@ def choose(
     """
     names = candidates(request, model, engine, settings, origins)
     found = None
-    what = facts_if_known(model) if engine == "vllm" and request.fit_check else None
+    what = facts_if_known(model) if engine != "simulated" and request.fit_check else None
     if what is not None:
         found = pick(request, model, what, arguments, names, settings)
         if found.gpus is not None:
@@ -122,6 +123,8 @@ def fit_on(
     others: Sequence[tuple[str, Facts]] = (),
 ) -> Fit:
     """The fit of a model on a profile, as a plan would weigh it."""
+    if what.engine == "whisper":
+        return fit_speech(what, _hardware(profile, gpus, settings), arguments)
     return fit(
         what,
         _hardware(profile, gpus, settings),
@@ -138,7 +141,7 @@ def reach(model: ResolvedModel, what: Facts, profile: Profile, settings: Setting
 
     What fits on neither number fits on none in between, so that a list of models costs two sums for each.
     """
-    if profile.nodes > 1 and model.engine == "vllm":
+    if profile.nodes > 1 and model.engine != "simulated":
         return None
     arguments = model.entry.engine_args if model.entry else ()
     found = None
@@ -231,7 +234,7 @@ def _first(tried: Sequence[Choice], least: int, first: str, settings: Settings) 
 
 def _worth_having(model: ResolvedModel, what: Facts, arguments: Sequence[str]) -> int:
     """The shortest context, in tokens, that is no reason to look for larger hardware."""
-    if read_options(arguments).context is not None:
+    if what.engine == "whisper" or read_options(arguments).context is not None:
         return 0
     about = known(model.id)
     return min(what.context or _SENSIBLE, (about.context if about else None) or _SENSIBLE)
@@ -276,7 +279,7 @@ def _free(request: Request) -> Request:
 def _elsewhere(request: Request, model: ResolvedModel, settings: Settings) -> list[str]:
     """The profiles that the same request could have, were no hardware named."""
     try:
-        return candidates(_free(request), model, "vllm", settings, {})
+        return candidates(_free(request), model, model.engine, settings, {})
     except RequestError:
         return []
 

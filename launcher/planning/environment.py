@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from launcher.engines.whisper import PACKAGES
 from launcher.errors import RequestError, SettingsError
 from launcher.models.resolve import ResolvedModel
 from launcher.planning.request import Request, unknown
@@ -28,14 +29,15 @@ def choose_environment(
         name, origins["environment"] = request.environment, "request"
     elif model.entry and model.entry.environment:
         name, origins["environment"] = model.entry.environment, "catalog"
-    elif profile.environment:
+    elif profile.environment and _means(profile.environment, engine_name, settings):
         name, origins["environment"] = (
             profile.environment,
             settings.origin(f"profiles.{profile.name}.environment"),
         )
     elif settings.environments:
-        own = [n for n in holding if settings.origin(f"environments.{n}") != "defaults"]
-        name = (own or holding or list(settings.environments))[0]
+        meant = [n for n in holding if _means(n, engine_name, settings)]
+        own = [n for n in meant or holding if settings.origin(f"environments.{n}") != "defaults"]
+        name = (own or meant or holding or list(settings.environments))[0]
         origins["environment"] = "the first environment"
     else:
         raise SettingsError(
@@ -52,6 +54,19 @@ def choose_environment(
     return environment
 
 
+def _means(name: str, engine_name: str, settings: Settings) -> bool:
+    """Whether the environment `name` is for the engine, where nobody said so for this model or session.
+
+    For Whisper one is only that names it, or the launcher's own: what holds "any" engine was made for vLLM.
+    """
+    environment = settings.environments[name]
+    if engine_name != "whisper":
+        return True
+    return "whisper" in environment.engines or (
+        not environment.engines and environment.kind == "venv" and environment.path is None
+    )
+
+
 def _check_environment(environment: Environment, engine_name: str, settings: Settings) -> None:
     at = f"environments.{environment.name}"
     if environment.kind == "venv":
@@ -60,6 +75,9 @@ def _check_environment(environment: Environment, engine_name: str, settings: Set
             if environment.path
             else Path(sys.executable).parent.parent
         )
+        if engine_name == "whisper":
+            _check_packages(environment, folder, settings)
+            return
         program = folder / "bin" / engine_name
         if not os.access(program, os.X_OK):
             raise SettingsError(
@@ -71,3 +89,40 @@ def _check_environment(environment: Environment, engine_name: str, settings: Set
             f"{settings.where(at)}: {at}.image {environment.image} is not there.",
             "Ask the site to put it there.",
         )
+
+
+def _check_packages(environment: Environment, folder: Path, settings: Settings) -> None:
+    # Its program is the launcher's own, and runs on the Python of the environment.
+    at = f"environments.{environment.name}"
+    python = folder / "bin" / "python3"
+    if not os.access(python, os.X_OK):
+        raise SettingsError(
+            f"{settings.where(at)}: {at} has no program {python}.",
+            "Correct the environment's path, or choose another environment.",
+        )
+    places = list(folder.glob("lib*/python3*/site-packages"))
+    missing = [name for name in PACKAGES if not any((place / name).is_dir() for place in places)]
+    # A venv may borrow from the Python it was made of (--system-site-packages); only starting it could tell then.
+    if not missing or _borrows(folder):
+        return
+    named = ", ".join(name.replace("_", "-") for name in missing)
+    if environment.path is None:
+        raise SettingsError(
+            f"The launcher's own Python has no {named}, which Whisper sessions need.",
+            "Ask the site to install it: make install EXTRAS='ui whisper'.",
+        )
+    raise SettingsError(
+        f"{settings.where(at)}: {at} ({folder}) has no {named}.",
+        f"Install {' '.join(name.replace('_', '-') for name in PACKAGES)} there, or choose another environment.",
+    )
+
+
+def _borrows(folder: Path) -> bool:
+    try:
+        text = (folder / "pyvenv.cfg").read_text(errors="replace")
+    except OSError:
+        return True  # no venv at all, perhaps a conda environment whose packages are elsewhere
+    lines = (line.partition("=") for line in text.lower().splitlines())
+    return any(
+        key.strip() == "include-system-site-packages" and value.strip() == "true" for key, _, value in lines
+    )

@@ -20,7 +20,7 @@ def within_limits(settings: Settings, living: int) -> None:
 
 def check_nodes(asked: int | None, profile: Profile, engine: str) -> None:
     """Raise RequestError for a second node, on which no process of the engine would run and which would stand idle."""
-    if engine != "vllm" or (profile.nodes if asked is None else asked) <= 1:
+    if engine == "simulated" or (profile.nodes if asked is None else asked) <= 1:
         return
     if asked is not None:
         raise RequestError("More than one node for one model is not supported yet.", "Ask for --nodes 1.")

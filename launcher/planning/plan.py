@@ -15,6 +15,7 @@ from launcher.engines.vllm_arguments import option_values
 from launcher.errors import RequestError
 from launcher.models.resolve import ResolvedModel, resolve
 from launcher.models.snapshot import no_tokenizer
+from launcher.models.speech import check_format, is_chosen_for_vllm
 from launcher.planning.advice import advised
 from launcher.planning.arguments import arguments_of
 from launcher.planning.choice import choose
@@ -37,6 +38,8 @@ def make_plan(request: Request, settings: Settings, *, door: str) -> Plan:
     origins: dict[str, str] = {"model": model.found}
     engine_name = model.engine
     check_values(request)
+    if engine_name == "vllm" and model.snapshot is not None and not is_chosen_for_vllm(model.entry, settings):
+        check_format(model.id, model.snapshot, settings)
     arguments = arguments_of(request, model, engine_name, settings)
     choice = choose(request, model, engine_name, arguments, settings, origins)
     profile = choice.profile
@@ -70,11 +73,13 @@ def make_plan(request: Request, settings: Settings, *, door: str) -> Plan:
             idle_minutes,
             settings.session.start_timeout_minutes * 60,
             settings.session.engine_restarts,
+            settings.limits.audio_hours if engine_name == "whisper" else None,
         ),
         network=settings.network,
         places=settings.places,
         launcher=launcher_program(),
         engine_args=arguments,
+        audio_folders=settings.allow.audio_folders if engine_name == "whisper" else (),
         page=settings.session.page if request.page is None else request.page,
         origins=origins,
     )

@@ -41,7 +41,7 @@ def verdicts(
     `requests` of the longest context are to fit at once. Raises RequestError for an unknown profile or argument and
     where none has the GPUs that are asked for, ModelError for a model without weights.
     """
-    if model.engine != "vllm":
+    if model.engine == "simulated":
         raise ModelError(f'Model "{model.id}" needs no weights.', "It runs anywhere.")
     own = model.entry.profiles if model.entry else ()
     for name in profiles:

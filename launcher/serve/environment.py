@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from launcher.engines import Command, Diagnosis
+from launcher.engines.whisper import PACKAGE
 from launcher.errors import EngineError
 from launcher.models.links import model_root, reached
 from launcher.sessions.plan import Plan
@@ -47,7 +48,8 @@ def inside(command: Command, plan: Plan, runtime: Path, variables: Mapping[str, 
     kept.pop("PYTHONHOME", None)
     path = f"{folder / 'bin'}:{kept.get('PATH', os.defpath)}"
     argv0 = str(folder / "bin" / command.argv[0])
-    return Command((argv0, *command.argv[1:]), {**kept, "VIRTUAL_ENV": str(folder), "PATH": path, **added})
+    own = {"VIRTUAL_ENV": str(folder), "PATH": path, **_cuda(plan, folder, kept)}
+    return Command((argv0, *command.argv[1:]), {**kept, **own, **added})
 
 
 def trouble(log_tail: str, exit_code: int) -> Diagnosis | None:
@@ -68,6 +70,22 @@ def venv_folder(environment: Environment) -> Path:
     return Path(os.path.expanduser(environment.path)) if environment.path else Path(sys.prefix)
 
 
+def _cuda(plan: Plan, folder: Path, kept: Mapping[str, str]) -> dict[str, str]:
+    """Where CTranslate2, which looks for CUDA's libraries by name alone, finds those that pip put into a venv."""
+    if plan.engine != "whisper" or not plan.resources.gpus:
+        return {}
+    # nvidia-cublas-cu12 and nvidia-cudnn-cu12 (SYSTRAN/faster-whisper, README, Requirements).
+    places = sorted(map(str, folder.glob("lib/python3*/site-packages/nvidia/*/lib")))
+    before = kept.get("LD_LIBRARY_PATH")
+    return {"LD_LIBRARY_PATH": ":".join([*places, *([before] if before else [])])} if places else {}
+
+
+def _audio(plan: Plan) -> list[str]:
+    """The folders of audio files that a container should see; what cannot be bound is left to the site's `binds`."""
+    named = plan.audio_folders or (os.path.expanduser("~"),)
+    return [folder for folder in named if os.path.isdir(folder) and not set(folder) & set(",:")]
+
+
 def _container(
     command: Command, plan: Plan, runtime: Path, kept: dict[str, str], added: dict[str, str]
 ) -> Command:
@@ -80,6 +98,9 @@ def _container(
     if plan.model.snapshot:
         snapshot = Path(plan.model.snapshot)
         model = [model_root(snapshot), *reached(snapshot)]
+    if plan.engine == "whisper":  # the program is ours, only what it needs is the image's
+        model.append(PACKAGE)
+        binds += _audio(plan)
     binds += [f"{folder}:{folder}:ro" for folder in model]
     for folder in (str(runtime), plan.places.cache, *map(str, model)):
         if set(folder) & set(",:"):  # they separate binds, and cannot be quoted

@@ -1,4 +1,4 @@
-"""The chat page's process: routed to only while it answers, started once more when it ends by itself."""
+"""The process of the session's page: routed to only while it answers, started once more when it ends by itself."""
 
 from __future__ import annotations
 

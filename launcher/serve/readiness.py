@@ -9,11 +9,13 @@ import asyncio
 import contextlib
 import time
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
 from launcher.engines import Probe
 
+BUSY = "HTTP 429"  # an answer too: the engine lives, and has more to do than it takes
 _POLL_S = 0.1
 
 
@@ -40,7 +42,7 @@ async def ask(url: str, probe: Probe, key: str, nonce: str, timeout_s: float) ->
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as client,
-            client.post(f"{url}{probe.path}", json=dict(probe.body), headers=headers) as answer,
+            client.post(f"{url}{probe.path}", headers=headers, **_body(probe)) as answer,
         ):
             if answer.status != 200:
                 return f"HTTP {answer.status}"
@@ -50,6 +52,14 @@ async def ask(url: str, probe: Probe, key: str, nonce: str, timeout_s: float) ->
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return type(error).__name__
     return None if isinstance(data, dict) and data.get(probe.field) else "the answer is empty"
+
+
+def _body(probe: Probe) -> dict[str, Any]:
+    if probe.sound is None:
+        return {"json": dict(probe.body)}
+    form = aiohttp.FormData({name: str(value) for name, value in probe.body.items()})
+    form.add_field("file", probe.sound, filename="second.wav", content_type="audio/wav")
+    return {"data": form}
 
 
 async def version(socket: Path) -> str | None:

@@ -91,7 +91,8 @@ class _Session:
         self._ends_at = ends_at
         self._key = f"sk-{secrets.token_hex(32)}"
         self._nonce = secrets.token_hex(16)
-        self._routes = Routes(probe_nonce=self._nonce)
+        speech = self._engine_module.probe(plan).sound is not None
+        self._routes = Routes(probe_nonce=self._nonce, speech=speech)
         self._gateway = Gateway(
             keys=Keys(self._key, paths.further_keys),
             routes=self._routes,
@@ -321,6 +322,7 @@ class _Session:
                     "errors": usage.errors,
                     "prompt_tokens": usage.prompt_tokens,
                     "completion_tokens": usage.completion_tokens,
+                    "audio_s": round(usage.audio_s, 2),
                 },
             )
 

@@ -21,7 +21,7 @@ class Connection:
     host: str
     port: int
     base_url: str
-    page_url: str | None  # None without a chat page
+    page_url: str | None  # None without a page
     model: str
     key: str = dataclasses.field(repr=False)
     ends_at: float | None = None

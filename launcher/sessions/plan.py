@@ -65,18 +65,23 @@ class Resources:
 class Limits:
     """How long things may take; `idle_minutes` 0 means never stop for idleness.
 
-    `engine_restarts` is how often a crashed engine is started again.
+    `engine_restarts` is how often a crashed engine is started again, `audio_hours` how long one recording may be (None:
+    as long as it is).
     """
 
     hours: float
     idle_minutes: float
     start_timeout_s: float
     engine_restarts: int = 2
+    audio_hours: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One session before it runs. No secret is ever in it."""
+    """One session before it runs. No secret is ever in it.
+
+    `audio_folders` are those below which a speech engine may read its user's files; empty: wherever that user may.
+    """
 
     id: str
     name: str
@@ -93,6 +98,7 @@ class Plan:
     places: Places
     launcher: str
     engine_args: tuple[str, ...] = ()
+    audio_folders: tuple[str, ...] = ()
     page: bool = True
     origins: Mapping[str, str] = field(default_factory=dict)
 
@@ -121,6 +127,7 @@ class Plan:
                 network=made(Network, data.pop("network")),
                 places=made(Places, data.pop("places")),
                 engine_args=tuple(data.pop("engine_args")),
+                audio_folders=tuple(data.pop("audio_folders", ())),
                 **{name: data[name] for name in data if name in cls.__dataclass_fields__},
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -19,7 +19,7 @@ _TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
 # YAML gives a number where somebody writes one; the launcher takes it for the text it is.
 _TEXT = ["string", "number"]
 # What defaults.yml describes already: a site may change a key of it without saying the rest.
-_PACKAGED = {"environments": ("launcher",), "catalog": ("tiny-chat", "simulated")}
+_PACKAGED = {"environments": ("launcher",), "catalog": ("tiny-chat", "tiny-whisper", "simulated")}
 _ANY_OF: Mapping[str, list[Any]] = {
     "catalog": [
         {"required": ["id"]},

@@ -132,7 +132,7 @@ class CatalogModel:
     path: str | None = _path(also=r"shipped:.+")
     revision: str | None = None
     aliases: tuple[str, ...] = ()
-    engine: str = _one_of("vllm", "simulated", default="vllm")
+    engine: str = _one_of("vllm", "whisper", "simulated", default="vllm")
     engine_args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     profiles: tuple[str, ...] = ()
@@ -190,15 +190,20 @@ class Allow:
     trust_remote_code: bool = False
     pickle_weights: bool = False
     engine_args: bool = True
+    audio_folders: tuple[str, ...] = _path(())
 
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What one user, or one request, may have at most; None: no limit. `gpus` and `hours` are of one session."""
+    """What one user, or one request, may have at most; None: no limit. `gpus` and `hours` are of one session.
+
+    `audio_hours` is how long one recording may be that is sent to a Whisper session.
+    """
 
     sessions: int | None = _from(1, example=4)
     gpus: int | None = _from(0, example=8)
     hours: float | None = _from(0.01, example=24)
+    audio_hours: float | None = _from(0.01, example=10)
 
 
 @dataclass(frozen=True, slots=True)

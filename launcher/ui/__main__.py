@@ -11,13 +11,19 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher.errors import LauncherError, SessionError, StorageError
 from launcher.sessions.paths import SessionPaths
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from launcher.ui.session import SessionFiles
+
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m launcher.ui", description="Serve a session's chat page.")
+    parser = argparse.ArgumentParser(prog="python -m launcher.ui", description="Serve a session's page.")
     parser.add_argument("--socket", type=Path, required=True, help="the Unix socket to listen on")
     parser.add_argument("--session", type=Path, required=True, help="the session's directory")
     parser.add_argument("--gateway", required=True, help="the session's gateway, e.g. http://127.0.0.1:41234")
@@ -60,6 +66,18 @@ def _key(paths: SessionPaths) -> str:
         ) from error
 
 
+def _application(files: SessionFiles, gateway_url: str, key: str) -> ASGIApp:
+    """The page for what the session's engine does."""
+    if files.plan.engine == "whisper":
+        from launcher.ui import transcribe
+
+        return transcribe.application(files, gateway_url)
+    from launcher.ui import chat
+    from launcher.ui.client import Endpoint
+
+    return chat.application(files, Endpoint(gateway_url, key, files.plan.model.served_name), gateway_url)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Serve the page until SIGTERM or SIGINT."""
     given = _arguments(argv)
@@ -73,14 +91,10 @@ def main(argv: list[str] | None = None) -> int:
             # After the checks: these two take four seconds.
             import uvicorn
 
-            from launcher.ui.chat import application
-            from launcher.ui.client import Endpoint
             from launcher.ui.session import SessionFiles
 
-            files = SessionFiles(given.session)
-            endpoint = Endpoint(given.gateway, key, files.plan.model.served_name)
             config = uvicorn.Config(
-                application(files, endpoint, given.gateway),
+                _application(SessionFiles(given.session), given.gateway, key),
                 log_level="warning",
                 access_log=False,
                 proxy_headers=False,

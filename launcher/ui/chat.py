@@ -1,7 +1,7 @@
 """The chat page: its parts and how they are wired; what the buttons do is in `conversation`.
 
 Owns the Gradio Blocks. The scripts beside this module do what the browser does alone: `conversation.js` keeps and saves
-the chat, `pictures.js` its images, `session.js` shows the session's state, `page.js` serves keyboard and screen reader.
+the chat, `pictures.js` its images, `page.js` serves keyboard and screen reader; what every page has is in `parts`.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import json
 from typing import Any
 
 import gradio as gr
-from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from launcher.ui import parts
 from launcher.ui.client import Endpoint
 from launcher.ui.conversation import IDLE, Conversation, undo
-from launcher.ui.frame import Frame
+from launcher.ui.frame import Page
+from launcher.ui.parts import INSTANTLY
 from launcher.ui.session import SessionFiles, title
-from launcher.ui.snippets import key_command, snippets
+from launcher.ui.snippets import snippets
 
-_SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Ubuntu", "Cantarell", "sans-serif")
-_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
+CHAT = Page(("conversation.js", "pictures.js", "page.js"), ("chat.css",))
 _UNSET = "model's default"
 # The numbers in Settings, in their order: name, least, most; conversation.js sends nothing beyond them.
 _RANGES = (("Temperature", 0, 2), ("Top-p", 0.01, 1), ("Longest answer", 1, None))
@@ -32,33 +32,16 @@ _FORMULAS = [
     {"left": "\\(", "right": "\\)", "display": False},
 ]
 
-_HEADER = """
-<header class="bar">
-  <h1 data-session="title">{title}</h1>
-  <span class="state" data-session="state"></span>
-</header>
-"""
 # One line above the entry, only there when there is something to say; and what is attached to the next question.
-_BELOW = """
-<div class="notice" data-session="notice" role="alert" hidden></div>
-<button class="quiet" type="button" data-session="renew" hidden>Keep alive</button>
+_BELOW = (
+    parts.NOTICE
+    + """
 <ul class="pictures" id="pictures" data-allowed="{images}" data-ranges="{ranges}" aria-label="Attached images"
   hidden></ul>
-<p class="spoken" id="spoken" role="status" aria-live="polite"></p>
 """
-_PANEL = """
-<section class="panel" aria-label="Session">
-  <dl>
-    <div><dt>Time left</dt><dd data-session="ends">–</dd></div>
-    <div><dt>Stops when idle</dt><dd><span data-session="idle">–</span>
-      <button class="quiet" type="button" data-session="keep" hidden>Keep alive</button></dd></div>
-    <div><dt>Model</dt><dd data-session="model">{model}</dd></div>
-    <div><dt>Commit</dt><dd data-session="commit" class="code">–</dd></div>
-    <div><dt>Hardware</dt><dd data-session="hardware">–</dd></div>
-    <div><dt>Job</dt><dd data-session="job">–</dd></div>
-  </dl>
-  <form method="post" action="../logout"><button class="quiet">Log out</button></form>
-</section>
+    + parts.SPOKEN
+)
+_ABOUT = """
 <section class="panel" aria-label="This conversation">
   <h2>This conversation</h2>
   <p>It is kept in this browser tab only.</p>
@@ -75,37 +58,7 @@ _PLACEHOLDER = """
 
 def application(files: SessionFiles, endpoint: Endpoint, gateway_url: str) -> ASGIApp:
     """The page of one session as an ASGI application, mounted at the root."""
-    app = gr.mount_gradio_app(
-        Starlette(),
-        page(files, endpoint, gateway_url),
-        path="",  # with no root_path: Gradio then takes each request's address from X-Gradio-Server
-        footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        ssr_mode=False,
-        pwa=False,
-        show_error=False,
-        max_file_size=0,
-        theme=_theme(),
-    )
-    return Frame(app, files.panel, title(files.plan))
-
-
-def _theme() -> Any:
-    return gr.themes.Base(
-        primary_hue=gr.themes.colors.blue,
-        neutral_hue=gr.themes.colors.zinc,
-        radius_size=gr.themes.sizes.radius_md,
-        font=_SANS,
-        font_mono=_MONO,
-    ).set(
-        body_background_fill="#ffffff",
-        body_background_fill_dark="#18181b",
-        body_text_color="#1b1b1f",
-        body_text_color_dark="#ececf0",
-        color_accent="#2563a8",
-    )
+    return parts.mounted(page(files, endpoint, gateway_url), files, CHAT)
 
 
 def page(files: SessionFiles, endpoint: Endpoint, gateway_url: str) -> Any:
@@ -114,7 +67,7 @@ def page(files: SessionFiles, endpoint: Endpoint, gateway_url: str) -> Any:
     talk = Conversation(endpoint)
     with gr.Blocks(title=title(files.plan), analytics_enabled=False, fill_height=True) as blocks:
         with gr.Row(elem_id="top"):
-            gr.HTML(_HEADER.format(title=html.escape(model.id)), padding=False)
+            parts.header(model.id)
             new = gr.Button("New chat", size="sm", elem_id="new", min_width=0)
         chat = gr.Chatbot(
             label="Conversation",
@@ -152,38 +105,39 @@ def page(files: SessionFiles, endpoint: Endpoint, gateway_url: str) -> Any:
         carried = gr.JSON(visible=False)
         with gr.Sidebar(position="right", open=False, width=400, elem_id="side"), gr.Tabs():
             with gr.Tab("Session"):
-                gr.HTML(_PANEL.format(model=html.escape(model.id)), padding=False)
+                parts.panel(model.id, _ABOUT)
             with gr.Tab("Settings"):
                 settings = _settings()
             with gr.Tab("Code"):
-                code = _code(files, gateway_url, model.served_name)
+                code = parts.code(
+                    str(files.paths.key), snippets(files.base_url(gateway_url), model.served_name)
+                )
 
         wired = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "minimal"}
         asked, again = [entry, chat, carried, *settings], [chat, carried, *settings]
-        instantly = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
         for sending in (
             entry.submit(talk.ask, asked, [chat, entry], js="(...all) => page.ask(all)", **wired),
             chat.retry(talk.retry, again, [chat, entry], js="(...all) => page.again(all)", **wired),
             chat.edit(talk.edit, again, [chat, entry], js="(...all) => page.again(all)", **wired),
         ):
-            sending.failure(None, chat, [chat, entry], js="chat => page.failed(chat)", **instantly)
-        entry.stop(talk.stop, carried, entry, js="() => page.running()", **instantly)
-        chat.undo(undo, chat, [chat, entry], **instantly).then(
-            None, entry, entry, js="text => page.attachAgain(text)", **instantly
+            sending.failure(None, chat, [chat, entry], js="chat => page.failed(chat)", **INSTANTLY)
+        entry.stop(talk.stop, carried, entry, js="() => page.running()", **INSTANTLY)
+        chat.undo(undo, chat, [chat, entry], **INSTANTLY).then(
+            None, entry, entry, js="text => page.attachAgain(text)", **INSTANTLY
         )
         # In the browser only: these work after the session has ended, too.
-        new.click(None, None, [chat, entry], js="() => page.begin()", **instantly)
+        new.click(None, None, [chat, entry], js="() => page.begin()", **INSTANTLY)
         for part in (chat, *settings):
             part.change(
-                None, [chat, *settings], None, js="(...all) => { page.keep(all); return []; }", **instantly
+                None, [chat, *settings], None, js="(...all) => { page.keep(all); return []; }", **INSTANTLY
             )
-        blocks.load(None, None, [chat, *settings], js="() => page.kept()", **instantly)
+        blocks.load(None, None, [chat, *settings], js="() => page.kept()", **INSTANTLY)
         for event in (blocks.load, settings[0].change):
             event(
                 lambda system: _snippet_texts(files, gateway_url, model.served_name, system),
                 settings[0],
                 code,
-                **instantly,
+                **INSTANTLY,
             )
     return blocks
 
@@ -207,30 +161,6 @@ def _settings() -> list[Any]:
             placeholder="no limit",
         ),
     ]
-
-
-def _code(files: SessionFiles, gateway_url: str, model: str) -> list[Any]:
-    """The snippets, one tab a language."""
-    gr.Markdown("Any OpenAI client works. Set the key once, on the cluster:")
-    gr.Code(key_command(str(files.paths.key)), **_CODE)
-    shown = []
-    with gr.Tabs():
-        for snippet in snippets(files.base_url(gateway_url), model):
-            with gr.Tab(snippet.label):
-                shown.append(gr.Code(snippet.code, **_CODE))
-    return shown
-
-
-_CODE: dict[str, Any] = {
-    "language": None,  # Gradio's colours for code have too little contrast, in light and in dark
-    "interactive": False,
-    "show_label": False,
-    "container": False,
-    "show_line_numbers": False,
-    "wrap_lines": True,
-    "lines": 1,
-    "buttons": ["copy"],
-}
 
 
 def _snippet_texts(files: SessionFiles, gateway_url: str, model: str, system: str | None) -> list[str]:

@@ -8,6 +8,8 @@
   const MARK = "\u2063"; // a footnote of ours begins with it, one that tells of trouble with two (transcript.py)
   const CUT = MARK + MARK + "The answer was cut off: this page was loaded anew while it was being written.";
 
+  page.stays = "The conversation stays in this tab until you close it; you can still save it.";
+
   // --- kept in sessionStorage, which one tab has for itself -----------------------------------------------------
   // All apps of a portal share one origin, so the name holds the path, and nothing is put where other tabs can read it.
   page.place = () => "launcher-chat:" + new URL(document.baseURI).pathname;

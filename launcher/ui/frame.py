@@ -1,7 +1,7 @@
 """What surrounds the Gradio page: which of its routes exist, the security headers, the page's own address.
 
 Owns the outermost ASGI layer of the page's process. Gradio brings some eighty routes (uploads, file serving, a proxy,
-an API schema, monitoring, an editor); a chat needs a dozen, and only those pass. Authentication is the gateway's.
+an API schema, monitoring, an editor); our pages need a dozen, and only those pass. Authentication is the gateway's.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import resources
 from urllib.parse import urlsplit
 
@@ -23,9 +24,8 @@ _READ = re.compile(
     r"|/gradio_api/(queue/data|info|app_id|startup-events|heartbeat/[a-z0-9]+)/?"
 )
 _WRITE = re.compile(r"/gradio_api/(queue/join|run/predict|cancel|reset)/?")
-_SCRIPTS = ("session.js", "conversation.js", "pictures.js", "page.js")
-_STYLES = ("page.css", "chat.css")
-_OWN = {f"/{name}": "text/css" if name.endswith(".css") else "text/javascript" for name in _SCRIPTS + _STYLES}
+# Which soundtrack a path of `sounds` names; see `launcher.ui.sounds`.
+_SOUNDS = re.compile(r"/sounds(/[A-Za-z0-9_-]+)?")
 # A long conversation and its images are sent with each question (pictures.js stays below); nothing else is large.
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
@@ -34,7 +34,7 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 # Pictures from anywhere are refused, also from the portal: an answer could send text away in a picture's address.
 _POLICY = (
     "default-src 'none'; base-uri 'self'; connect-src 'self'; font-src 'self' data:; form-action 'self'; "
-    "frame-ancestors 'self'; img-src data: blob:; media-src blob:; script-src 'self' 'nonce-{nonce}' 'unsafe-eval'; "
+    "frame-ancestors 'self'; img-src data: blob:; media-src {media}; script-src 'self' 'nonce-{nonce}' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:"
 )
 _HEADERS = {
@@ -59,18 +59,41 @@ _CORRECT_ROOT = "window.gradio_config.root = new URL('.', document.baseURI).href
 _PREFIX = re.compile(r"[A-Za-z0-9._~%:/\-\[\]]*")
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one kind of page adds to Gradio: scripts and styles beside this module, and who answers `/sounds`, if any.
+
+    `session.js` comes before its scripts and `side.js` after them, `page.css` before its styles.
+    """
+
+    own_scripts: tuple[str, ...]
+    own_styles: tuple[str, ...]
+    sounds: ASGIApp | None = None
+
+    @property
+    def scripts(self) -> tuple[str, ...]:
+        """Its scripts in their order."""
+        return ("session.js", *self.own_scripts, "side.js")
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """Its styles in their order."""
+        return ("page.css", *self.own_styles)
+
+
 class Frame:
     """The ASGI application that is served: `app` (Gradio) behind the rules of this module.
 
     `panel` gives the JSON of `/session`.
     """
 
-    def __init__(self, app: ASGIApp, panel: Callable[[], dict[str, object]], title: str) -> None:
+    def __init__(self, app: ASGIApp, panel: Callable[[], dict[str, object]], title: str, page: Page) -> None:
         self.app = app
         self.panel = panel
         self.title = title
+        self.page = page
         own = resources.files("launcher.ui")
-        self._own = {path: own.joinpath(path.lstrip("/")).read_bytes() for path in _OWN}
+        self._own = {f"/{name}": own.joinpath(name).read_bytes() for name in page.scripts + page.styles}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -84,13 +107,16 @@ class Frame:
         if reading and path == "/session":
             await self._finish(JSONResponse(self.panel()), scope, receive, send)
         elif reading and path in self._own:
-            await self._finish(Response(self._own[path], media_type=_OWN[path]), scope, receive, send)
+            kind = "text/css" if path.endswith(".css") else "text/javascript"
+            await self._finish(Response(self._own[path], media_type=kind), scope, receive, send)
         elif reading and path == "/":
             await self._page(scope, receive, send)
         elif reading and _READ.fullmatch(path):
             await self.app(scope, receive, self._with_headers(send))
         elif method == "POST" and _WRITE.fullmatch(path):
             await self._write(scope, receive, send)
+        elif self.page.sounds is not None and _SOUNDS.fullmatch(path):
+            await self.page.sounds(scope, receive, self._with_headers(send))
         else:
             await self._finish(PlainTextResponse("Not found", 404), scope, receive, send)
 
@@ -137,19 +163,21 @@ class Frame:
 
         await self.app({**scope, "method": "GET", "headers": plain}, receive, collect)
         nonce = secrets.token_urlsafe(16)
-        page = dress(body.decode(), Headers(scope=scope).get("x-gradio-server"), self.title, nonce)
-        response = Response(page, start["status"], media_type="text/html")
-        response.headers["Content-Security-Policy"] = _POLICY.format(nonce=nonce)
+        public_url = Headers(scope=scope).get("x-gradio-server")
+        text = dress(body.decode(), public_url, self.title, nonce, self.page)
+        response = Response(text, start["status"], media_type="text/html")
+        media = "blob:" if self.page.sounds is None else "'self' blob:"
+        response.headers["Content-Security-Policy"] = _POLICY.format(nonce=nonce, media=media)
         await self._finish(response, scope, receive, send)
 
 
-def dress(page: str, public_url: str | None, title: str, nonce: str) -> str:
+def dress(text: str, public_url: str | None, title: str, nonce: str, page: Page) -> str:
     """Gradio's HTML made ours: base address, icon, style, script; without what it says to other sites.
 
     `public_url` is where the browser finds this process (`X-Gradio-Server`); None: at the page's own address.
     """
-    page = re.sub(r'\s*<meta\s+(?:property|name)="(?:og|twitter):[^>]*>', "", page)
-    page = page.replace('<link rel="manifest" href="/manifest.json" />', "")
+    text = re.sub(r'\s*<meta\s+(?:property|name)="(?:og|twitter):[^>]*>', "", text)
+    text = text.replace('<link rel="manifest" href="/manifest.json" />', "")
     prefix = urlsplit(public_url).path.rstrip("/") + "/" if public_url else "./"
     if not _PREFIX.fullmatch(prefix):
         prefix = "./"
@@ -160,14 +188,14 @@ def dress(page: str, public_url: str | None, title: str, nonce: str) -> str:
         f'<title>{_escape(title)}</title><link rel="icon" href="{_ICON}">'
         '<meta name="color-scheme" content="light dark">'
     )
-    head += "".join(f'<script src="{name}"></script>' for name in _SCRIPTS)
-    page = page.replace('<base href="./" />', head, 1)
-    page = page.replace(
+    head += "".join(f'<script src="{name}"></script>' for name in page.scripts)
+    text = text.replace('<base href="./" />', head, 1)
+    text = text.replace(
         "<script data-gradio-mode>", f"<script>{_CORRECT_ROOT}</script><script data-gradio-mode>", 1
     )
-    styles = "".join(f'<link rel="stylesheet" href="{name}">' for name in _STYLES)
-    page = page.replace("</head>", f"{styles}</head>", 1)
-    return re.sub(r"<script(?=[\s>])", f'<script nonce="{nonce}"', page)
+    styles = "".join(f'<link rel="stylesheet" href="{name}">' for name in page.styles)
+    text = text.replace("</head>", f"{styles}</head>", 1)
+    return re.sub(r"<script(?=[\s>])", f'<script nonce="{nonce}"', text)
 
 
 def _escape(text: str) -> str:

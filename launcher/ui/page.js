@@ -1,4 +1,4 @@
-// What the keyboard and a screen reader need beyond what Gradio gives; and the start of the other scripts.
+// What the keyboard and a screen reader need of the chat beyond what Gradio gives; side.js has what every page needs.
 "use strict";
 
 (() => {
@@ -15,25 +15,11 @@
     }
   };
 
-  // --- copying ------------------------------------------------------------------------------------------------
   // The copy button of a message would take our footnote and the references to images along.
-  const plain = (text) => page.split(text).words.replace(MARK, "");
-  if (navigator.clipboard) {
-    const write = navigator.clipboard.writeText.bind(navigator.clipboard);
-    navigator.clipboard.writeText = (text) => write(plain(text));
-  } else {
-    // Browsers have no clipboard for a page over http.
-    const writeText = async (text) => {
-      const area = Object.assign(document.createElement("textarea"), { value: plain(text) });
-      const before = document.activeElement;
-      document.body.append(area);
-      area.select();
-      document.execCommand("copy");
-      area.remove();
-      before?.focus();
-    };
-    Object.defineProperty(navigator, "clipboard", { value: { writeText } });
-  }
+  page.copied = (text) => page.split(text).words.replace(MARK, "");
+
+  // To the entry box, where people write on.
+  page.write = () => document.querySelector("#entry textarea")?.focus();
 
   // --- keys ---------------------------------------------------------------------------------------------------
   document.addEventListener("keydown", (event) => {
@@ -49,44 +35,29 @@
     } else if (event.key === "Escape" && page.writing()) {
       event.preventDefault();
       page.stop();
-    } else if (event.key === "Escape" && document.querySelector("#side.open")) {
-      document.querySelector("#side > .toggle-button").click();
-      document.querySelector("#side > .toggle-button").focus();
     } else if (event.key === " " && event.target.closest?.('.thought-group [role="button"]')) {
       event.preventDefault(); // Gradio's folded part knows Enter alone
       event.target.click();
     }
   });
 
-  // --- names for screen readers where Gradio has none or an odd one; the visible words are in page.css ------------
-  const NAMES = {
-    "#side:not(.open) > .toggle-button": "Settings, session and code",
-    "#side.open > .toggle-button": "Close settings, session and code",
+  // --- for screen readers -----------------------------------------------------------------------------------------
+  Object.assign(page.names, {
     "#entry .submit-button": "Send",
     "#entry .stop-button": "Stop",
     "#entry textarea": "Your message", // its label element holds the button as well, and would be "Your message Send"
     "#chat .edit-textarea": "Edit your question",
     '#chat [role="log"]': "Conversation",
-  };
-
-  const set = (element, name, value) => element.getAttribute(name) !== value && element.setAttribute(name, value);
+  });
+  page.parts.push("below", "entry");
 
   const label = () => {
-    for (const [selector, name] of Object.entries(NAMES)) {
-      for (const element of document.querySelectorAll(selector)) set(element, "aria-label", name);
-    }
-    const side = document.getElementById("side");
-    const open = side?.classList.contains("open");
-    const toggle = side?.querySelector(":scope > .toggle-button");
-    if (toggle) set(toggle, "aria-expanded", String(open));
-    const inside = side?.querySelector(":scope > .sidebar-content");
-    if (inside) inside.inert = !open; // closed, it is off the screen: not for the Tab key either
     for (const log of document.querySelectorAll('#chat [role="log"]')) {
-      set(log, "aria-live", "off"); // an answer is told once, whole: see `announce`
-      set(log, "tabindex", "0"); // for scrolling by keys
+      page.set(log, "aria-live", "off"); // an answer is told once, whole: see `announce`
+      page.set(log, "tabindex", "0"); // for scrolling by keys
     }
     for (const title of document.querySelectorAll('#chat .thought-group [role="button"]')) {
-      set(title, "aria-expanded", String(title.classList.contains("expanded")));
+      page.set(title, "aria-expanded", String(title.classList.contains("expanded")));
     }
     mark();
     page.addAttachButton();
@@ -120,25 +91,5 @@
     }
   };
 
-  // Gradio builds the page after loading, and changes it with each piece of an answer.
-  let due = false;
-  new MutationObserver(() => {
-    if (due) return;
-    due = true;
-    queueMicrotask(() => {
-      due = false;
-      label();
-      announce();
-    });
-  }).observe(document.documentElement, {
-    childList: true,
-    subtree: true,
-    attributeFilter: ["class", "aria-label"],
-  });
-
-  new MutationObserver((_, watching) => {
-    if (!["top", "side", "below", "entry"].every((id) => document.getElementById(id))) return;
-    watching.disconnect();
-    page.refresh();
-  }).observe(document.documentElement, { childList: true, subtree: true });
+  page.changed.push(label, announce);
 })();

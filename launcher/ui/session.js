@@ -1,8 +1,18 @@
 // The session's state in the browser: bar, panel and notice, the two countdowns, "keep alive", and whether a question
-// can be sent at all. Served by frame.py, before the other scripts; `page` is what chat.py and they call.
+// can be sent at all. Served by frame.py, before the other scripts; `page` is what the Gradio events and they call.
 "use strict";
 
-window.page = {};
+window.page = {
+  stays: "", // what becomes of the person's work when the session ends, in the page's own words
+  // What a page's scripts add to, for side.js: the parts without which it does not begin, what is called when they
+  // are there, what is called after each change of the page, and names for screen readers by selector.
+  parts: ["top", "side"],
+  begun: [],
+  changed: [],
+  names: {},
+  copied: (text) => text, // what of a text goes to the clipboard
+  set: (element, name, value) => element.getAttribute(name) !== value && element.setAttribute(name, value),
+};
 
 (() => {
   const REFRESH_MS = 10000;
@@ -11,7 +21,6 @@ window.page = {};
   const TOLD_S = 5;
   const PRESSED_S = 2;
   const ENDED = ["SHUTDOWN", "FAILED"];
-  const KEPT = "The conversation stays in this tab until you close it; you can still save it.";
 
   let known = null; // what the page's process said last
   let readAt = 0;
@@ -62,7 +71,7 @@ window.page = {};
           : idleFirst
             ? "Nobody uses this session: it stops in a few minutes."
             : known.ends_soon
-              ? "This session reaches its time limit soon. " + KEPT
+              ? "This session reaches its time limit soon. " + page.stays
               : "";
     const text = [told, said].filter(Boolean).join(" ");
     put("notice", text);
@@ -93,21 +102,21 @@ window.page = {};
   };
   const ended = (reason) => ({
     state: "Ended",
-    text: `This session has ended. ${reason}Start a new one from Open OnDemand or the command line. ${KEPT}`,
+    text: `This session has ended. ${reason}Start a new one from Open OnDemand or the command line. ${page.stays}`,
     gone: true,
   });
   const unreachable = () => ({
     state: "Cannot be reached",
-    text: `The session cannot be reached: it has ended, or the network is down. ${why()}${KEPT}`,
+    text: `The session cannot be reached: it has ended, or the network is down. ${why()}${page.stays}`,
     gone: true,
   });
 
   const meaning = async (answer) => {
     if (answer.type === "opaqueredirect") {
-      return { state: "Logged out", text: "The portal wants you to log in again: reload this page. " + KEPT };
+      return { state: "Logged out", text: "The portal wants you to log in again: reload this page. " + page.stays };
     }
     if (answer.status === 401) {
-      return { state: "Logged out", text: "You are logged out of this session. Open it again from its card. " + KEPT };
+      return { state: "Logged out", text: "You are logged out of this session. Open it again from its card. " + page.stays };
     }
     const error = await answer.json().then((body) => body.error, () => null);
     if (error && error.code === "session_ended") {
@@ -152,6 +161,7 @@ window.page = {};
   };
 
   page.facts = () => known;
+  page.away = () => away;
 
   page.tell = (text) => {
     told = text;
@@ -159,8 +169,8 @@ window.page = {};
     show();
   };
 
-  // To the entry box, where people write on.
-  page.write = () => document.querySelector("#entry textarea")?.focus();
+  // To where people work on.
+  page.write = () => {};
 
   page.speak = (text) => {
     const spoken = document.getElementById("spoken");

@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = (
     "manifest.yml",
     "form.yml.erb",
+    "form.js",
     "submit.yml.erb",
     "view.html.erb",
     "info.html.erb",
@@ -58,7 +59,7 @@ _PROGRAMS = {
 _CREATE_YML = """
 cd "$1"; clean_up () { exit "$1"; }; SCRIPT_PID=$$
 source ./after.sh
-words="session_id: $session_id\\nmodel: $model\\nends_at: $ends_at\\nlogin_host: $login_host"
+words="session_id: $session_id\\nmodel: $model\\nends_at: $ends_at\\nlogin_host: $login_host\\nengine: $engine"
 echo -e "$words\\nhost: $host\\nport: $port\\npassword: $password" >connection.yml
 """
 

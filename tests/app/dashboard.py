@@ -6,7 +6,7 @@ for the dashboard's own: Bootstrap as it comes, Font Awesome, and in dashboard.c
 
     page = sessions_page("4.2", [Shown(card, "id", "Inference")])   # a whole HTML document
     browser_page.evaluate(REDRAW["4.2"], sessions("4.2", cards))    # what a poll does ten seconds later
-    form_page("4.2", ood.form())
+    form_page("4.2", ood.form(), script=(ood.app_dir / "form.js").read_text())
 """
 
 from __future__ import annotations
@@ -57,6 +57,26 @@ REDRAW = {
     }""",
 }
 
+# How `bc_dynamic_js` hides what a box says (dynamic_forms.js, updateVisibility): 4.x by a class of the wrapper, 3.1 by
+# the style of the outermost group. The last box or list that says something of a field wins.
+_HIDE = """() => document.querySelectorAll("input[type=checkbox]").forEach(box => {
+        const start = "batch_connect_session_context_";
+        const names = Object.keys(box.dataset).map(key => /^hide(.+)WhenUnchecked$/.exec(key)).filter(Boolean)
+            .map(found => found[1].replace(/(?!^)([A-Z])/g, "_$1").toLowerCase());
+        const update = () => names.forEach(name => { const visible = box.checked; HIDE });
+        box.addEventListener("change", update);
+        update();
+    })"""
+_DYNAMIC = {
+    "4.2": _HIDE.replace(
+        "HIDE", 'document.getElementById(`${start}${name}_wrapper`).classList.toggle("d-none", !visible);'
+    ),
+    "3.1": _HIDE.replace(
+        "HIDE",
+        'document.getElementById(start + name).closest(".form-group").style.display = visible ? "" : "none";',
+    ),
+}
+
 _COLOURS = {
     "Starting": "primary",
     "Running": "success",
@@ -101,23 +121,23 @@ def sessions(version: Version, cards: list[Shown]) -> str:
     return f'<div class="batch-connect sessions">{"".join(_card(version, card) for card in cards)}</div>'
 
 
-def form_page(version: Version, form: Form, *, dynamic: bool = False) -> str:
-    """The app's form; `dynamic` is a site with `bc_dynamic_js`: what an unticked box hides is not there."""
+def form_page(version: Version, form: Form, *, dynamic: bool = False, script: str = "") -> str:
+    """The app's form; `dynamic` is a site with `bc_dynamic_js`, `script` the app's form.js."""
     group, label = ("form-group", "") if version == "3.1" else ("mb-3", "form-label")
-    hides = (
-        [name for box in form.fields.values() for name in box.html_options.get("data", {})] if dynamic else []
-    )
-    kept = [f for f in form.fields.values() if f"hide-{f.id.replace('_', '-')}-when-unchecked" not in hides]
-    fields = "".join(_field(version, field, group, label) for field in kept)
+    fields = "".join(_field(version, field, group, label) for field in form.fields.values())
     launch = '<input type="submit" class="btn btn-primary btn-block" value="Launch">'
     if version == "4.2":
         launch = (
             '<div class="d-grid gap-2"><input type="submit" class="btn btn-primary" value="Launch"></div>'
         )
+    # OOD's own script waits for the whole page, form.js does not.
+    scripts = f"<script>(function(){{\n{script}\n}}());</script>" if script else ""
+    if dynamic:
+        scripts = f"<script>addEventListener('DOMContentLoaded', {_DYNAMIC[version]})</script>{scripts}"
     inner = (
         f'<div class="row justify-content-center"><div class="col-md-8"><h3>{escape(form.title)}</h3>'
         f'<div class="ood-appkit markdown">{form.description}{form.header}'
-        f"<form>{fields}{launch}</form></div></div></div>"
+        f"<form>{fields}{launch}</form>{scripts}</div></div></div>"
     )
     return _page(version, f"My Interactive Sessions / {form.title}", inner)
 
@@ -181,6 +201,7 @@ def _card(version: Version, shown: Shown) -> str:
 
 def _field(version: Version, field: Field, group: str, label: str) -> str:
     identity = f"batch_connect_session_context_{field.id}"
+    about = f'id="{identity}" name="batch_connect_session_context[{field.id}]"'
     help_ = (
         f'<small class="form-text text-muted">{field.help.removeprefix("<p>").strip().removesuffix("</p>")}</small>'
         if field.help
@@ -189,26 +210,33 @@ def _field(version: Version, field: Field, group: str, label: str) -> str:
     required = " required" if field.required else ""
     value = escape(field.value)
     if field.widget == "hidden_field":
-        return f'<input type="hidden" id="{identity}" value="{value}">'
+        return f'<input type="hidden" {about} value="{value}">'
+    name = f'<label class="{label}{" required" if required else ""}" for="{identity}">{escape(field.label)}</label>'
     if field.widget == "check_box":
-        check = f'<input class="form-check-input" type="checkbox" id="{identity}">'
-        name = f'<label class="form-check-label" for="{identity}">{escape(field.label)}</label>'
-        return f'<div class="{group}"><div class="form-check">{check}{name}</div>{help_}</div>'
-    if field.widget == "select":
+        data = "".join(
+            f' data-{escape(key)}="{str(v).lower()}"' for key, v in field.html_options.get("data", {}).items()
+        )
+        check = f'<input class="form-check-input" type="checkbox" {about} value="1"{data}>'
+        words = f'<label class="form-check-label" for="{identity}">{escape(field.label)}</label>'
+        inner = f'<div class="form-check">{check}{words}</div>{help_}'
+    elif field.widget == "select":
         options = "".join(_group(label, group, field.posted) for label, group in field.groups)
         kind = "form-control" if version == "3.1" else "form-select"
-        control = f'<select class="{kind}" id="{identity}"{required}>{options}</select>'
+        inner = f'{name}<select class="{kind}" {about}{required}>{options}</select>{help_}'
     else:
         kind = "number" if field.widget == "number_field" else "text"
-        control = f'<input class="form-control" type="{kind}" id="{identity}" value="{value}"{required}>'
-    name = f'<label class="{label}{" required" if required else ""}" for="{identity}">{escape(field.label)}</label>'
-    return f'<div class="{group}">{name}{control}{help_}</div>'
+        limits = "".join(f' {key}="{field.others[key]}"' for key in ("min", "max") if key in field.others)
+        inner = f'{name}<input class="form-control" type="{kind}" {about} value="{value}"{limits}{required}>{help_}'
+    whole = f'<div class="{group}">{inner}</div>'
+    return whole if version == "3.1" else f'<div id="{identity}_wrapper">{whole}</div>'
 
 
 def _group(label: str, options: list[list[Any]], chosen: str) -> str:
-    inner = "".join(_option(option[0], option[1], chosen) for option in options)
+    inner = "".join(_option(option, chosen) for option in options)
     return f'<optgroup label="{escape(label)}">{inner}</optgroup>' if label else inner
 
 
-def _option(label: str, value: str, chosen: str) -> str:
-    return f'<option value="{escape(value)}"{" selected" if value == chosen else ""}>{escape(label)}</option>'
+def _option(option: list[Any], chosen: str) -> str:
+    label, value, data = option[0], option[1], option[2] if len(option) > 2 else {}
+    said = "".join(f' {escape(key)}="{escape(str(v).lower())}"' for key, v in data.items())
+    return f'<option value="{escape(value)}"{said}{" selected" if value == chosen else ""}>{escape(label)}</option>'

@@ -2,7 +2,8 @@
 
 Owns the Python side of an imitation that is meant never to be kinder than the real thing (facts: scopes, YAML
 rules, staging, job script, sbatch options, card states, both for 3.1 and 4.2). The ERB is rendered by Debian's
-Ruby in render.rb and ood/, with the real ActiveModel, ActiveSupport and Redcarpet, in a process of the user.
+Ruby in render.rb and ood/, with the real ActiveModel, ActiveSupport and Redcarpet, in a process of the user:
+rendering.py.
 
     ood = OnDemand(app_dir, "4.2", env={...})          # env: what the site's web processes have
     ood.form().fields["model"].options                 # or an OnDemandError where the page would show an error
@@ -20,8 +21,6 @@ Needs Debian's ruby, ruby-activemodel, ruby-redcarpet and rsync.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -29,11 +28,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tests.app.rendering import rendered
 from tests.slurm import people
 from tests.slurm.cluster import Cluster
 from tests.slurm.people import Person
 
-RENDER = Path(__file__).parent / "render.rb"
 Version = Literal["3.1", "4.2"]
 
 
@@ -251,16 +250,7 @@ class OnDemand:
         }
         person = user or people.myself()
         env = dict(self.env) | dict(env or {})
-        text = json.dumps(request | arguments)
-        done = people.run_as(person, ["ruby", str(RENDER)], env=env, stdin=text, cwd=self.app_dir)
-        return _answer(done)
-
-
-def _answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    try:
-        answer: dict[str, Any] = json.loads(done.stdout)
-    except ValueError:
-        raise RuntimeError(f"render.rb failed ({done.returncode}):\n{done.stderr}") from None
-    if not answer["ok"]:
-        raise OnDemandError(answer["where"], answer["message"])
-    return answer
+        answer = rendered(request | arguments, person, env, self.app_dir)
+        if not answer["ok"]:
+            raise OnDemandError(answer["where"], answer["message"])
+        return answer

@@ -1,10 +1,13 @@
 #!/usr/bin/env ruby
 # frozen_string_literal: true
 
-# Plays the part of Open OnDemand's dashboard for one request: reads one JSON object on standard input, answers one on
-# standard output. Rendering and scopes are in ood/; ondemand.py is the Python side and the way to use it.
+# Plays the part of Open OnDemand's dashboard: reads requests, a JSON object a line, and answers each with a line; an
+# empty one is a process that died. Each is answered in a process of its own, with the user, the environment and the
+# folder that it names, so that nothing outlives it; the libraries, most of the time, are loaded once before.
+# Rendering and scopes are in ood/; ondemand.py is the Python side and the way to use it.
 #
-#   {"action": "form|submit|stage|launch|card", "version": "3.1|4.2", "app": DIR, ...} → {"ok": true, ...} | {"ok": false, "where", "message"}
+#   {"process": {"uid", "gid", "groups", "env", "cwd", "timeout_s"},
+#    "action": "form|submit|stage|launch|card", "version": "3.1|4.2", "app": DIR, ...} → {"ok": true, ...} | {"ok": false, "where", "message"}
 
 require 'json'
 
@@ -53,12 +56,41 @@ def answer(request)
   end
 end
 
-result =
-  begin
-    { ok: true }.merge(answer(JSON.parse($stdin.read)))
-  rescue Shown => e
-    { ok: false, where: e.where, message: e.message }
-  rescue StandardError, ScriptError, SystemExit => e
-    { ok: false, where: 'http 500', message: "#{e.class}: #{e.message}", backtrace: e.backtrace.first(8) }
+def result(request)
+  { ok: true }.merge(answer(request))
+rescue Shown => e
+  { ok: false, where: e.where, message: e.message }
+rescue StandardError, ScriptError, SystemExit => e
+  { ok: false, where: 'http 500', message: "#{e.class}: #{e.message}", backtrace: e.backtrace.first(8) }
+end
+
+# As a login of the user begins: her folder, her groups, her environment and no other.
+def become(process)
+  Dir.chdir(process.fetch('cwd'))
+  File.umask(0o022)
+  if process['uid']
+    Process.groups = process.fetch('groups')
+    Process::GID.change_privilege(process.fetch('gid'))
+    Process::UID.change_privilege(process.fetch('uid'))
   end
-ANSWER.write(JSON.generate(result.as_json))
+  ENV.replace(process.fetch('env'))
+end
+
+$stdin.each_line do |line|
+  request = JSON.parse(line)
+  process = request.fetch('process')
+  reader, writer = IO.pipe
+  child = fork do
+    [reader, ANSWER].each(&:close)
+    $stdin.reopen(File::NULL)
+    become(process)
+    writer.write(JSON.generate(result(request).as_json))
+    writer.close
+  end
+  writer.close
+  Process.kill('KILL', child) unless reader.wait_readable(process.fetch('timeout_s'))
+  ANSWER.puts(reader.read)
+  ANSWER.flush
+  reader.close
+  Process.wait(child)
+end

@@ -1,12 +1,14 @@
 """Three sites for the form: one cluster with two partitions, three clusters, and one that says next to nothing.
 
-Owns their settings and the models in their folders: configs by hand and headers of weights whose bytes are a hole in
-the file, so that a model of 140 GB costs a few kB of disk.
+Owns their settings and the models in their folders, for chat and for speech: configs by hand and headers of weights
+whose bytes are a hole in the file, so that a model of 140 GB costs a few kB of disk.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,42 @@ def write_model(folder: Path, config: dict[str, Any], weights_bytes: int) -> Pat
     return folder
 
 
+def write_whisper(folder: Path, weights_bytes: int, *, hidden: int = 1280) -> Path:
+    """A Whisper model in CTranslate2's format, in `folder`: the weights are a hole of about that size, in float16."""
+    folder.mkdir(parents=True)
+    config = {
+        "alignment_heads": [[0, 0]],
+        "lang_ids": [50259, 50260],
+        "suppress_ids": [],
+        "suppress_ids_begin": [],
+    }
+    for name in ("config.json", "tokenizer.json", "vocabulary.json", "preprocessor_config.json"):
+        (folder / name).write_text(json.dumps(config if name == "config.json" else {"feature_size": 128}))
+    shapes = {
+        "encoder/conv1/weight": (hidden, 128, 3),
+        "decoder/embeddings/weight": (51866, hidden),
+        "decoder/position_encodings/encodings": (448, hidden),
+        "decoder/layer_0/ffn/linear_0/weight": (4 * hidden, hidden),
+    }
+    rest = weights_bytes // 2 - sum(math.prod(shape) for shape in shapes.values())
+    shapes["encoder/layer_0/ffn/linear_0/weight"] = (max(1, rest // hidden), hidden)
+    with (folder / "model.bin").open("wb") as file:
+        # As ctranslate2/specs/model_spec.py, ModelSpec._serialize, writes it; 4 is the type float16.
+        file.write(struct.pack("<I", 6) + _ct2_text("WhisperSpec") + struct.pack("<II", 3, len(shapes)))
+        for name, shape in shapes.items():
+            size = 2 * math.prod(shape)
+            file.write(_ct2_text(name) + struct.pack(f"<B{len(shape)}I", len(shape), *shape))
+            file.write(struct.pack("<BI", 4, size % 2**32))
+            file.seek(size, os.SEEK_CUR)
+        file.write(struct.pack("<I", 0))
+    return folder
+
+
+def _ct2_text(text: str) -> bytes:
+    data = text.encode() + b"\0"
+    return struct.pack("<H", len(data)) + data
+
+
 def two_partitions_models(folder: Path) -> None:
     """What lies in that site's folder of models."""
     write_model(folder / "meta" / "Llama-8B", LLAMA, 15 * GB)
@@ -112,6 +150,8 @@ def two_partitions_models(folder: Path) -> None:
     write_model(folder / "meta" / "Llama-400B", LARGE, 750 * GB)
     write_model(folder / "org" / "Hidden-8B", LLAMA, 15 * GB)
     write_model(folder / "org" / "embed", BERT, 130 * 2**20)
+    write_whisper(folder / "Systran" / "faster-whisper-large-v3", 3 * GB)
+    write_whisper(folder / "org" / "whisper-small", GB // 2, hidden=768)
     write_model(folder / "org" / 'a "b" <i>', LLAMA, GB)
     broken = write_model(folder / "org" / "cut-short", LLAMA, GB)
     (broken / "model.safetensors").write_bytes(b"\x08")

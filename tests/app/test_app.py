@@ -51,7 +51,11 @@ def test_the_form_offers_what_the_site_describes(ood: OnDemand) -> None:
     assert form.clusters == ["test"]
     assert [option[1] for option in form.fields["profile"].options] == ["auto", "cpu", "gpu", "preempt"]
     assert "1 × a100" in form.fields["profile"].options[2][0]
-    assert {option[1] for option in form.fields["model"].options} == {"tiny-chat", "simulated"}
+    assert {option[1] for option in form.fields["model"].options} == {
+        "tiny-chat",
+        "tiny-whisper",
+        "simulated",
+    }
     assert form.fields["bc_num_hours"].posted == "1"
     assert not any("key" in name or "token" in name or "password" in name for name in form.fields)
 

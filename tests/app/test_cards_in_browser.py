@@ -11,16 +11,18 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from launcher.sessions.status import Status
-from tests.app import states
+from tests.app import sites, states
 from tests.app.cards import Cards
 from tests.app.dashboard import BOOTSTRAP, FONT_AWESOME, PACKAGES, REDRAW, Shown, sessions, sessions_page
 from tests.app.ondemand import Card, Version
 from tests.conftest import needs, needs_ruby, skip_loudly
+from tests.site import SETTINGS
 
 pytestmark = [pytest.mark.app, pytest.mark.browser, pytest.mark.timeout(300)]
 # Only https and this machine itself have a clipboard; many a portal inside an institute is on plain http.
 SECURE, PLAIN = "https://portal.example/", "http://portal.example/"
 STRICT = "default-src 'self'; img-src 'self' data:; font-src 'self' data:; script-src 'self'; style-src 'nonce-page'"
+SPEECH = "Systran/faster-whisper-tiny"
 LONG = "organisation-with-a-long-name/" + "a-model-with-many-words-in-its-name-" * 4
 
 
@@ -76,7 +78,16 @@ def portal(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     (first.root / "connection.yml").unlink()
     shots |= {"starting": shown(states.starting(plan)), "first": shown(states.first_start(plan))}
     shots["failed"] = shown(states.failed(plan))
+    shots["speech"] = _speech(folder / "speech", version)
     return Portal(version, running, shots)
+
+
+def _speech(folder: Path, version: Version) -> Shown:
+    sites.write_whisper(folder / "models" / SPEECH, 75 * 2**20, hidden=384)
+    settings = SETTINGS | {"models": {"folders": [str(folder / "models")]}}
+    session = Cards(folder, version, settings).launch(model=SPEECH)
+    session.answers(states.ready(session.plan), states.connection(session.plan))
+    return Shown(session.card(), session.id)
 
 
 @dataclass
@@ -154,6 +165,22 @@ def test_each_button_copies_its_own(
     assert person.pasted().startswith(
         "from openai import OpenAI\n\n# The key comes from OPENAI_API_KEY.\nclient ="
     )
+
+
+def test_a_whisper_session_is_for_recordings(portal: Portal, person: Person) -> None:
+    person.open(PLAIN, sessions_page(portal.version, [portal.states["speech"], portal.running[0]]))
+    card = person.page.locator(f"#id_{portal.states['speech'].id}")
+    expect(card.get_by_role("button", name="Connect and transcribe", exact=True)).to_be_visible()
+    chat = person.page.locator(f"#id_{portal.running[0].id}")
+    expect(chat.get_by_role("button", name="Connect", exact=True)).to_be_visible()
+    card.get_by_text("Code to paste").click()
+    files = "Whole files and folders, from a shell on the cluster"
+    card.locator("summary", has_text=files).click()
+    person.copies(files, portal.states["speech"].id)
+    assert " transcribe --session faster-whisper-tiny-" in person.pasted()
+    card.locator("summary", has_text="curl").click()
+    person.copies("curl", portal.states["speech"].id)
+    assert "http://gpu07:41823/v1/audio/transcriptions" in person.pasted()
 
 
 def test_the_button_says_so_for_a_moment_to_everybody(portal: Portal, person: Person) -> None:

@@ -87,9 +87,13 @@ def test_models_stand_in_groups_by_what_they_do_with_their_size(two_partitions_f
         label: [option[0] for option in options]
         for label, options in two_partitions_form.fields["model"].groups
     }
-    assert list(groups) == ["Chat", "Embeddings", "Other models", "To try things out"]
+    assert list(groups) == ["Chat", "Embeddings", "Speech to text", "Other models", "To try things out"]
     assert groups["Chat"][:2] == ["Llama, eight billion (15.0 GB)", "meta/Llama-8B-Chat (15.0 GB)"]
     assert groups["Embeddings"] == ["org/embed (130.0 MB)"]
+    assert groups["Speech to text"] == [
+        "org/whisper-small (512.0 MB)",
+        "Systran/faster-whisper-large-v3 (3.0 GB)",
+    ]
     assert groups["Other models"] == ["org/not-here (not on this disk)"]
 
 
@@ -161,6 +165,32 @@ def test_the_untouched_form_is_never_refused(
         assert submit["script"]["wall_time"] == 3600 * int(form.fields["bc_num_hours"].posted)
         plan = json.loads((root / "session.json").read_text())
         assert cluster.startswith(plan["cluster"]["name"])
+
+
+@pytest.mark.parametrize(
+    ("site", "model"),
+    [
+        ("two_partitions", "tiny-whisper"),
+        ("two_partitions", "Systran/faster-whisper-large-v3"),
+        ("three_clusters", "tiny-whisper"),
+        ("smallest", "tiny-whisper"),
+    ],
+)
+def test_nor_is_it_with_a_whisper_model(
+    request: pytest.FixtureRequest, make_site: MakeSite, tmp_path: Path, site: str, model: str
+) -> None:
+    ood = make_site(sites.MINIMAL) if site == "smallest" else request.getfixturevalue(site)
+    form = ood.form()
+    for cluster in form.clusters:
+        root = tmp_path / cluster
+        # What form.js hides is posted where a site forbids scripts, and may say something.
+        values = _values(form, cluster=cluster, model=model, context_length="32k")
+        submit = ood.submit(values, root)
+        plan = json.loads((root / "session.json").read_text())
+        assert (plan["engine"], plan["model"]["id"]) == ("whisper", model)
+        assert plan["environment"]["path"] is None  # the launcher's own
+        assert cluster.startswith(plan["cluster"]["name"])
+        assert submit["batch_connect"]["conn_params"][-1] == "engine"
 
 
 def test_what_the_site_locks_is_limited_and_what_it_allows_is_there(two_partitions_form: Form) -> None:

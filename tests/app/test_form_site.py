@@ -153,7 +153,8 @@ def test_only_the_catalog(make_site: MakeSite, tmp_path: Path) -> None:
         allow={"models": "catalog", "engine_args": False}, models={"folders": [str(tmp_path / "models")]}
     )
     shown = ood.form()
-    assert {option[1] for option in shown.fields["model"].options} == {"tiny-chat", "simulated"}
+    offered = {option[1] for option in shown.fields["model"].options}
+    assert offered == {"tiny-chat", "tiny-whisper", "simulated"}
     assert not {"custom_model", "engine_args"} & shown.fields.keys()
     values = {name: field.posted for name, field in shown.fields.items()}
     with pytest.raises(OnDemandError, match='Model "org/other" is not offered here'):
@@ -161,7 +162,7 @@ def test_only_the_catalog(make_site: MakeSite, tmp_path: Path) -> None:
 
 
 def test_a_site_without_any_model_asks_for_its_name(make_site: MakeSite, tmp_path: Path) -> None:
-    ood = make_site(catalog={"tiny-chat": None, "simulated": None})
+    ood = make_site(catalog={"tiny-chat": None, "tiny-whisper": None, "simulated": None})
     shown = ood.form()
     assert "model" not in shown.fields
     assert shown.fields["custom_model"].label == "Model"

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.session import Session
+from tests.browser.session import PageSession
 
-Address = Callable[[Session, str], str]
+Address = Callable[[PageSession, str], str]
 QUESTION = "What is the capital of France?"
 
 

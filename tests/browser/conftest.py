@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
-from tests.browser.session import Session
+from tests.browser.session import PageSession, Session
 from tests.conftest import needs
 from tests.portal.apache import Portal
 
@@ -101,11 +101,16 @@ class Visitor:
         page.goto(url)
         return page
 
-    def log_in(self, url: str, key: str) -> Page:
-        """A new tab at `url`, through the login form to the chat."""
+    def enter(self, url: str, key: str) -> Page:
+        """A new tab at `url`, through the login form."""
         page = self.open(url)
         page.get_by_label("API key").fill(key)
         page.get_by_role("button", name="Open").click()
+        return page
+
+    def log_in(self, url: str, key: str) -> Page:
+        """The same, until the chat is there."""
+        page = self.enter(url, key)
         expect(page.get_by_label("Your message")).to_be_visible()
         return page
 
@@ -131,10 +136,10 @@ WAYS = ("direct", "node", "rnode", "node-https", "rnode-https")
 
 
 @pytest.fixture
-def address(request: pytest.FixtureRequest) -> Callable[[Session, str], str]:
+def address(request: pytest.FixtureRequest) -> Callable[[PageSession, str], str]:
     """The address of a session's page when it is reached in one of the five WAYS."""
 
-    def find(session: Session, way: str) -> str:
+    def find(session: PageSession, way: str) -> str:
         port = session.gateway.port
         if way == "direct":
             return f"http://127.0.0.1:{port}/"
@@ -150,7 +155,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.failed:
         for part in getattr(item, "funcargs", {}).values():
-            if isinstance(part, Session):
+            if isinstance(part, PageSession):
                 log = part.paths.page_log.read_text() if part.paths.page_log.exists() else "(no log)"
                 report.sections.append((f"page of {part.status['id']}", log))
     return report

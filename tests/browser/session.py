@@ -1,4 +1,4 @@
-"""One whole session for the browser: session files, a simulated engine, the gateway, the page's own process."""
+"""One whole session for the browser: session files, an engine, the gateway, the page's own process."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class _Gateway(RunningGateway):
         )
 
 
-class Session:
-    """A running session of the model `name`; `engine_args` script its engine."""
+class PageSession:
+    """A running session as `plan` has it, but for its engine, which listens on the socket given to `serve`."""
 
-    def __init__(self, name: str, key: str, *engine_args: str) -> None:
+    def __init__(self, key: str, plan: Plan) -> None:
         self.key = key
         self._ended = False
         self._folder = tempfile.TemporaryDirectory(
@@ -45,7 +45,7 @@ class Session:
         now = time.time()
         self.status: dict[str, object] = {
             "schema": 1,
-            "id": f"{name}-1234abcd",
+            "id": plan.id,
             "state": "READY",
             "phase": None,
             "message": "Ready.",
@@ -55,24 +55,25 @@ class Session:
             "ends_at": now + 2 * 3600 + 90,
             "idle": {"limit_s": 3600, "since": now, "stops_at": now + 3600},
         }
-        self.gateway = _Gateway(key, f"{name}-1234abcd", self.status)
-        write_private(self.paths.plan, _plan(name, engine_args).to_json())
+        self.gateway = _Gateway(key, plan.id, self.status)
+        write_private(self.paths.plan, plan.to_json())
         write_private(self.paths.key, f"{key}\n")
         write_private(self.paths.connection, json.dumps({"base_url": f"{self.gateway.url}/v1"}))
         self.tell()
-        self.engine = SimulatedEngine(self.root, *engine_args, quick=False, wait=False)
-        self.silent = Upstream(self.root, None, name="silent.sock")
         socket = self.root / "page.sock"
         argv = [sys.executable, "-m", "launcher.ui", "--socket", str(socket), "--session", str(self.root)]
         argv += ["--gateway", self.gateway.url]
         with self.paths.page_log.open("ab") as log:
             self.page = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log)
         self.page_socket = socket
-        self.gateway.routes.engine, self.gateway.routes.page = self.engine.socket, socket
+        self.gateway.routes.page = socket
+
+    def serve(self, socket: Path) -> None:
+        """Let the engine on `socket` answer."""
+        self.gateway.routes.engine = socket
 
     def wait(self) -> None:
-        """Until page and engine answer: five seconds on a free machine, a minute on a busy one."""
-        wait_until(self.engine.answers, 30)
+        """Until the page answers: five seconds on a free machine, a minute on a busy one."""
         wait_until(lambda: self._page_answers() or self.page.poll() is not None, 200)
         assert self.page.poll() is None, self.paths.page_log.read_text()
 
@@ -95,14 +96,31 @@ class Session:
 
     def close(self) -> None:
         self.page.terminate()
-        self.engine.close()
-        self.silent.close()
         self.end()
         try:
             self.page.wait(10)
         finally:
             self.page.kill()
             self._folder.cleanup()
+
+
+class Session(PageSession):
+    """A running session of the model `name`; `engine_args` script its simulated engine."""
+
+    def __init__(self, name: str, key: str, *engine_args: str) -> None:
+        super().__init__(key, _plan(name, engine_args))
+        self.engine = SimulatedEngine(self.root, *engine_args, quick=False, wait=False)
+        self.silent = Upstream(self.root, None, name="silent.sock")
+        self.serve(self.engine.socket)
+
+    def wait(self) -> None:
+        wait_until(self.engine.answers, 30)
+        super().wait()
+
+    def close(self) -> None:
+        self.engine.close()
+        self.silent.close()
+        super().close()
 
 
 def _plan(name: str, engine_args: tuple[str, ...]) -> Plan:

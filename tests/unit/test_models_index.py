@@ -191,7 +191,7 @@ def test_what_is_no_model_for_vllm_has_its_own_words(settings: Settings, shared:
         "adapter": ("adapter_config.json", "adapter_model.safetensors"),
         "adapter with a config": ("config.json", "adapter_config.json", "adapter_model.safetensors"),
         "pictures": ("model_index.json",),
-        "whisper": ("config.json", "model.bin", "vocabulary.json"),
+        "ct2": ("model.bin", "vocabulary.json"),
     }
     for folder, files in holds.items():
         (shared / folder).mkdir()
@@ -202,7 +202,7 @@ def test_what_is_no_model_for_vllm_has_its_own_words(settings: Settings, shared:
         "adapter": "LoRA adapter, not a model of its own.",
         "adapter with a config": "LoRA adapter, not a model of its own.",
         "pictures": "Diffusers pipeline, which makes pictures.",
-        "whisper": "CTranslate2 weights, made for faster-whisper.",
+        "ct2": "CTranslate2 weights, made for faster-whisper.",
     }
 
 

@@ -264,6 +264,14 @@ def test_the_form_says_what_is_taken_and_how_a_context_is_written(
             "Take a KV cache in 8 bits (-- --kv-cache-dtype fp8).",
             'Take a KV cache in 8 bits ("Engine arguments" --kv-cache-dtype fp8).',
         ),
+        (
+            "Take int8 instead of float16 (--compute-type int8).",
+            'Take int8 instead of float16 ("Engine arguments" --compute-type int8).',
+        ),
+        (
+            "No profile here can run it; to try it all the same, switch the fit check off (--no-fit-check).",
+            'No profile here can run it; to try it all the same, tick "Start it even if it does not seem to fit".',
+        ),
         ("Name it: --account NAME.", 'Name it under "Account".'),
         (None, None),
     ],

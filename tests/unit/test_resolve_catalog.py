@@ -74,7 +74,7 @@ def test_what_a_site_offers_and_does_not_have_is_said_with_where_it_is_written(s
     closed = site.trouble("nice", more="catalog: {nice: {id: org/gone}}\nallow: {downloads: false}")
     assert closed.endswith("which is not in ONE, TWO, CACHE. Ask the site to download it.")
     assert site.trouble("org/nam", more="allow: {downloads: false}") == (
-        f'Model "org/nam" {MISSING} Known here: tiny-chat, simulated.'
+        f'Model "org/nam" {MISSING} Known here: tiny-chat, tiny-whisper, simulated.'
     )
 
 

@@ -16,7 +16,7 @@ from launcher.errors import ModelError
 from launcher.models.links import reached
 from launcher.models.resolve import SHIPPED
 from launcher.models.snapshot import check_snapshot
-from tests.snapshots import COMMIT, as_nobody, repository, snapshot, weights
+from tests.snapshots import COMMIT, as_nobody, ctranslate2, repository, snapshot, weights
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -87,7 +87,6 @@ def map_to(name: str) -> Callable[[Path], None]:
 
 
 SIZE = 86  # of the file that tests.snapshots.weights writes
-CT2 = struct.pack("<IH", 6, 12) + b"WhisperSpec\0" + bytes(64)
 ADAPTER = json.dumps({"base_model_name_or_path": "org/base"})
 OUTSIDE = f'Model "m": F/{INDEX} names files outside its folder. Do not use this copy.'
 FORMATS = "Use a safetensors copy of the model."
@@ -170,10 +169,10 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         only(("config.json", "{}"), ("model.onnx", "")),
         'Model "m": F has only weights in the format ONNX, made for ONNX Runtime; vLLM cannot load them. ' + FORMATS,
     ),
-    "whisper of ctranslate2": (
-        only(("config.json", "{}"), ("model.bin", CT2), ("vocabulary.json", "[]")),
-        'Model "m": F is a Whisper model in the format of CTranslate2 (faster-whisper), which vLLM cannot load. '
-        + FORMATS,
+    "another model of ctranslate2": (
+        only(("config.json", "{}"), ("model.bin", ctranslate2("TransformerSpec")), ("vocabulary.json", "[]")),
+        'Model "m": F is in the format of CTranslate2 (TransformerSpec), of which only Whisper models are served '
+        "here. " + FORMATS,
     ),
     "pictures": (
         only(("model_index.json", "{}")),

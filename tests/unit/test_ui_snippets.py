@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from launcher.ui.snippets import key_command, snippets
+from launcher.ui.snippets import audio_snippets, key_command, snippets
 from tests.hostile import HOSTILE
 
 BASE = "http://gpu01.example:41234/v1"
@@ -56,7 +56,28 @@ def test_the_key_comes_from_a_file(path: str) -> None:
     assert shown.stdout == f"{path}|"
 
 
+def audio_code(label: str, model: str) -> str:
+    return next(snippet.code for snippet in audio_snippets(BASE, model) if snippet.label == label)
+
+
+@pytest.mark.parametrize("model", TYPED)
+def test_the_audio_snippets_name_the_model_as_it_is(model: str) -> None:
+    constants = [
+        node.value
+        for node in ast.walk(ast.parse(audio_code("Python", model)))
+        if isinstance(node, ast.Constant)
+    ]
+    assert model in constants
+    command = audio_code("curl", model)
+    assert subprocess.run(["bash", "-n", "-c", command], check=False).returncode == 0
+    words = shlex.split(command.partition("|")[2].replace("\\\n", " "))
+    assert words[words.index("--form-string") + 1] == f"model={model}"
+    assert f"{BASE}/audio/transcriptions" in words
+    for label in ("JavaScript", "R"):
+        assert json.dumps(model, ensure_ascii=False) in audio_code(label, model)
+
+
 def test_no_snippet_holds_a_key() -> None:
-    assert all(
-        "OPENAI_API_KEY" in snippet.code and "sk-" not in snippet.code for snippet in snippets(BASE, "m")
-    )
+    for snippet in (*snippets(BASE, "m"), *audio_snippets(BASE, "m")):
+        assert "OPENAI_API_KEY" in snippet.code
+        assert "sk-" not in snippet.code

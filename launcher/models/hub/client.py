@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from launcher.errors import LauncherError, ModelError, RequestError, SettingsError
 from launcher.models.folders import BLOB, COMMIT
 from launcher.models.hub.login import token_in
-from launcher.models.inspect.facts import BESIDE, TEMPLATES, Facts, facts_of
+from launcher.models.inspect.facts import BESIDE, TEMPLATES, Facts, facts_of, whisper_like
 from launcher.models.inspect.header import Tensor, tensor
 
 if TYPE_CHECKING:
@@ -165,6 +165,8 @@ class Hub:
             raise ModelError(
                 f'Model "{model}": config.json on the hub is not a JSON object.', "Do not use it."
             )
+        if "architectures" not in config and (binary := listing.file("model.bin")) is not None:
+            return whisper_like(binary.size)
         beside = {file.name: self._json(listing, file.name) for file in listing.files if file.name in BESIDE}
         beside |= {file.name: True for file in listing.files if file.name in TEMPLATES}
         return facts_of(config, self._tensors(listing), beside=beside)

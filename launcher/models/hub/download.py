@@ -33,6 +33,7 @@ from launcher.models.hub.repository import Repository
 from launcher.models.hub.sharing import Folder
 from launcher.models.hub.transfer import Report
 from launcher.models.hub.wanted import wanted
+from launcher.models.known import called, converted
 from launcher.models.resolve import catalog_entry
 from launcher.models.typed import typed
 from launcher.settings.schema import Settings
@@ -68,6 +69,8 @@ def add(
     """
     model, revision = _meant(model, settings, revision)
     folder = _folder(settings, to)
+    if (copy := converted(model)) is not None and copy.of == model:
+        report.notice(f"Sessions serve Whisper from copies in CTranslate2's format. This one's is {copy.id}.")
     hub = Hub(report.notice)
     listing = hub.listing(model, revision)
     model = listing.model
@@ -134,6 +137,8 @@ def _meant(model: str, settings: Settings, revision: str | None) -> tuple[str, s
         raise ModelError(
             f'Model "{model[:80]}" is not offered here.', f"Offered: {', '.join(settings.catalog)}."
         )
+    elif (copy := called(model)) is not None:
+        model = copy.id
     check_id(model)
     check_revision(revision)
     return model, revision

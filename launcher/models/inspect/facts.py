@@ -1,10 +1,12 @@
-"""What a model is, from its `config.json` and the headers of its safetensors files alone.
+"""What a model is, from its `config.json` and the headers of its weight files alone.
 
-Pure data that survives JSON; no file is read after `facts()`. The rules are those of vLLM 0.32.
+Pure data that survives JSON; no file is read after `facts()`. The rules are those of vLLM 0.32, and of CTranslate2 for
+Whisper models in its format.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
@@ -12,8 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import ModelError
+from launcher.models.disk import size
 from launcher.models.inspect.blueprint import blueprint
 from launcher.models.inspect.caches import Cache, caches_of
+from launcher.models.inspect.ctranslate2 import (
+    FILE,
+    WHISPER,
+    Binary,
+    binary_in,
+    missing_beside,
+    parameters,
+    spec_in,
+    stored_as,
+)
 from launcher.models.inspect.fence import understood
 from launcher.models.inspect.header import Tensor, local_tensors, read_any_json, read_json
 from launcher.models.inspect.lengths import SENTENCE_FILES, contexts_of, dtype_of
@@ -25,6 +38,13 @@ from launcher.models.inspect.weights import Weight, loaded, parameters_of, weigh
 BESIDE = ("tokenizer_config.json", "modules.json", "hf_quant_config.json", *SENTENCE_FILES)
 TEMPLATES = ("chat_template.jinja", "chat_template.json", "chat_template")
 ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2}
+# openai/whisper, model.py: its heads are 64 wide, what lies between four times as wide as the rest.
+_WHISPER_TOKENS = 448
+# Parameters, layers of the decoder and width: tiny to large, turbo and the distilled ones.
+_WHISPERS = (
+    *((39e6, 4, 384), (74e6, 6, 512), (166e6, 4, 768), (244e6, 12, 768), (394e6, 2, 1024)),
+    *((756e6, 2, 1280), (769e6, 24, 1024), (809e6, 4, 1280), (1550e6, 32, 1280)),
+)
 _ENCODERS = {
     "albert", "bert", "camembert", "distilbert", "electra", "gte", "jina_bert", "modernbert", "mpnet", "new",
     "nomic_bert", "roberta", "xlm-roberta",
@@ -71,6 +91,11 @@ class Facts:
     doubt: str | None
     caches: tuple[Cache, ...]
     weights: tuple[Weight, ...]
+
+    @property
+    def engine(self) -> str:
+        """What runs it: `whisper` for a Whisper model in CTranslate2's format, `vllm` for all others."""
+        return "whisper" if self.architecture == WHISPER else "vllm"
 
     @property
     def pooling(self) -> bool:
@@ -151,6 +176,8 @@ def facts(folder: Path, *, listed: bool = False, until: float | None = None) -> 
     for name in TEMPLATES:
         if (folder / name).exists():
             beside[name] = True
+    if "architectures" not in config and (binary := _whisper(folder, until)) is not None:
+        return _of_whisper(binary)
     try:
         tensors = local_tensors(folder, listed=listed, until=until)
         found = facts_of(config, tensors, beside=beside)
@@ -159,6 +186,83 @@ def facts(folder: Path, *, listed: bool = False, until: float | None = None) -> 
         return found
     except ModelError as error:
         raise ModelError(f"{folder}: {error.message}", error.hint) from error
+
+
+def _whisper(folder: Path, until: float | None) -> Binary | None:
+    again = "Download the model again."
+    try:
+        if (spec := spec_in(folder)) is None:
+            return None
+        if spec != WHISPER:
+            raise ModelError(f"{folder} is in the format of CTranslate2 ({spec}), and no Whisper model.")
+        binary = binary_in(folder, until=until)
+        lacks = missing_beside(os.listdir(folder), binary.mels)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ModelError(f"{folder / FILE} cannot be read ({error.strerror}).", again) from error
+    except ValueError as error:
+        raise ModelError(f"{folder / FILE} is damaged: {error}.", again) from error
+    if binary.here < binary.bytes:
+        raise ModelError(f"{folder / FILE} is incomplete: it ends after {size(binary.here)}.", again)
+    if lacks is not None:
+        raise ModelError(f"{folder} has no {lacks}.", again)
+    return binary
+
+
+def _of_whisper(binary: Binary) -> Facts:
+    variables = binary.variables or ()
+    vocabulary, hidden = (*binary.shape("decoder/embeddings/weight"), 0, 0)[:2]
+    found = _whisper_facts(
+        sum(one.bytes for one in variables), stored_as(variables), binary.layers("decoder"), hidden
+    )
+    return replace(
+        found,
+        parameters=parameters(variables),
+        vocabulary=vocabulary,
+        counted=True,
+        doubt=None if variables else "Its file is of a newer CTranslate2 than is known here.",
+    )
+
+
+def whisper_like(stored_bytes: int) -> Facts:
+    """About what the Whisper model is whose model.bin has so many bytes, in float16 as nearly all are published."""
+    count = max(1, stored_bytes // 2)
+    _, layers, hidden = min(_WHISPERS, key=lambda one: abs(math.log(one[0] / count)))
+    return replace(_whisper_facts(stored_bytes, "float16", layers, hidden), parameters=count)
+
+
+def _whisper_facts(stored: int, dtype: str, layers: int, hidden: int) -> Facts:
+    return Facts(
+        architecture=WHISPER,
+        model_type="whisper",
+        task="transcription",
+        context=_WHISPER_TOKENS,
+        context_limit=_WHISPER_TOKENS,
+        dtype=dtype,
+        quantization=None,
+        quantization_format=None,
+        quantization_bits=None,
+        weights_bytes=stored,
+        stored_bytes=stored,
+        parameters=0,
+        counted=False,
+        layers=layers,
+        hidden=hidden,
+        intermediate=4 * hidden,
+        vocabulary=0,
+        heads=max(1, hidden // 64),
+        kv_heads=max(1, hidden // 64),
+        experts=0,
+        kv_dtype=None,
+        group=0,
+        block=None,
+        expert_width=0,
+        encoder_decoder=True,
+        doubt=None,
+        caches=(),
+        weights=(),
+    )
 
 
 def facts_of(

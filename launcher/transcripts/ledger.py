@@ -1,0 +1,172 @@
+"""What was finished in one folder of transcripts: which file became which transcripts, with which options.
+
+One hidden file (JSON lines) in the folder, only ever added to. It tells a finished recording from a changed one, and a
+transcript of ours from one that a person wrote or corrected: those are never replaced unasked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from launcher.transcripts.asked import Asked
+from launcher.transcripts.journal import Source, open_regular
+
+NAME = ".launcher-transcripts.jsonl"
+_MAX_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A passage for a person to listen to again; times in seconds."""
+
+    start: float
+    end: float
+    marks: tuple[str, ...]
+    text: str
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The passage as the ledger has it; raises TypeError or KeyError for anything else."""
+        return cls(**{**data, "marks": tuple(data["marks"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a finished recording: its length, language, words (by white space) and marked passages."""
+
+    duration_s: float
+    language: str | None
+    words: int
+    marks: tuple[Mark, ...] = ()
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The facts as the ledger has them; raises TypeError or KeyError for anything else."""
+        return cls(**{**data, "marks": tuple(map(Mark.from_dict, data["marks"]))})
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One transcript as it was written."""
+
+    name: str
+    size: int
+    modified_ns: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path, content: bytes) -> Self:
+        """The file `path`, into which `content` was just written."""
+        status = os.lstat(path)
+        return cls(path.name, len(content), status.st_mtime_ns, hashlib.sha256(content).hexdigest())
+
+    def untouched(self, folder: Path) -> bool:
+        """Whether the file still is what was written; read only where its time differs."""
+        path = folder / self.name
+        try:
+            status = os.lstat(path)
+            if status.st_size != self.size or not stat.S_ISREG(status.st_mode):
+                return False
+            if status.st_mtime_ns == self.modified_ns:
+                return True
+            return hashlib.sha256(path.read_bytes()).hexdigest() == self.sha256
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One finishing: of `source`, as `asked`, by `made_by`; `outputs` are the formats that were written then."""
+
+    source: Source
+    asked: Asked
+    made_by: Mapping[str, Any]
+    facts: Facts
+    outputs: Mapping[str, Output]
+
+
+@dataclass(slots=True)
+class Kept:
+    """All that the ledger says of one name: the last entry that wrote each format; `again`: they may be replaced."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    again: bool = False
+
+    @property
+    def latest(self) -> Entry | None:
+        return list(self.entries.values())[-1] if self.entries else None
+
+
+def read(folder: Path) -> dict[str, Kept]:
+    """What is finished in `folder`, by the recordings' names; lines that are not ours are passed over."""
+    found: dict[str, Kept] = {}
+    try:
+        with open_regular(folder / NAME) as file:
+            lines = file.read(_MAX_BYTES).splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            _take(found, json.loads(line))
+    return found
+
+
+def add(folder: Path, name: str, entry: Entry) -> None:
+    """Note that the recording `name` is finished; raises OSError."""
+    _append(folder, [{"name": name, **asdict(entry), "asked": entry.asked.to_dict()}])
+
+
+def again(folder: Path, names: list[str]) -> None:
+    """Note that the transcripts of these recordings are to be made anew and may be replaced; raises OSError."""
+    _append(folder, [{"name": name, "again": True} for name in names])
+
+
+def _take(found: dict[str, Kept], data: dict[str, Any]) -> None:
+    name = data["name"]
+    if not isinstance(name, str):
+        raise TypeError("a name is a text")
+    kept = found.setdefault(name, Kept())
+    if "again" in data:
+        kept.again = True
+        return
+    entry = Entry(
+        Source(**data["source"]), Asked.from_dict(data["asked"]), data["made_by"], Facts.from_dict(data["facts"]),
+        {ending: Output(**output) for ending, output in data["outputs"].items()},
+    )  # fmt: skip
+    if kept.again:
+        kept.entries, kept.again = {}, False
+    for ending in entry.outputs:
+        kept.entries.pop(ending, None)  # so that the latest comes last
+        kept.entries[ending] = entry
+
+
+def _append(folder: Path, lines: list[dict[str, Any]]) -> None:
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(folder / NAME, flags, 0o666)
+    try:
+        with contextlib.suppress(
+            OSError
+        ):  # a file system without locks: two lines within a millisecond are rare
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        end = os.lseek(descriptor, 0, os.SEEK_END)
+        torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
+        text = b"\n" * torn + b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+        try:
+            while text:
+                text = text[os.write(descriptor, text) :]
+            os.fsync(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, end)
+            raise
+    finally:
+        os.close(descriptor)

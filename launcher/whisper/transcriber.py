@@ -1,0 +1,172 @@
+"""From a file to the pieces of its transcript.
+
+Owns the way of a request: decode, cut, queue, put together in order, and the cursor from which a later run goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from launcher.whisper.cursor import Cursor
+from launcher.whisper.cuts import Cuts, Stretch
+from launcher.whisper.device import choose
+from launcher.whisper.lines import segments
+from launcher.whisper.marks import Lines
+from launcher.whisper.model import Ask, Model
+from launcher.whisper.queue import Line, Queue, Ticket
+from launcher.whisper.refusal import Refusal
+from launcher.whisper.segments import Segment
+from launcher.whisper.server import Server
+from launcher.whisper.sound import RATE_HZ, Sound
+from launcher.whisper.wanted import Decoding, Wanted
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What is finished with one stretch of the audio; pieces come in order.
+
+    Asked for again with `Wanted(after=cursor)`, the same file and settings give exactly the pieces after this one.
+    All audio before `done_s` is done; `duration_s` is the whole audio's as its container says, None where it does not.
+    The last piece has no segments, and its `done_s` is how much audio there truly was.
+    """
+
+    cursor: str
+    done_s: float
+    duration_s: float | None
+    language: str | None
+    language_probability: float | None
+    segments: tuple[Segment, ...]
+
+
+class Transcriber:
+    """A loaded model and its queue, for any number of threads at once."""
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        log.info("Loading the model")
+        device = choose(server, folder)
+        self._model = Model(folder, device, server.beam_size)
+        self._stretch_s = server.stretch_s
+        self.device, self.batch_size = device, device.batch_size
+        self.max_hours = server.max_hours
+        self.languages, self.multilingual = self._model.languages, self._model.multilingual
+        self._queue = Queue(
+            self._model.hear,
+            batch_size=device.batch_size,
+            parallel=device.parallel,
+            max_requests=server.max_requests,
+        )
+
+    @property
+    def waiting(self) -> int:
+        """How many stretches of all requests wait for a batch."""
+        return self._queue.waiting
+
+    def transcribe(self, sound: BinaryIO | Path, wanted: Wanted, left: threading.Event) -> Generator[Piece]:
+        """The pieces of a sound as they are finished, at least one.
+
+        Closing the iterator, or setting `left`, drops what is still queued; it then ends early. Raises Refusal: 400
+        for what is not audio, an unknown language or cursor, 413 over `max_hours`, 429 when the queue is full, 503
+        when the model is broken.
+        """
+        decoding = self._checked(wanted.decoding)
+        stretch_s = min(wanted.cutting.stretch_s or self._stretch_s, self._stretch_s)
+        cutting = replace(wanted.cutting, stretch_s=stretch_s)
+        cursor = Cursor.read(wanted.after, cutting)
+        with self._queue.line(left) as line, Sound(sound) as audio:
+            self._check_length(audio.duration_s)
+            cuts = Cuts(audio, cutting, stretch_s, cursor.window, cursor.index)
+            waiting: deque[tuple[Stretch, Ticket | None]] = deque()
+            language = decoding.language or cursor.language
+            for stretch in cuts:
+                if left.is_set():
+                    return
+                self._check_length(stretch.done / RATE_HZ)
+                known = replace(decoding, language=language)
+                waiting.append((stretch, self._asked(line, stretch, known)))
+                # A stretch whose language is not known yet decides it for those after it.
+                while waiting and (
+                    _is_ready(waiting[0]) or len(waiting) >= self._queue.room or language is None
+                ):
+                    made = self._piece(line, waiting.popleft(), cursor, decoding, audio.duration_s)
+                    if made is None:
+                        return
+                    piece, cursor = made
+                    language = language or cursor.language
+                    yield piece
+            while waiting:
+                made = self._piece(line, waiting.popleft(), cursor, decoding, audio.duration_s)
+                if made is None:
+                    return
+                piece, cursor = made
+                yield piece
+            yield self._last(cuts, cursor, audio.duration_s)
+
+    def _asked(self, line: Line, stretch: Stretch, decoding: Decoding) -> Ticket | None:
+        if not stretch.spans:
+            return None
+        features = self._model.features(stretch.samples)
+        return line.put(Ask(features, len(stretch.samples) / RATE_HZ, decoding))
+
+    def _piece(
+        self,
+        line: Line,
+        queued: tuple[Stretch, Ticket | None],
+        cursor: Cursor,
+        decoding: Decoding,
+        duration_s: float | None,
+    ) -> tuple[Piece, Cursor] | None:
+        stretch, ticket = queued
+        cursor = replace(cursor, window=stretch.window, index=stretch.index)
+        found: tuple[Segment, ...] = ()
+        if ticket is not None:
+            heard = line.wait(ticket)
+            if heard is None:
+                return None
+            if cursor.language is None:
+                probability = round(heard.language_probability, 4)
+                cursor = replace(cursor, language=heard.language, probability=probability)
+            tokenizer = self._model.tokenizer(decoding.task, heard.language)
+            lines = Lines(cursor.line, cursor.times)
+            found, lines = segments(stretch, heard, decoding, tokenizer, lines)
+            cursor = replace(cursor, line=lines.line, times=lines.times)
+        done_s = round(stretch.done / RATE_HZ, 2)
+        return Piece(str(cursor), done_s, duration_s, cursor.language, cursor.probability, found), cursor
+
+    def _last(self, cuts: Cuts, cursor: Cursor, duration_s: float | None) -> Piece:
+        if cuts.end == 0:
+            raise Refusal(400, "The file holds no sound: its length is 0 s.", "empty_audio", param="file")
+        cursor = replace(cursor, window=cuts.end, index=0)
+        done_s = round(cuts.end / RATE_HZ, 2)
+        return Piece(str(cursor), done_s, duration_s, cursor.language, cursor.probability, ())
+
+    def _checked(self, decoding: Decoding) -> Decoding:
+        language = decoding.language
+        if language is not None and language not in self.languages:
+            hint = "" if self.multilingual else " This model knows English only."
+            raise Refusal(
+                400, f"The model has no language {language!r}.{hint}", "unknown_language", param="language"
+            )
+        if decoding.task == "translate" and not self.multilingual:
+            raise Refusal(400, "An English-only model cannot translate.", "not_multilingual", param="model")
+        return decoding if self.multilingual else replace(decoding, language="en")
+
+    def _check_length(self, seconds: float | None) -> None:
+        if self.max_hours is not None and seconds is not None and seconds > self.max_hours * 3600:
+            raise Refusal(
+                413,
+                f"The audio is longer than the {self.max_hours:g} hours that this session takes. Cut it in parts.",
+                "audio_too_long",
+                param="file",
+            )
+
+
+def _is_ready(queued: tuple[Stretch, Ticket | None]) -> bool:
+    return queued[1] is None or queued[1].done.is_set()
