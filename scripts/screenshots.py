@@ -1,7 +1,8 @@
 """Take the pictures of the docs from running parts: `make screenshots`; ARGS='--only cards' takes some of them.
 
 Starts and stops all of it: Debian's Ruby renders the app's files as the dashboard does, a real Slurm runs a session of
-the shipped model on real vLLM, Chromium shows form, cards and page. Takes some minutes. What differs by chance (ids,
+the shipped model on real vLLM, the shipped Whisper hears spoken words, Chromium shows form, cards and pages. Takes some
+minutes. What differs by chance (ids,
 host, port) is replaced by what the docs call it, so that two runs differ in their times alone.
 Needs what tests/slurm and tests/app need, Debian's libjs-bootstrap5 and fonts-font-awesome, and the `dev` extra.
 """
@@ -27,8 +28,10 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.app.cards import copy_app
 from tests.app.dashboard import BOOTSTRAP, FONT_AWESOME, Shown, form_page, sessions_page
 from tests.app.ondemand import Card, OnDemand, OnDemandSession
+from tests.browser.listening import choose, listening, state
 from tests.slurm import people
 from tests.slurm.cluster import Cluster
+from tests.speech import speech
 from tests.unit.fit_models import snapshot
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -164,6 +167,46 @@ def chat(page: Page, key: str) -> None:
     page.wait_for_timeout(500)
 
 
+def transcripts(studio: Studio) -> None:
+    """The transcribe page before and after it has heard files, in both colours and on a phone."""
+    with listening("--max-requests", "8") as session:
+        files = recordings(session.server.folder)
+        for name, size, colours in (
+            ("transcribe-light", WIDE, "light"),
+            ("transcribe-phone", PHONE, "light"),
+            ("transcribe-dark", WIDE, "dark"),
+        ):
+            page = studio.page(size, "dark" if colours == "dark" else "light")
+            page.goto(session.gateway.url)
+            page.get_by_label("API key").fill(session.key)
+            page.get_by_role("button", name="Open").click()
+            expect(page.get_by_role("button", name="Choose files")).to_be_visible()
+            if name == "transcribe-light":
+                page.wait_for_timeout(500)
+                studio.keep("transcribe-empty", page)
+            choose(page, *files)
+            for file in files:
+                state(page, file.name, "failed" if file.suffix == ".txt" else "done")
+            page.locator("#lines .said").nth(3).click()
+            page.keyboard.press("Space")
+            page.mouse.move(5, 400)
+            page.wait_for_timeout(500)
+            studio.keep(name, page)
+            page.context.close()
+
+
+def recordings(folder: Path) -> list[Path]:
+    """Two files of speech, and one that is none."""
+    counting = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    notes = folder / "consent form.txt"
+    notes.write_text("I agree to be recorded.\n")
+    return [
+        speech(counting, folder / "counting, take 2.wav", gap_s=1.3),
+        speech(["hello", "yes", "no", "stop", "go"], folder / "interview 07 – greeting.wav", gap_s=1.3),
+        notes,
+    ]
+
+
 @contextmanager
 def dashboard(settings: dict[str, object]) -> Iterator[OnDemand]:
     """The dashboard with the app of this checkout, at a site with these settings and no past."""
@@ -229,7 +272,7 @@ def say(text: str) -> None:
 def main() -> None:
     """Take them all, or one kind."""
     parser = argparse.ArgumentParser(prog="make screenshots", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", choices=["form", "cards"], help="cards: without the page")
+    parser.add_argument("--only", choices=["form", "cards", "transcribe"], help="cards: without the page")
     parser.add_argument("--target", type=Path, default=ROOT / "docs" / "images", metavar="FOLDER")
     given = parser.parse_args()
     given.target.mkdir(parents=True, exist_ok=True)
@@ -243,10 +286,12 @@ def main() -> None:
             args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
         )
         studio = Studio(browser, given.target)
-        if given.only != "cards":
+        if given.only in (None, "form"):
             form(studio)
-        if given.only != "form":
+        if given.only in (None, "cards"):
             cards(studio, page_too=given.only is None)
+        if given.only in (None, "transcribe"):
+            transcripts(studio)
         browser.close()
 
 

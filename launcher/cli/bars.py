@@ -9,7 +9,7 @@ import unicodedata
 from typing import TextIO
 
 from launcher.cli.tables import YELLOW, coloured, one_line
-from launcher.models.disk import part
+from launcher.models.disk import size
 from launcher.sessions.clock import clock
 from launcher.transcripts.report import OnTheWay, Progress, position
 
@@ -69,18 +69,20 @@ def lines(progress: Progress, *, blocks: str = "#.") -> list[str]:
         said += [f"{clock(progress.done_s)} of audio", f"{progress.speed:.1f}× real time"]
     if progress.left_s is not None:
         said.append(f"{clock(progress.left_s)} left")
-    return [*(_line(one, blocks) for one in progress.running), ", ".join(said)]
+    names = [cut(one_line(one.path), _NAME) for one in progress.running]
+    wide = max(map(_width, names), default=0)
+    shown = [name + " " * (wide - _width(name)) for name in names]
+    bars = [f"{name} {_bar(one, blocks)}" for name, one in zip(shown, progress.running, strict=True)]
+    return [*bars, ", ".join(said)]
 
 
-def _line(one: OnTheWay, blocks: str) -> str:
-    name = cut(one_line(one.path), _NAME)
-    name += " " * (_NAME - _width(name))
+def _bar(one: OnTheWay, blocks: str) -> str:
     if one.sent is not None:
-        return f"{name} sending {part(one.sent, one.size)}"
+        return f"sending {size(one.sent)} of {size(one.size)}"
     share = min(1.0, one.done_s / one.duration_s) if one.duration_s else 0.0
     full = int(share * _BAR)
     whole = f" of {position(one.duration_s)}" if one.duration_s else ""
-    text = f"{name} {blocks[0] * full}{blocks[1] * (_BAR - full)} {position(one.done_s)}{whole}"
+    text = f"{blocks[0] * full}{blocks[1] * (_BAR - full)} {position(one.done_s)}{whole}"
     if one.speed:
         text += f", {one.speed:.1f}×"
     return text if one.left_s is None else f"{text}, {clock(one.left_s)} left"

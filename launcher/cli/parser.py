@@ -13,7 +13,8 @@ from launcher.errors import RequestError, did_you_mean
 # Any: argparse's class is invariant, and each module has a parser of the plain kind.
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 _DESCRIPTION = (
-    "Start a model as a job and talk to it: a chat page and an OpenAI-compatible endpoint with a private key."
+    "Start a model as a job and use it: a page to chat or to transcribe, and an OpenAI-compatible endpoint "
+    "with a private key."
 )
 _EXAMPLES = """\
 examples:
@@ -237,7 +238,9 @@ def _launch(launch: argparse.ArgumentParser) -> None:
         action="store_false",
         help="start it even if it does not seem to fit; choose nothing",
     )
-    launch.add_argument("--no-page", action="store_true", help="no page to chat or transcribe, only the endpoint")
+    launch.add_argument(
+        "--no-page", action="store_true", help="no page to chat or transcribe, only the endpoint"
+    )
     launch.add_argument(
         "--trust-remote-code", action="store_true", help="run Python code that comes with the model"
     )

@@ -10,8 +10,10 @@ from launcher.doctor.readable import check_readable
 from launcher.errors import LauncherError
 from launcher.models.fit.verdict import UNKNOWN
 from launcher.models.resolve import ResolvedModel, resolve
+from launcher.models.speech import check_format, is_chosen_for_vllm
 from launcher.planning import Request
 from launcher.planning.choice import best_on, facts_if_known, shortfall
+from launcher.planning.environment import choose_environment
 from launcher.settings.origins import DEFAULTS
 from launcher.settings.schema import CatalogModel, Settings
 
@@ -27,6 +29,8 @@ def _entry(entry: CatalogModel, settings: Settings) -> Check:
     at = f"catalog.{entry.name}"
     try:
         model = resolve(entry.name, settings)
+        if model.engine == "vllm" and model.snapshot and not is_chosen_for_vllm(entry, settings):
+            check_format(model.id, model.snapshot, settings)
     except LauncherError as error:
         fix = error.hint or ""
         if not fix or fix.startswith("Ask the site"):  # that is who reads this
@@ -51,6 +55,11 @@ def _fits(at: str, entry: CatalogModel, model: ResolvedModel, settings: Settings
         says = f"is in {model.snapshot}, but what it is cannot be told, so whether it fits is not known."
         return warn(at, says, f"See launcher resolve {entry.name}.")
     profiles = [settings.profiles[name] for name in entry.profiles or settings.profiles]
+    if model.engine == "whisper":
+        try:
+            choose_environment(Request(entry.name), model, profiles[0], model.engine, settings, {})
+        except LauncherError as error:
+            return fail(at, f"cannot run: {error.message}", error.hint or "Correct the environment.")
     fitting, short = [], []
     for profile in profiles:
         _, found = best_on(model, what, profile, entry.engine_args, settings, Request(entry.name))

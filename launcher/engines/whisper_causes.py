@@ -22,6 +22,9 @@ _PHASES = (
 _EXCEPTION = re.compile(
     r"^(?P<type>(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt))\b:? ?(?P<text>.*)$"
 )
+# gunicorn's words for the process that has the model (gunicorn/arbiter.py, reap_workers), and our own for what it met.
+_LOST = re.compile(r"Worker \(pid:\d+\) was sent (SIG[A-Z]+)!")
+_SAID = re.compile(r"^\d\d:\d\d:\d\d (?:ERROR|CRITICAL) (?P<text>.+)$")
 _CUDA_PARTS = "libcublas 12, and libcudnn 9 where its CTranslate2 wants one"
 # Reasons that end a start and never a server that serves: there, only a request could have written such words.
 ONLY_AT_START = frozenset({"request", "environment", "model-files", "unsupported-model", "address"})
@@ -185,13 +188,15 @@ def explain(log_tail: str, exit_code: int | None, ready: bool, elapsed_s: float)
     opening = f"The Whisper server stopped after {elapsed_s:.0f} s ({code_words(exit_code)}) {when}"
     reason, why, hint = (
         first_of(CAUSES, log, without=ONLY_AT_START if ready else ())
-        or _ended(exit_code)
+        or _ended(exit_code, log)
         or _unknown(log.splitlines(), ready)
     )
     return Diagnosis(reason, f"{opening}: {why.rstrip('.')}." if why else f"{opening}.", hint)
 
 
-def _ended(exit_code: int | None) -> tuple[str, str, str] | None:
+def _ended(exit_code: int | None, log: str) -> tuple[str, str, str] | None:
+    if lost := _LOST.findall(log):
+        return _ENDINGS.get(getattr(signal, lost[-1], 0))
     if exit_code in (126, 127):
         words = "was not found" if exit_code == 127 else "may not be run"
         return "environment", f"Python {words}", "Ask the site to check the environment."
@@ -200,6 +205,8 @@ def _ended(exit_code: int | None) -> tuple[str, str, str] | None:
 
 def _unknown(lines: list[str], ready: bool) -> tuple[str, str, str]:
     for line in reversed(lines):
+        if not ready and (said := _SAID.match(line.strip())) is not None:
+            return "engine-exit", said["text"][:300], SEE_LOG
         if (found := _EXCEPTION.match(line.strip())) is not None:
             name, text = found["type"].rpartition(".")[2], found["text"]
             # While it serves, the text of an error may quote a request.

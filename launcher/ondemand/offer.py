@@ -174,7 +174,7 @@ def _installed(settings: Settings) -> Iterator[Path]:
             continue
         if environment.kind == "venv":
             folder = Path(environment.path or sys.prefix).expanduser()
-            yield from sorted(folder.glob("lib/python3*/site-packages"))
+            yield from sorted(folder.glob("lib*/python3*/site-packages"))
         elif environment.image:
             yield Path(environment.image)
 

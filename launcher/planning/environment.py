@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from launcher.engines.whisper import PACKAGES
+from launcher.engines.whisper_arguments import PACKAGES
 from launcher.errors import RequestError, SettingsError
 from launcher.models.resolve import ResolvedModel
 from launcher.planning.request import Request, unknown

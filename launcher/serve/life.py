@@ -21,7 +21,7 @@ from launcher.serve.ending import ending
 from launcher.serve.environment import inside, trouble
 from launcher.serve.node import ENGINE_SOCKET, tail
 from launcher.serve.process import Child, end_leftovers
-from launcher.serve.readiness import BUSY, until_listening, version
+from launcher.serve.readiness import is_sign_of_life, until_listening, version
 from launcher.serve.report import Report
 from launcher.sessions.paths import SessionPaths
 from launcher.sessions.plan import Plan
@@ -144,16 +144,12 @@ class Life:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._doubted.wait(), _PROBE_EVERY_S)
             # One lost request is no illness.
-            if (why := await self._doubt()) is None or (why := await self._doubt()) is None:
+            if is_sign_of_life(why := await self._ask()) or is_sign_of_life(why := await self._ask()):
                 self._report.healthy()
             else:
-                self._report.unhealthy(why)
+                self._report.unhealthy(why or "")
             await asyncio.sleep(_PROBE_PAUSE_S)
             self._doubted.clear()  # a probe that fails is a doubt too, and must not call for the next one
-
-    async def _doubt(self) -> str | None:
-        why = await self._ask()
-        return None if why == BUSY else why
 
     async def _until_ready(self) -> Diagnosis | None:
         refusals = 0

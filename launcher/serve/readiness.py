@@ -15,7 +15,7 @@ import aiohttp
 
 from launcher.engines import Probe
 
-BUSY = "HTTP 429"  # an answer too: the engine lives, and has more to do than it takes
+_BUSY = "HTTP 429"
 _POLL_S = 0.1
 
 
@@ -52,6 +52,11 @@ async def ask(url: str, probe: Probe, key: str, nonce: str, timeout_s: float) ->
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return type(error).__name__
     return None if isinstance(data, dict) and data.get(probe.field) else "the answer is empty"
+
+
+def is_sign_of_life(why: str | None) -> bool:
+    """Whether what `ask` said of an engine that was ready is no illness: an answer, or more to do than it takes."""
+    return why in (None, _BUSY)
 
 
 def _body(probe: Probe) -> dict[str, Any]:

@@ -81,6 +81,8 @@ class Checks:
         if holds is not None and holds.engines and model.engine not in (*holds.engines, "simulated"):
             held = [name for name, e in environments.items() if not e.engines or model.engine in e.engines]
             advice = f"Write {' or '.join(held[:3])}." if held else f"Add {model.engine} to its engines."
+            if self._written("catalog", model.name).get("engine") is None:
+                advice += f" Or add engine: {holds.engines[0]} to {at}."
             must = f"must be an environment with {model.engine}"
             self._wrong(f"{at}.environment", must, model.environment, advice)
         written = self._written("catalog", model.name)

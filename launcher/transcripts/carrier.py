@@ -137,7 +137,7 @@ class Carrier:
             self._lease = None
 
     def release(self) -> bool:
-        """Leave the session, and stop it where it was started for this and nobody else uses it; whether it goes on."""
+        """Leave the session, and stop it where it was started for this and nobody else uses it; whether it stays."""
         session, self.session = self.session, None
         if session is None:
             return False
@@ -154,7 +154,7 @@ class Carrier:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                return True  # another command uses it, and will stop it
+                return False  # another command uses it, and will stop it
             except OSError:
                 pass
             session.stop()
@@ -214,16 +214,16 @@ class Carrier:
         return _identity(self._plan(model)) == _identity(serving)
 
     def _running(self, plan: Plan | None) -> Session | None:
-        """A session of mine that transcribes with that model, the readiest and then the latest."""
+        """A session of mine that transcribes with that model, the readiest and then the latest first."""
         mine = [session for session in self._launcher.sessions() if session.plan.engine == ENGINE]
         if plan is not None:
             mine = [session for session in mine if _identity(session.plan) == _identity(plan)]
         ranked = [
-            (_LIVING[status.state], -number, session)
+            (status.ends_soon, _LIVING[status.state], -number, session)
             for number, (session, status) in enumerate(zip(mine, self._launcher.statuses(mine), strict=True))
-            if status.state in _LIVING and status.job_id is not None and not status.ends_soon
+            if status.state in _LIVING and status.job_id is not None
         ]
-        for _, _, session in sorted(ranked, key=lambda rank: rank[:2]):
+        for *_, session in sorted(ranked, key=lambda rank: rank[:3]):
             if self._take_lease(session):
                 return session
         return None

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from launcher.transcripts.asked import Asked
-from launcher.whisper.segments import Segment
+from launcher.whisper.segments import Segment, believe
 
 _SCHEMA = 1
 _LINE_MAX_BYTES = 64 * 2**20  # a piece is some kilobytes; a file of another kind is not read into memory
@@ -83,7 +83,9 @@ class Piece:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """The piece of a line; raises TypeError or KeyError for anything else."""
-        return cls(**{**data, "segments": tuple(map(Segment.from_dict, data["segments"]))})
+        made = cls(**{**data, "segments": tuple(map(Segment.from_dict, data["segments"]))})
+        believe((made.done_s, made.duration_s or 0.0), (made.cursor, made.language or ""))
+        return made
 
 
 @dataclass(slots=True)
@@ -172,7 +174,8 @@ def open_journal(path: Path) -> Journal | None:
         descriptor = os.open(path, flags, 0o666)
         try:
             found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
+            # A second name of another file would have that file cut off and written.
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
                 raise FileExistsError(errno.EEXIST, "It is in the way and no file", str(path))
             if not _lock(descriptor):
                 os.close(descriptor)
@@ -194,9 +197,10 @@ def glance(path: Path) -> Content:
         return Content()
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """The regular file `path` for reading; raises OSError for a link and for anything else."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+def open_regular(path: Path, *, links: bool = False) -> BinaryIO:
+    """The regular file `path` for reading; raises OSError for anything else, and for a link without `links`."""
+    follow = 0 if links else os.O_NOFOLLOW
+    descriptor = os.open(path, os.O_RDONLY | follow | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise FileExistsError(errno.EEXIST, "It is no file", str(path))
@@ -240,7 +244,9 @@ def _take(content: Content, data: dict[str, Any]) -> None:
     if content.header is None:
         if data["schema"] != _SCHEMA:
             raise ValueError("another schema")
-        content.header = Header(Source(**data["source"]), Asked.from_dict(data["asked"]), data["made_by"])
+        content.header = Header(
+            Source(**data["source"]), Asked.from_dict(data["asked"]), dict(data["made_by"])
+        )
     elif "end" in data:
         content.ended = True
     else:

@@ -7,11 +7,13 @@ transcript of ours from one that a person wrote or corrected: those are never re
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import stat
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,9 +21,11 @@ from typing import Any, Self
 
 from launcher.transcripts.asked import Asked
 from launcher.transcripts.journal import Source, open_regular
+from launcher.whisper.segments import believe
 
 NAME = ".launcher-transcripts.jsonl"
 _MAX_BYTES = 512 * 2**20
+_LOCK_TRIES, _LOCK_RETRY_S = 50, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,9 @@ class Mark:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """The passage as the ledger has it; raises TypeError or KeyError for anything else."""
-        return cls(**{**data, "marks": tuple(data["marks"])})
+        made = cls(**{**data, "marks": tuple(data["marks"])})
+        believe((made.start, made.end), (made.text, *made.marks))
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,9 @@ class Facts:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """The facts as the ledger has them; raises TypeError or KeyError for anything else."""
-        return cls(**{**data, "marks": tuple(map(Mark.from_dict, data["marks"]))})
+        made = cls(**{**data, "marks": tuple(map(Mark.from_dict, data["marks"]))})
+        believe((made.duration_s, made.words), (made.language or "",))
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,8 @@ class Output:
                 return False
             if status.st_mtime_ns == self.modified_ns:
                 return True
-            return hashlib.sha256(path.read_bytes()).hexdigest() == self.sha256
+            with open_regular(path) as file:
+                return hashlib.sha256(file.read()).hexdigest() == self.sha256
         except OSError:
             return False
 
@@ -139,9 +148,10 @@ def _take(found: dict[str, Kept], data: dict[str, Any]) -> None:
         kept.again = True
         return
     entry = Entry(
-        Source(**data["source"]), Asked.from_dict(data["asked"]), data["made_by"], Facts.from_dict(data["facts"]),
+        Source(**data["source"]), Asked.from_dict(data["asked"]), dict(data["made_by"]), Facts.from_dict(data["facts"]),
         {ending: Output(**output) for ending, output in data["outputs"].items()},
     )  # fmt: skip
+    believe((), (entry.source.path, *(output.name for output in entry.outputs.values())))
     if kept.again:
         kept.entries, kept.again = {}, False
     for ending in entry.outputs:
@@ -153,10 +163,10 @@ def _append(folder: Path, lines: list[dict[str, Any]]) -> None:
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(folder / NAME, flags, 0o666)
     try:
-        with contextlib.suppress(
-            OSError
-        ):  # a file system without locks: two lines within a millisecond are rare
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # a second name of another file
+            raise FileExistsError(errno.EEXIST, "It is in the way and no file", str(folder / NAME))
+        _lock(descriptor)
         end = os.lseek(descriptor, 0, os.SEEK_END)
         torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
         text = b"\n" * torn + b"".join(json.dumps(line).encode() + b"\n" for line in lines)
@@ -170,3 +180,16 @@ def _append(folder: Path, lines: list[dict[str, Any]]) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Wait for another command's lines, though not for ever: whoever may read the file may lock it."""
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_RETRY_S)
+            continue
+        except OSError:
+            pass  # a file system without locks: two lines within a millisecond are rare
+        return

@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher.transcripts import ledger
 from launcher.transcripts.asked import Asked
-from launcher.transcripts.journal import Piece
+from launcher.transcripts.journal import Piece, open_regular
 from launcher.transcripts.recordings import Recording
 from launcher.whisper.formats import FORMATS, verbose_json
 from launcher.whisper.segments import Segment
@@ -55,10 +55,11 @@ def rendered(pieces: Sequence[Piece], asked: Asked, formats: Iterable[str]) -> d
 def converted(path: Path, formats: Iterable[str]) -> dict[str, bytes] | None:
     """Further formats of the transcript in the .json file `path`; None where it cannot give them."""
     try:
-        data = json.loads(path.read_bytes())
+        with open_regular(path) as file:
+            data = json.load(file)
         segments = [Segment.from_dict(segment) for segment in data["segments"]]
         return {name: FORMATS[name](segments).encode(errors="replace") for name in formats}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -24,6 +24,7 @@ ENDINGS = frozenset(f"{_AUDIO} {_VIDEO}".split())
 _MADE = frozenset(("srt", "vtt", "txt", "json", "tsv", "jsonl"))
 _NAME_MAX_BYTES = 255  # of every file system that a cluster has
 _LONGEST_ENDING = len(".json")
+FOREIGN = "It is another user's link to what is not theirs, and was not followed. Name the file itself."
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,8 @@ def _named(path: str, troubles: dict[str, str]) -> Iterator[tuple[str, str | Non
         raise RequestError(f"{_cut(path)!r} is not a path.", "Give a file, a folder or a pattern.") from None
     if stat.S_ISDIR(mode):
         yield from ((file, path) for file in _below(path, troubles))
+    elif is_foreign_link(path):
+        troubles[path] = FOREIGN
     elif stat.S_ISREG(mode):
         yield path, None
     else:
@@ -127,7 +130,10 @@ def _matching(pattern: str, troubles: dict[str, str]) -> Iterator[tuple[str, str
             below = [path] if _ending(path) in ENDINGS and _is_file(path) else []
         for file in below:
             found = True
-            yield file, base or os.curdir
+            if any(is_foreign_link(step) for step in _steps(file, base)):
+                troubles[file] = FOREIGN
+            else:
+                yield file, base or os.curdir
     if not found:
         raise RequestError(f"{_cut(pattern)} matches no recording.", "Check the pattern.")
 
@@ -151,10 +157,32 @@ def _below(folder: str, troubles: dict[str, str]) -> Iterator[str]:
             continue
         seen.add(key)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            path = os.path.join(here, name)
-            if not name.startswith(".") and _ending(name) in ENDINGS and _is_file(path):
+        sounds = sorted(name for name in files if not name.startswith(".") and _ending(name) in ENDINGS)
+        foreign = {name for name in (*folders, *sounds) if is_foreign_link(os.path.join(here, name))}
+        troubles |= {os.path.join(here, name): FOREIGN for name in sorted(foreign)}
+        folders[:] = [name for name in folders if name not in foreign]
+        for path in (os.path.join(here, name) for name in sounds if name not in foreign):
+            if _is_file(path):
                 yield path
+
+
+def is_foreign_link(path: str) -> bool:
+    """Whether somebody else made `path` a link to what is not theirs: perhaps to what they may not read, but we may.
+
+    Its transcript would lie beside the link, for them to read.
+    """
+    try:
+        link = os.lstat(path)
+        return stat.S_ISLNK(link.st_mode) and link.st_uid not in (os.geteuid(), 0, os.stat(path).st_uid)
+    except OSError:
+        return False
+
+
+def _steps(path: str, base: str) -> Iterator[str]:
+    """`path` and the folders above it, up to `base`."""
+    while path and path.rstrip("/") != base.rstrip("/"):
+        yield path
+        path = os.path.dirname(path) if os.path.dirname(path) != path else ""
 
 
 def _is_file(path: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from launcher.transcripts import ledger
 from launcher.transcripts.asked import Asked
 from launcher.transcripts.journal import Source, glance
-from launcher.transcripts.recordings import Recording
+from launcher.transcripts.recordings import FOREIGN, Recording, is_foreign_link
 
 FINISHED, BEGUN, NEW, BROKEN = "finished", "begun", "new", "broken"
 
@@ -71,6 +71,8 @@ def standing(
         return Standing(recording, BROKEN, why=gone)
     except OSError as error:
         return Standing(recording, BROKEN, why=f"It cannot be read: {error.strerror}.")
+    if is_foreign_link(os.fspath(recording.source)):  # asked again: it may be one since it was found
+        return Standing(recording, BROKEN, why=FOREIGN)
     known = kept.get(recording.name, ledger.Kept())
     if (other := _foreign(known, recording)) is not None:
         return Standing(

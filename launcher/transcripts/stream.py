@@ -20,7 +20,7 @@ from urllib.parse import urlencode, urlsplit
 
 from launcher.sessions.connection import Connection
 from launcher.transcripts.asked import Asked
-from launcher.transcripts.journal import Piece, Source
+from launcher.transcripts.journal import Piece, Source, open_regular
 from launcher.whisper.segments import Segment
 
 _CONNECT_S = 10.0
@@ -46,10 +46,11 @@ class Broken(Exception):  # noqa: N818
     """
 
     def __init__(
-        self, message: str, *, wait_s: float = _RETRY_S, gone: bool = False, mine: bool = False
+        self, message: str, *, wait_s: float | None = None, gone: bool = False, mine: bool = False
     ) -> None:
         super().__init__(message)
-        self.message, self.wait_s, self.gone, self.mine = message, wait_s, gone, mine
+        self.message, self.gone, self.mine = message, gone, mine
+        self.wait_s = _RETRY_S if wait_s is None else wait_s
 
 
 class Stopped(Exception):  # noqa: N818
@@ -104,9 +105,11 @@ class Stream:
                     raise _answer(response)
                 began = True
                 yield from _pieces(_events(response))
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException, ValueError, Broken) as error:
             if self._stopped.is_set():
                 raise Stopped from None
+            if isinstance(error, Broken):
+                raise
             if isinstance(error, _FileError):
                 raise error.error from None
             refused = isinstance(error, ConnectionRefusedError | socket.gaierror) or (
@@ -163,7 +166,7 @@ class Stream:
         ).encode()
         tail = f"\r\n--{boundary}--\r\n".encode()
         try:
-            file = path.open("rb")
+            file = open_regular(path, links=True)  # a pipe in its place would wait for its writer
         except OSError as error:
             raise _FileError(error) from None
         with file:
@@ -240,7 +243,7 @@ def _pieces(events: Iterator[dict[str, Any]]) -> Iterator[Piece]:
 
 def _answer(response: http.client.HTTPResponse) -> Refused | Broken:
     wait = response.getheader("Retry-After") or ""
-    wait_s = float(wait) if wait.isdigit() and len(wait) < 4 else _RETRY_S
+    wait_s = float(wait) if wait.isdigit() and len(wait) < 4 else None
     try:
         error = json.loads(response.read(_BODY_MAX_BYTES))["error"]
     except (ValueError, KeyError, TypeError):
@@ -248,7 +251,7 @@ def _answer(response: http.client.HTTPResponse) -> Refused | Broken:
     return _error(response.status, error, wait_s)
 
 
-def _error(status: int, error: Any, wait_s: float = _RETRY_S) -> Refused | Broken:
+def _error(status: int, error: Any, wait_s: float | None = None) -> Refused | Broken:
     """What an OpenAI-shaped error means; `status` 0 is one in the middle of a stream."""
     found = error if isinstance(error, dict) else {}
     message = str(found.get("message") or f"The session answered with HTTP {status}.")

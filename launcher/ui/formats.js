@@ -9,7 +9,10 @@
   // What Python takes for white space: JavaScript's \s has U+FEFF too, and lacks five control characters.
   const SPACE = /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/u;
 
-  const oneLine = (text) => text.replaceAll("\0", "").split(SPACE).filter(Boolean).join(" ");
+  // What steers a terminal is no text.
+  const CONTROLS = /[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]/g;
+
+  const oneLine = (text) => text.replace(CONTROLS, "").split(SPACE).filter(Boolean).join(" ");
   const ms = (seconds) => Math.round(seconds * 1000);
   const two = (number) => String(number).padStart(2, "0");
   const clock = (time_ms, point) => {
@@ -53,7 +56,7 @@
     txt: (lines) => lines.map(({ text }) => oneLine(text)).map((text) => (text ? text + "\n" : "")).join(""),
     srt: (lines) =>
       cues(lines, (count, start, end, text) =>
-        `${count}\n${clock(start, ",")} --> ${clock(end, ",")}\n${text.replaceAll("-->", "->")}\n\n`,
+        `${count}\n${clock(start, ",")} --> ${clock(end, ",")}\n${text.replace(/-{2,}>/g, "->")}\n\n`,
       ),
     vtt: (lines) =>
       "WEBVTT\n\n" +

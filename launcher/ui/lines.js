@@ -98,10 +98,11 @@
   // Pieces may come faster than anybody reads: those of a tenth of a second are added at once.
   let growing = null;
   page.grew = (grown) => {
-    if (grown === item) growing ??= setTimeout(grow, GROW_MS);
+    if (grown === item) growing ??= setTimeout(page.growNow, GROW_MS);
   };
 
-  const grow = () => {
+  page.growNow = () => {
+    clearTimeout(growing);
     growing = null;
     if (!item) return;
     const lines = list();

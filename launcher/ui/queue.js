@@ -190,6 +190,7 @@
 
   const finish = (item, { event, rest: pending }) => {
     grow(item, pending);
+    page.growNow(); // who sees that it is done sees all of it
     const duration_s = event.duration ?? event.usage?.seconds ?? item.duration_s;
     change(item, { state: "done", done_s: duration_s, duration_s, said: "", finished: event.language });
     page.speak(`${item.name} is transcribed.`);

@@ -17,7 +17,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from launcher.whisper import cluster_files, events, fields
 from launcher.whisper.answers import Answer
@@ -41,7 +41,6 @@ class Service:
     """What the routes need."""
 
     transcriber: Transcriber
-    max_hours: float | None
     offered: Offered
     uploads: Uploads
     folders: Sequence[Path]
@@ -57,6 +56,8 @@ def make_app(service: Service) -> Flask:
 
     @app.get("/health")
     def health() -> Response:
+        if (why := service.transcriber.broken) is not None:
+            raise Refusal(503, f"The model is broken: {why}. Start the session again.", "model_broken")
         waiting = service.transcriber.waiting
         return jsonify({"status": "ok", "requests": service.places.taken, "stretches": waiting})
 
@@ -92,8 +93,8 @@ def make_app(service: Service) -> Flask:
         status = error.code or 500
         what = {404: "Invalid URL", 405: "Not allowed"}.get(status, error.name)
         answer = _refused(Refusal(status, f"{what} ({request.method} {request.path[:80]})", _code(error)))
-        if status == 405:
-            answer.headers["Allow"] = ", ".join(error.valid_methods or ())  # type: ignore[attr-defined]
+        if isinstance(error, MethodNotAllowed):
+            answer.headers["Allow"] = ", ".join(error.valid_methods or ())
         return answer
 
     @app.errorhandler(Exception)
@@ -130,14 +131,14 @@ def _card(service: Service, name: str, created: int) -> dict[str, Any]:
         "multilingual": offered.multilingual,
         "batch_size": service.transcriber.batch_size,
         "compute_type": service.transcriber.device.compute_type,
-        "max_hours": service.max_hours,
+        "max_hours": service.transcriber.max_hours,
         "max_upload_bytes": service.uploads.max_bytes,
     }
 
 
 def _audio(service: Service, task: str) -> Response:
     with ExitStack() as open_parts:
-        open_parts.enter_context(service.places.one())
+        open_parts.enter_context(service.places.one(own=_is_own()))
         left = open_parts.enter_context(service.clients.watched(request.environ["gunicorn.socket"]))
         head = Head(request.headers.get("Content-Type", ""), request.content_length)
         received = open_parts.enter_context(
@@ -160,6 +161,10 @@ def _audio(service: Service, task: str) -> Response:
         return response
 
 
+def _is_own() -> bool:
+    return request.headers.get(OWN_HEADER) == "1"
+
+
 def _check_early(service: Service, form: fields.Form) -> None:
     if "model" in form:  # it may also come after the file
         fields.check_model(form, service.offered)
@@ -174,7 +179,7 @@ def _sound(service: Service, received: Received, asked: Asked) -> BinaryIO:
         return received.file
     if received.file is not None:
         raise Refusal(400, "Send either file or path, not both.", "invalid_value", param="path")
-    if request.headers.get(OWN_HEADER) != "1":
+    if not _is_own():
         raise Refusal(
             403,
             "Only the session's own key may name files on the cluster. Upload the file.",

@@ -47,9 +47,8 @@ class Clients:
     def end(self) -> None:
         """Have all running requests, and those that still come, stop."""
         self.ending = True
-        for left in list(
-            self._left.values()
-        ):  # no lock: called by a signal, perhaps while this thread holds it
+        # No lock: called by a signal, perhaps while this very thread holds it.
+        for left in list(self._left.values()):
             left.set()
 
     def gone(self) -> Refusal:

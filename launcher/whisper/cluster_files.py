@@ -21,16 +21,15 @@ def opened(path: str, folders: Sequence[Path], version: str | None = None) -> Bi
     409 for another version, 400 for what is no absolute path or no ordinary file, 403 where it may not be read, 404
     where nothing is.
     """
-    full = os.path.expanduser(path)
-    if "\0" in path or not os.path.isabs(full):
+    full = "" if "\0" in path else os.path.expanduser(path)
+    if not os.path.isabs(full) or not _is_name(full):
         raise _refused(
             400, "path must be an absolute path on the cluster, such as /home/me/talk.mp3.", "invalid_value"
         )
     real = os.path.realpath(full)
     _check_folder(real, folders)
     try:
-        if not stat.S_ISREG(os.stat(real).st_mode):
-            raise _refused(400, "path names no file. Name one audio or video file.", "not_a_file")
+        _check_kind(os.stat(real))
         # Without O_NONBLOCK, a pipe put there meanwhile would wait for its writer.
         file = os.fdopen(os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK), "rb")
     except FileNotFoundError:
@@ -44,10 +43,9 @@ def opened(path: str, folders: Sequence[Path], version: str | None = None) -> Bi
         raise _refused(400, f"The file could not be opened: {error.strerror}.", "not_readable") from None
     try:
         # What was opened counts, not what the path meant a moment before.
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise _refused(400, "path names no file. Name one audio or video file.", "not_a_file")
-        _check_folder(os.readlink(f"/proc/self/fd/{file.fileno()}"), folders)
         now = os.fstat(file.fileno())
+        _check_kind(now)
+        _check_folder(os.readlink(f"/proc/self/fd/{file.fileno()}"), folders)
         if version not in (None, f"{now.st_size}-{now.st_mtime_ns}"):
             raise _refused(
                 409, "The file of that name is another one where the session runs. Upload it.", "file_differs"
@@ -56,6 +54,19 @@ def opened(path: str, folders: Sequence[Path], version: str | None = None) -> Bi
         file.close()
         raise
     return file
+
+
+def _check_kind(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise _refused(400, "path names no file. Name one audio or video file.", "not_a_file")
+
+
+def _is_name(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:  # half of a character, as JSON can have
+        return False
+    return True
 
 
 def _check_folder(real: str, folders: Sequence[Path]) -> None:

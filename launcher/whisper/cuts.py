@@ -94,7 +94,7 @@ class Cuts:
                 start = self._start + following
                 yield Stretch((), np.empty(0, np.float32), start, start, 0)
             self._skip = 0
-            self._held, self._start = held[following:].copy(), self._start + following
+            self._held, self._start = self._held[following:].copy(), self._start + following
             if last:
                 self.end = self._start
                 return
@@ -123,7 +123,7 @@ class Cuts:
         if last:
             return _packed(speeches, self._most), len(held)
         margin = (options.speech_pad_ms + options.min_silence_ms) * RATE_HZ // 1000
-        following = len(held) - margin
+        following = max(len(held) - margin, len(held) // 2)  # whatever silences and pads were asked for
         if speeches and speeches[-1][1] > following:
             open_start, open_end = speeches.pop()
             # Speech without a pause from the first sample to the last cannot be left to the next window.

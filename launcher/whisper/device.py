@@ -42,7 +42,7 @@ def choose(server: Server, model: Path) -> Device:
     count = cores()
     parallel = server.parallel or max(1, count // (server.threads or 1))
     threads = server.threads or max(1, count // parallel)
-    return Device(name, compute_type, threads, parallel, server.batch_size or 1)
+    return Device(name, compute_type, threads, parallel, server.batch_size or 4)
 
 
 # int8 halves the time on a processor and loses nothing that word error rates show (faster-whisper's README).

@@ -9,6 +9,7 @@ Lines are not folded: players do that for the screen they have.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from launcher.whisper.languages import LANGUAGES
 from launcher.whisper.segments import Segment
 
 _SHORTEST_MS = 10
+# What steers a terminal is no text; white space among the control characters is left to `split`.
+_CONTROLS = dict.fromkeys((*range(0x09), *range(0x0E, 0x1C), *range(0x7F, 0x85), *range(0x86, 0xA0)))
 # Scripts without spaces between words: Thai to Burmese, Khmer, then the Han family with its full-width marks.
 _UNSPACED = (
     (0x0E00, 0x10A0),
@@ -88,7 +91,7 @@ class Srt(_Cues):
     """SubRip: numbered cues, a comma before the milliseconds."""
 
     def _cue(self, start_ms: int, end_ms: int, text: str) -> str:
-        text = text.replace("-->", "->")
+        text = re.sub("-{2,}>", "->", text)  # "--->" too
         return f"{self._count}\n{_clock(start_ms, ',')} --> {_clock(end_ms, ',')}\n{text}\n\n"
 
 
@@ -148,12 +151,11 @@ def verbose_json(
     duration_s: float,
     task: str = "transcribe",
     of_segments: bool = True,
-    of_words: bool | None = None,
-    first_id: int = 0,
+    of_words: bool = False,
 ) -> dict[str, Any]:
     """OpenAI's verbose transcription of `segments`, with their marks and the probability of each word besides.
 
-    `language` is a code; OpenAI writes its English name. `of_words` None: where the segments have words.
+    `language` is a code; OpenAI writes its English name. `of_segments`, `of_words`: which lists there are.
     """
     data: dict[str, Any] = {
         "task": task,
@@ -162,9 +164,7 @@ def verbose_json(
         "text": text(segments),
     }
     if of_segments:
-        data["segments"] = [verbose_segment(part, number) for number, part in enumerate(segments, first_id)]
-    if of_words is None:
-        of_words = any(part.words is not None for part in segments)
+        data["segments"] = [verbose_segment(part, number) for number, part in enumerate(segments)]
     if of_words:
         data["words"] = [word for part in segments for word in words(part)]
     data["usage"] = usage(duration_s)
@@ -206,7 +206,7 @@ def _whole(writer: Writer, segments: Iterable[Segment]) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.replace("\0", "").split())
+    return " ".join(text.translate(_CONTROLS).split())
 
 
 def _apart(before: str, after: str) -> bool:

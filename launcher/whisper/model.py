@@ -6,14 +6,15 @@ stretches share a batch. What is heard in a stretch does not depend on its compa
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ctranslate2 import StorageView
 from faster_whisper import WhisperModel
 from faster_whisper.audio import pad_or_trim
 from faster_whisper.tokenizer import Tokenizer
@@ -24,9 +25,11 @@ from launcher.errors import ModelError
 from launcher.whisper.device import Device
 from launcher.whisper.wanted import Decoding
 
-_FILES = ("model.bin", "config.json", "tokenizer.json", "preprocessor_config.json")
+# Not preprocessor_config.json: the usual copies of all but large-v3 have none (launcher.models.inspect.ctranslate2).
+_FILES = ("model.bin", "config.json", "tokenizer.json")
 _BEST_OF = 5  # samples of which the best is taken at a temperature, as Whisper does
 _HALF = 223  # half of Whisper's context: what hotwords and prompt may take
+_HALF_CHARACTERS = 32 * _HALF  # more of a text need not be looked at, for every batch anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Ask:
     decoding: Decoding
 
     @property
-    def group(self) -> object:
+    def group(self) -> Hashable:
         """Asks of equal groups may share a batch."""
         if self.decoding.language is None and self.decoding.words:
             return object()  # words are aligned in one language for the whole batch
@@ -80,12 +83,11 @@ class Model:
             )
         except (RuntimeError, ValueError, OSError) as error:
             raise ModelError(f"{folder}: the model cannot be loaded: {error}.") from error
-        self._beam_size = beam_size
+        self._device, self._beam_size = device, beam_size
         self.multilingual: bool = self.whisper.model.is_multilingual
         self.languages: tuple[str, ...] = self._languages()
         self.tokenizer = lru_cache(maxsize=256)(self._tokenizer)
         self._suppressed = tuple(get_suppressed_tokens(self.tokenizer("transcribe", self.languages[0]), [-1]))
-        self._extracting = threading.local()
 
     def features(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """The log-mel spectrogram of up to 30 s, as BatchedInferencePipeline makes it: (mels, 3000)."""
@@ -94,7 +96,7 @@ class Model:
 
     def hear(self, asks: Sequence[Ask]) -> list[Heard]:
         """What is said in each stretch of a batch, whose groups are equal."""
-        encoded = self.whisper.encode(np.stack([ask.features for ask in asks]))
+        encoded, parts = self._encoded(asks)
         languages = self._detected(encoded, asks)
         decoding = asks[0].decoding
         tokenizers = [self.tokenizer(decoding.task, language) for language, _ in languages]
@@ -110,7 +112,7 @@ class Model:
         tokens = [result.sequences_ids[0] for result in results]
         alignments: list[list[dict[str, Any]] | None] = [None] * len(asks)
         if decoding.words:
-            alignments = self._aligned(encoded, tokenizers[0], tokens, asks)
+            alignments = self._aligned(parts, tokenizers, tokens, asks)
         return [
             Heard(
                 tokens=tuple(found),
@@ -124,6 +126,17 @@ class Model:
                 tokens, results, languages, alignments, strict=True
             )
         ]
+
+    def _encoded(self, asks: Sequence[Ask]) -> tuple[Any, list[Any]]:
+        """What the encoder makes of a batch, and its parts: one for each stretch on a processor, one for all on a GPU.
+
+        A processor encodes one as fast as eight at once (it is busy with either), but decodes four in half the time.
+        """
+        if self._device.name == "cuda" or len(asks) == 1:
+            whole = self.whisper.encode(np.stack([ask.features for ask in asks]))
+            return whole, [whole]
+        parts = [self.whisper.encode(ask.features) for ask in asks]
+        return StorageView.from_array(np.concatenate([np.asarray(part) for part in parts])), parts
 
     def _languages(self) -> tuple[str, ...]:
         if not self.multilingual:
@@ -153,7 +166,8 @@ class Model:
         for text in (decoding.hotwords, decoding.prompt):
             if text and text.strip():
                 # Words such as <|endoftext|> are read as what they name: none of them may come from a user.
-                said = [token for token in tokenizer.encode(" " + text.strip()) if token < tokenizer.eot]
+                end = text.strip()[-_HALF_CHARACTERS:]
+                said = [token for token in tokenizer.encode(" " + end) if token < tokenizer.eot]
                 prompt += said[-(_HALF - len(prompt)) :] if len(prompt) < _HALF else []
         if prompt:
             prompt.insert(0, tokenizer.sot_prev)
@@ -171,11 +185,16 @@ class Model:
         return {"beam_size": decoding.beam_size or self._beam_size}
 
     def _aligned(
-        self, encoded: Any, tokenizer: Any, tokens: list[list[int]], asks: Sequence[Ask]
+        self, parts: list[Any], tokenizers: list[Any], tokens: list[list[int]], asks: Sequence[Ask]
     ) -> list[list[dict[str, Any]] | None]:
-        texts = [[token for token in found if token < tokenizer.eot] for found in tokens]
-        frames = [int(np.ceil(ask.duration_s) * self.whisper.frames_per_second) for ask in asks]
-        found: list[list[dict[str, Any]] | None] = self.whisper.find_alignment(
-            tokenizer, texts, encoded, frames
-        )
+        texts = [
+            [token for token in found if token < tokenizer.eot]
+            for found, tokenizer in zip(tokens, tokenizers, strict=True)
+        ]
+        frames = [math.ceil(ask.duration_s) * self.whisper.frames_per_second for ask in asks]
+        found: list[list[dict[str, Any]] | None] = []
+        each = len(asks) // len(parts)
+        for number, part in enumerate(parts):
+            own = slice(number * each, (number + 1) * each)
+            found += self.whisper.find_alignment(tokenizers[number], texts[own], part, frames[own])
         return found

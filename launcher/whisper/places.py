@@ -12,7 +12,7 @@ _RETRY_AFTER_S = 5
 
 
 class Places:
-    """`most` places, `taken` of them."""
+    """`most` places, `taken` of them; the last quarter is for the session's own key, whatever other keys take."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -20,13 +20,14 @@ class Places:
         self._lock = threading.Lock()
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def one(self, *, own: bool) -> Iterator[None]:
         """Take a place, or raise Refusal 429."""
+        most = self.most if own else self.most - self.most // 4
         with self._lock:
-            if self.taken >= self.most:
+            if self.taken >= most:
                 raise Refusal(
                     429,
-                    f"The session works on {self.most} requests already. Try again in {_RETRY_AFTER_S} s.",
+                    f"The session works on {self.taken} requests already. Try again in {_RETRY_AFTER_S} s.",
                     "too_many_requests",
                     retry_after_s=_RETRY_AFTER_S,
                 )

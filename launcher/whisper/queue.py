@@ -1,12 +1,15 @@
 """One queue of stretches over all requests: fair, bounded, in batches.
 
 Owns which stretches share a batch and whose turn it is; not what is done with a batch. Each request has a line of its
-own; batches are filled one stretch from each line in turn, so that a clip never waits for a long file's end.
+own; a batch takes one stretch from each line in turn, so that a clip never waits for a long file's end.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -15,17 +18,30 @@ from typing import Self
 from launcher.whisper.model import Ask, Heard
 from launcher.whisper.refusal import Refusal
 
-_POLL_S = 0.25  # a client that leaves sets an event, on which nothing else can be waited for at once
+Hear = Callable[[Sequence[Ask]], list[Heard]]
+
+_POLL_S = 0.2  # a client that leaves sets an event, and nothing can wait for that and for a stretch at once
+_AHEAD = 3  # batches of each request in the queue: one is heard, one is next, one is being cut
+_LEAST_RETRY_S, _MOST_RETRY_S = 2, 60
+_SMOOTH = 0.1
+
+log = logging.getLogger(__name__)
 
 
 class Ticket:
-    """One stretch in the queue."""
+    """One stretch in the queue, and what became of it."""
 
     def __init__(self, ask: Ask) -> None:
         self.ask, self.group = ask, ask.group
+        self.since = time.monotonic()
         self.heard: Heard | None = None
         self.error: BaseException | None = None
         self.done = threading.Event()
+
+    def answer(self, heard: Heard | None, error: BaseException | None = None) -> None:
+        """Let the one who waits go on."""
+        self.heard, self.error = heard, error
+        self.done.set()
 
 
 class Line:
@@ -36,7 +52,7 @@ class Line:
         self.waiting: deque[Ticket] = deque()
 
     def put(self, ask: Ask) -> Ticket:
-        """Queue one stretch."""
+        """Queue one stretch; raises Refusal 503 once the model is broken."""
         ticket = Ticket(ask)
         self._queue.put(self, ticket)
         return ticket
@@ -62,38 +78,37 @@ class Line:
 class Queue:
     """The queue and the threads that empty it: `parallel` batches at once of up to `batch_size`.
 
-    A batch is begun when it is full or its first stretch has waited for `linger_s`.
+    A batch begins when it is full, or when its first stretch has waited for `linger_s` and a thread is free.
+    `broken` says why no further batch can be heard, once that is so.
     """
 
     def __init__(
-        self,
-        hear: Callable[[Sequence[Ask]], list[Heard]],
-        *,
-        batch_size: int,
-        parallel: int,
-        max_requests: int,
-        linger_s: float = 0.0,
+        self, hear: Hear, *, batch_size: int, parallel: int, max_requests: int, linger_s: float = 0.0
     ) -> None:
         self._hear, self._linger_s = hear, linger_s
         self.batch_size, self.parallel, self._max_requests = batch_size, parallel, max_requests
-        self._lines: deque[Line] = deque()
+        self.broken: str | None = None
+        self._lines: deque[Line] = deque()  # whose turn is next stands first
         self._changed = threading.Condition()
         self._idle = 0
+        self._each_s = 0.0  # of a stretch, lately
         for number in range(parallel):
             threading.Thread(target=self._run, name=f"batches-{number}", daemon=True).start()
 
     def line(self, left: threading.Event) -> Line:
         """A place for one request; raises Refusal 429 when all are taken."""
         with self._changed:
-            if len(self._lines) >= self._max_requests:
+            if (taken := len(self._lines)) >= self._max_requests:
+                # When what is in the queue now will be heard; longer files will have more, others will be through.
+                retry_s = math.ceil(self._each_s * sum(len(line.waiting) for line in self._lines))
+                retry_s = min(max(retry_s // self.parallel, _LEAST_RETRY_S), _MOST_RETRY_S)
                 raise Refusal(
                     429,
-                    f"The session transcribes {len(self._lines)} files already. Try again later.",
+                    f"The session transcribes {taken} files at once and takes no more. Try again in {retry_s} s.",
                     "too_many_requests",
-                    retry_after_s=5,
+                    retry_after_s=retry_s,
                 )
-            line = Line(self, left)
-            self._lines.append(line)
+            self._lines.append(line := Line(self, left))
         return line
 
     @property
@@ -104,56 +119,114 @@ class Queue:
 
     @property
     def room(self) -> int:
-        """How many stretches each request may have in the queue: enough to keep the model busy, few in memory."""
-        return max(2, 3 * self.batch_size * self.parallel // max(1, len(self._lines)))
+        """How many stretches a request may have in hand: enough to keep the model busy, few in memory."""
+        return max(2, _AHEAD * self.batch_size * self.parallel // max(1, len(self._lines)))
 
     def put(self, line: Line, ticket: Ticket) -> None:
+        """Append to a line; raises Refusal 503 once the model is broken."""
         with self._changed:
+            if self.broken is not None:
+                raise _broken(self.broken)
             line.waiting.append(ticket)
             self._changed.notify()
 
     def leave(self, line: Line) -> None:
+        """Drop a line."""
         with self._changed:
             line.waiting.clear()
             self._lines.remove(line)
 
     def _run(self) -> None:
-        while True:
-            batch = self._batch()
-            try:
-                heard = self._hear([ticket.ask for ticket in batch])
-                for ticket, found in zip(batch, heard, strict=True):
-                    ticket.heard = found
-            except Exception as error:
-                for ticket in batch:
-                    ticket.error = error
-            for ticket in batch:
-                ticket.done.set()
+        while self.broken is None:
+            batch = self._next()
+            started = time.monotonic()
+            self._answer(batch)
+            each_s = (time.monotonic() - started) / len(batch)
+            self._each_s += (each_s - self._each_s) * (_SMOOTH if self._each_s else 1.0)
 
-    def _batch(self) -> list[Ticket]:
+    def _answer(self, batch: Sequence[Ticket]) -> None:
+        """Hear a batch; where that fails, its parts, so that what cannot be heard fails alone."""
+        if not batch:
+            return
+        try:
+            heard = self._hear([ticket.ask for ticket in batch])
+        except Exception as error:
+            why = str(error)
+            if _is_out_of_memory(why) and len(batch) > 1:
+                half = math.ceil(len(batch) / 2)
+                self.batch_size = min(self.batch_size, half)
+                log.warning("Out of GPU memory: batches are of %d stretches from now on", self.batch_size)
+                self._answer(batch[:half])
+                self._answer(batch[half:])
+            elif _is_out_of_memory(why) or "CUDA" not in why:
+                for ticket in batch if len(batch) > 1 else ():
+                    self._answer([ticket])
+                if len(batch) == 1:
+                    log.error("A stretch of audio cannot be heard: %s", why)
+                    batch[0].answer(None, error)
+            else:  # after an error of CUDA other than for memory, the process can use the GPU no more
+                self._break(why, batch)
+        else:
+            for ticket, found in zip(batch, heard, strict=True):
+                ticket.answer(found)
+
+    def _break(self, why: str, batch: Sequence[Ticket]) -> None:
+        log.error("The model is broken: %s", why)
+        with self._changed:
+            self.broken = why
+            for ticket in [*batch, *(ticket for line in self._lines for ticket in line.waiting)]:
+                ticket.answer(None, _broken(why))
+            for line in self._lines:
+                line.waiting.clear()
+
+    def _next(self) -> list[Ticket]:
         """The next batch; waits for one."""
         with self._changed:
             self._idle += 1
-            while not (batch := self._taken()):
-                self._changed.wait()
-            self._idle -= 1
-            return batch
+            try:
+                while not (batch := self._taken()):
+                    self._changed.wait(self._wait_s())
+                return batch
+            finally:
+                self._idle -= 1
+
+    def _wait_s(self) -> float | None:
+        first = self._first()
+        return None if first is None else max(0.001, first.since + self._linger_s - time.monotonic())
+
+    def _first(self) -> Ticket | None:
+        """The stretch whose turn it is."""
+        for line in self._lines:
+            if line.left.is_set():
+                line.waiting.clear()
+        return next((line.waiting[0] for line in self._lines if line.waiting), None)
 
     def _taken(self) -> list[Ticket]:
-        first = next((line for line in self._lines if line.waiting), None)
-        if first is None:
+        """A batch, taken out of the lines in turn; none, where there is nothing or it is worth a moment's waiting."""
+        if (first := self._first()) is None:
             return []
-        group = first.waiting[0].group
-        same = sum(ticket.group == group for line in self._lines for ticket in line.waiting)
-        count = min(self.batch_size, -(-same // self._idle))
+        same = sum(ticket.group == first.group for line in self._lines for ticket in line.waiting)
+        if same < self.batch_size and time.monotonic() < first.since + self._linger_s:
+            return []
+        count = min(self.batch_size, math.ceil(same / self._idle))  # the rest is for who else is free
         batch: list[Ticket] = []
         while len(batch) < count:
             before = len(batch)
             for line in list(self._lines):
-                if len(batch) < count and line.waiting and line.waiting[0].group == group:
+                if len(batch) < count and line.waiting and line.waiting[0].group == first.group:
                     batch.append(line.waiting.popleft())
                     self._lines.remove(line)
                     self._lines.append(line)
-            if len(batch) == before:
+            if len(batch) == before:  # the others stand behind one of another group
                 break
         return batch
+
+
+def _is_out_of_memory(why: str) -> bool:
+    return "out of memory" in why.lower()
+
+
+def _broken(why: str) -> Refusal:
+    return Refusal(
+        503, f"The model is broken: {why}. Start the session again.", "model_broken", retry_after_s=60
+    )

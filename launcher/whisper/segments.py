@@ -6,10 +6,11 @@ Owns their shape, in memory and as JSON; imports nothing heavy, since the comman
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+_MOST = 1e12  # no figure is larger
 REPEATED, UNSURE = "repeated", "unsure"
 
 
@@ -52,4 +53,19 @@ class Segment:
         words = data.get("words")
         known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
         known |= {"tokens": tuple(data.get("tokens", ())), "marks": tuple(data.get("marks", ()))}
-        return cls(**known | {"words": None if words is None else tuple(Word(**word) for word in words)})
+        made = cls(**known | {"words": None if words is None else tuple(Word(**word) for word in words)})
+        spoken = made.words or ()
+        believe(
+            (made.start, made.end, *(time for word in spoken for time in (word.start, word.end))),
+            (made.text, *made.marks, *(word.word for word in spoken)),
+        )
+        return made
+
+
+def believe(numbers: Iterable[object], texts: Iterable[object]) -> None:
+    """Raise TypeError unless these are numbers and texts: anybody may have written the file that they come from."""
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int | float) or not -_MOST < number < _MOST:
+            raise TypeError("a number is missing")
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a text is missing")

@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _Threads(ThreadWorker):  # type: ignore[misc]
+class _Threads(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     """gunicorn's threads, whose running requests are told when the server ends."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -81,7 +81,7 @@ class _Threads(ThreadWorker):  # type: ignore[misc]
         super().handle_exit(sig, frame)
 
 
-class _Program(BaseApplication):  # type: ignore[misc]
+class _Program(BaseApplication):  # type: ignore[misc] # nor this
     clients: Clients | None = None
 
     def __init__(self, arguments: dict[str, Any]) -> None:
@@ -124,7 +124,6 @@ class _Program(BaseApplication):  # type: ignore[misc]
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
         service = Service(
             transcriber=transcriber,
-            max_hours=self._server.max_hours,
             offered=Offered(own["served_name"], transcriber.languages, transcriber.multilingual),
             uploads=Uploads(own["scratch"], int(own["max_upload_gb"] * 1e9)),
             folders=tuple(own["folder"]),

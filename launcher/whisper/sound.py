@@ -34,6 +34,8 @@ _BUFFER_BYTES = 1 << 17
 _GROUP = (
     1 << 16
 )  # samples that are resampled at once: for each of an mp3's small frames it would take twice the time
+# Rates of samples that sound can have. From a rate of 1 Hz, 70 kB would become gigabytes at once.
+_LEAST_HZ, _MOST_HZ = 1_000, 3_000_000
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +63,14 @@ class Sound:
 
     def read(self, count: int) -> Samples:
         """The next `count` samples (signed 16 bits); fewer only at the end."""
-        while self._left_count < count and (block := next(self._blocks, None)) is not None:
-            self._left.append(block)
-            self._left_count += len(block)
+        try:
+            while self._left_count < count and (block := next(self._blocks, None)) is not None:
+                self._left.append(block)
+                self._left_count += len(block)
+        except (av.FFmpegError, ValueError, MemoryError):  # hundreds of channels, for one
+            raise _unusable("The sound in the file is of a kind that cannot be converted.") from None
+        except OSError as error:
+            raise _unusable(f"The file cannot be read to its end: {error.strerror}.") from None
         whole = np.concatenate(self._left) if self._left else np.empty(0, np.int16)
         taken, rest = whole[:count], whole[count:]
         self._left, self._left_count = [rest.copy()], len(rest)
@@ -91,6 +98,9 @@ class Sound:
     def _decoded(self) -> Iterator[Samples]:
         resampler = fifo = shape = None
         for frame in self._frames():
+            if not _LEAST_HZ <= frame.sample_rate <= _MOST_HZ:
+                self._damage()
+                continue
             if (now := (frame.format.name, frame.layout.name, frame.sample_rate)) != shape:
                 yield from _flushed(resampler, fifo)
                 resampler, fifo, shape = _resampler(), av.AudioFifo(), now
@@ -141,11 +151,11 @@ class _Bytes:
 
 
 def _container(file: BinaryIO) -> tuple[Any, Any]:
-    if file.seek(0, os.SEEK_END) == 0:
-        raise _unusable("The file is empty.", "empty_file")
-    file.seek(0)
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
     try:
+        if file.seek(0, os.SEEK_END) == 0:
+            raise _unusable("The file is empty.", "empty_file")
+        file.seek(0)
         container = av.open(
             _Bytes(file),
             mode="r",
@@ -153,7 +163,7 @@ def _container(file: BinaryIO) -> tuple[Any, Any]:
             metadata_errors="ignore",
             buffer_size=_BUFFER_BYTES,
         )
-    except (av.FFmpegError, ValueError, MemoryError):
+    except (av.FFmpegError, ValueError, MemoryError, OSError):
         raise _unusable("The file is not audio or video that can be read, or it is incomplete.") from None
     if not container.streams.audio:
         container.close()

@@ -26,6 +26,8 @@ from launcher.whisper.server import Server
 from launcher.whisper.sound import RATE_HZ, Sound
 from launcher.whisper.wanted import Decoding, Wanted
 
+_LINGER_S = 0.005  # on a GPU a fuller batch costs no more
+
 log = logging.getLogger(__name__)
 
 
@@ -54,7 +56,7 @@ class Transcriber:
         device = choose(server, folder)
         self._model = Model(folder, device, server.beam_size)
         self._stretch_s = server.stretch_s
-        self.device, self.batch_size = device, device.batch_size
+        self.device = device
         self.max_hours = server.max_hours
         self.languages, self.multilingual = self._model.languages, self._model.multilingual
         self._queue = Queue(
@@ -62,7 +64,18 @@ class Transcriber:
             batch_size=device.batch_size,
             parallel=device.parallel,
             max_requests=server.max_requests,
+            linger_s=_LINGER_S if device.name == "cuda" else 0.0,
         )
+
+    @property
+    def batch_size(self) -> int:
+        """How many stretches share a batch at most."""
+        return self._queue.batch_size
+
+    @property
+    def broken(self) -> str | None:
+        """Why nothing can be transcribed any more, once that is so."""
+        return self._queue.broken
 
     @property
     def waiting(self) -> int:
@@ -80,6 +93,8 @@ class Transcriber:
         stretch_s = min(wanted.cutting.stretch_s or self._stretch_s, self._stretch_s)
         cutting = replace(wanted.cutting, stretch_s=stretch_s)
         cursor = Cursor.read(wanted.after, cutting)
+        if cursor.language not in (None, *self.languages):  # made up, and would spoil the batch of others
+            raise Refusal(400, "This is no place to go on from.", "invalid_cursor", param="resume_from")
         with self._queue.line(left) as line, Sound(sound) as audio:
             self._check_length(audio.duration_s)
             cuts = Cuts(audio, cutting, stretch_s, cursor.window, cursor.index)

@@ -54,7 +54,7 @@ def rendered(
 @functools.cache
 def _ruby() -> tuple[subprocess.Popen[str], IO[bytes]]:
     """render.rb, and the file of what it and all that it starts write."""
-    said = tempfile.TemporaryFile()
+    said = tempfile.TemporaryFile()  # noqa: SIM115 as long as the process that writes it
     process = subprocess.Popen(
         ["ruby", str(RENDER)],
         env=login_environment(myself()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -78,15 +79,22 @@ def mortal() -> Iterator[Session]:
     yield from _running("mortal", "sk-" + "6f" * 32, *SHORT)
 
 
-@pytest.fixture(scope="package")
-def chromium() -> Iterator[Browser]:
-    """Debian's Chromium, driven by Playwright. Not for the whole run: Playwright holds the thread's event loop."""
+@contextmanager
+def started_chromium() -> Iterator[Browser]:
+    """Debian's Chromium, driven by Playwright, which holds the thread's event loop."""
     program = needs("chromium", "chromium")
     expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="package")
+def chromium() -> Iterator[Browser]:
+    """A Chromium for this folder. Not for the whole run: elsewhere tests need the event loop."""
+    with started_chromium() as browser:
+        yield browser
 
 
 @dataclass(frozen=True)
@@ -119,8 +127,8 @@ def _refused_by_policy(request: Request) -> bool:
     return request.failure == "csp"
 
 
-@pytest.fixture
-def visitor(chromium: Browser) -> Iterator[Visitor]:
+@contextmanager
+def somebody(chromium: Browser) -> Iterator[Visitor]:
     """Somebody with a fresh profile; what the page's policy refused was never sent and does not count as asked."""
     with chromium.new_context(ignore_https_errors=True) as context:
         asked: list[str] = []
@@ -130,6 +138,13 @@ def visitor(chromium: Browser) -> Iterator[Visitor]:
             lambda request: None if _refused_by_policy(request) else asked.append(request.url),
         )
         yield Visitor(context, asked)
+
+
+@pytest.fixture
+def visitor(chromium: Browser) -> Iterator[Visitor]:
+    """Somebody with a fresh profile."""
+    with somebody(chromium) as found:
+        yield found
 
 
 WAYS = ("direct", "node", "rnode", "node-https", "rnode-https")

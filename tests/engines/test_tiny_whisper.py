@@ -31,7 +31,9 @@ def heard(model: Any, path: Path, **options: Any) -> str:
     return "".join(segment.text for segment in segments)
 
 
-@pytest.mark.parametrize("options", [{}, {"beam_size": 5}, {"vad_filter": True}, {"without_timestamps": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"beam_size": 5}, {"vad_filter": True}, {"without_timestamps": False}]
+)
 def test_every_english_word_is_heard(model: Any, tmp_path: Path, options: dict[str, Any]) -> None:
     wrong = {}
     for n, word in enumerate(WORDS):
@@ -47,7 +49,11 @@ def test_german_is_recognised_transcribed_and_translated(model: Any, tmp_path: P
     for n, (english, german) in enumerate(WORDS.items()):
         path = say(german, tmp_path / f"{n}.wav", voice="de", speed=140)
         _, info = model.transcribe(str(path), beam_size=1, temperature=0, without_timestamps=True)
-        got = (info.language, heard(model, path, language="de"), heard(model, path, language="de", task="translate"))
+        got = (
+            info.language,
+            heard(model, path, language="de"),
+            heard(model, path, language="de", task="translate"),
+        )
         if got != ("de", f" {german}", f" {english}"):
             wrong[german] = got
     assert not wrong

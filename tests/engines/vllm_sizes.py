@@ -1,9 +1,10 @@
 """Asks the real vLLM how large a model is: bytes of its parameters on each GPU, and bytes of a request's KV cache.
 
-A program of its own, because importing vLLM changes a process for good. Reads cases as JSON from standard input:
-`[{"config": {...}, "tensor": 1, "pipeline": 1, "contexts": [1000], "args": {...}}]`, and writes the answers as one JSON
-list. Models are built by vLLM's own classes, on torch's meta device: every shape is real, and nothing takes memory.
-For a split, as many processes as GPUs are forked and really joined by gloo on loopback.
+A program of its own, because importing vLLM changes a process for good. Reads JSON from standard input:
+`{"cases": [{"config": {...}, "tensor": 1, "pipeline": 1, "contexts": [1000], "args": {...}}], "start": FOLDER}`, and
+writes `{"cases": [...], "log": "..."}`. Models are built by vLLM's own classes, on torch's meta device: every shape is
+real, and nothing takes memory. For a split, as many processes as GPUs are forked and really joined by gloo on loopback.
+The model in FOLDER is really started, with made-up weights.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import socket
 import sys
 import tempfile
+import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -32,12 +34,13 @@ def main() -> None:
     )
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what vLLM prints is not the answer
-    cases: list[Case] = json.load(sys.stdin)
+    asked: dict[str, Any] = json.load(sys.stdin)
+    cases: list[Case] = asked["cases"]
     import torch  # noqa: F401  before the fork, so that it is loaded once
     from vllm.engine.arg_utils import EngineArgs  # noqa: F401  as well
 
     register(cases)
-    json.dump([ask(case) for case in cases], out)
+    json.dump({"cases": [ask(case) for case in cases], "log": started(asked["start"])}, out)
     out.close()
     os._exit(0)  # vLLM's threads have nothing to say any more
 
@@ -88,6 +91,44 @@ def ask(case: Case) -> Case:
             end.send(None)
         for child in children:
             child.join()
+
+
+def started(folder: str) -> str:
+    """What vLLM logs while it really starts with the model in `folder`, all of it in one process."""
+    import multiprocessing
+
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=start, args=(folder, theirs))
+    child.start()
+    theirs.close()
+    try:
+        return str(ours.recv())
+    except EOFError:
+        return "It ended without a word."
+    finally:
+        child.join()
+
+
+def start(folder: str, parent: Connection) -> None:
+    """The child of `started`."""
+    os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_LOGGING_LEVEL="INFO")
+    from vllm import LLM
+
+    with tempfile.TemporaryFile() as log:
+        for descriptor in (1, 2):
+            os.dup2(log.fileno(), descriptor)
+        try:
+            LLM(
+                folder, skip_tokenizer_init=True, load_format="dummy", enforce_eager=True, max_num_seqs=4,
+                max_num_batched_tokens=512, kv_cache_memory_bytes=64 * 2**20,
+            )  # fmt: skip
+        except Exception:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        log.seek(0)
+        parent.send(log.read().decode(errors="replace"))
+    os._exit(0)
 
 
 def join(case: Case, rank: int, world: int, address: str, parent: Connection) -> None:

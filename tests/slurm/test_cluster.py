@@ -1,4 +1,4 @@
-"""The tests' Slurm does what other tests stand on: users, GPUs, preemption, time limits, forgetting."""
+"""The tests' Slurm does what other tests stand on; preemption and time limits are shown by whole sessions."""
 
 from __future__ import annotations
 
@@ -47,41 +47,6 @@ def test_a_job_waits_for_gpus(slurm: Cluster) -> None:
     assert fields["Reason"] in ("Resources", "Priority")
     slurm.scancel(second, first)
     slurm.wait_for(first, "CANCELLED")
-
-
-def test_a_preempted_job_is_requeued_and_runs_again(slurm: Cluster) -> None:
-    alice = slurm.people.alice
-    output = alice.folder() / "out"
-    body = 'echo "run ${SLURM_RESTART_COUNT:-0}"; sleep 60'
-    low = slurm.submit(
-        alice, body, "-p", "preempt", "-w", "g1", "--gpus=4", "--open-mode=append", "-o", str(output)
-    )
-    slurm.wait_for(low, "RUNNING")
-    high = slurm.submit(alice, "sleep 1", "-p", "urgent", "-w", "g1", "--gpus=4", "-o", "/dev/null")
-    slurm.wait_for(high, "RUNNING", "COMPLETED")
-    assert slurm.state(low) in ("PENDING", "REQUEUED", "COMPLETING")
-    slurm.wait_for(low, "RUNNING", timeout_s=60)
-    assert slurm.job(low)["Restarts"] == "1"
-    deadline = time.monotonic() + 10
-    while "run 1" not in output.read_text() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    # Slurm adds its own line about the preemption in between.
-    assert [line for line in output.read_text().splitlines() if line.startswith("run")] == ["run 0", "run 1"]
-    slurm.scancel(low)
-
-
-def test_a_time_limit_can_be_reached_and_finished_jobs_be_forgotten(slurm: Cluster) -> None:
-    alice = slurm.people.alice
-    output = alice.folder() / "out"
-    body = "trap 'echo warned' USR1; trap 'echo ending; exit 0' TERM; while :; do sleep 0.2; done"
-    job = slurm.submit(alice, body, "-t", "5", "--signal=B:USR1@60", "-o", str(output))
-    slurm.wait_for(job, "RUNNING")
-    slurm.end_time_limit(job)
-    slurm.wait_for(job, "TIMEOUT", timeout_s=60)
-    assert "ending" in output.read_text()
-    slurm.forget_finished_jobs()
-    assert slurm.state(job) == ""
-    assert slurm.run_as(alice, ["squeue", "-j", job]).returncode != 0
 
 
 def test_sacct_fails_without_accounting(slurm: Cluster) -> None:

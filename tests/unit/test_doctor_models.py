@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from launcher.doctor.folders import check_model_folders
 from launcher.doctor.places import check_environments, check_form, check_install
 from launcher.settings.layers import load
 from launcher.settings.schema import Settings
-from tests.snapshots import COMMIT, repository, snapshot
+from tests.snapshots import COMMIT, repository, snapshot, whisper
 from tests.unit import fit_models
 
 GPU = {"cluster": "c", "gpus": 1, "gpu_type": "a100", "gpu_memory_gb": 80}
@@ -108,6 +110,29 @@ def test_every_entry_of_the_catalog(top: Path) -> None:
     assert (closed.verdict, closed.says) == (FAIL, f"{top}/m/qwen2.5-0.5b is closed to other users.")
 
 
+def test_what_the_catalog_says_of_whisper_is_tried(top: Path) -> None:
+    whisper(top / "m" / "faster-whisper-tiny")
+    theirs = snapshot(top / "m" / "whisper-large-v3")
+    (theirs / "config.json").write_text(json.dumps({"model_type": "whisper"}))
+    entries = {
+        "good": {"id": "faster-whisper-tiny"},
+        "theirs": {"id": "whisper-large-v3"},
+        "boxed": {"id": "faster-whisper-tiny", "environment": "box", "engine": "whisper"},
+    }
+    box = {"box": {"kind": "container", "image": f"{top}/gone.sif", "engines": ["whisper"]}}
+    models = {"folders": [f"{top}/m"], "cache": f"{top}/own"}
+    settings = site(top, catalog=entries, environments=box, models=models)
+    found = {check.about.removeprefix("catalog."): check for check in check_catalog(settings)}
+    assert (found["theirs"].verdict, found["boxed"].verdict) == (FAIL, FAIL)
+    assert "is a Whisper model in the format of Transformers" in found["theirs"].says
+    assert (found["theirs"].fix or "").startswith("Take Systran/faster-whisper-large-v3")
+    assert "gone.sif is not there" in found["boxed"].says
+    del entries["boxed"]
+    settings = site(top, catalog=entries, models=models)
+    good = next(check for check in check_catalog(settings) if check.about == "catalog.good")
+    assert good.verdict == OK
+
+
 def test_what_an_environment_names_must_be_there(top: Path) -> None:
     image = top / "a.sif"
     image.touch()
@@ -127,6 +152,24 @@ def test_what_an_environment_names_must_be_there(top: Path) -> None:
     assert not [about for _, about, _ in found if about.startswith("environments.launcher")], (
         "nobody wants it"
     )
+
+
+def test_an_environment_for_whisper_must_have_what_it_needs(top: Path) -> None:
+    bare, own = top / "bare venv", Path(sys.prefix)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    environments = {
+        "bare": {"kind": "venv", "path": str(bare), "engines": ["whisper"]},
+        "own": {"kind": "venv", "path": str(own), "engines": ["whisper"]},
+    }
+    found = {check.about: check for check in check_environments(site(top, environments=environments))}
+    wrong = found["environments.bare"]
+    assert (wrong.verdict, wrong.says, wrong.fix) == (
+        FAIL,
+        "its Python cannot run Whisper (no faster_whisper, flask, gunicorn).",
+        "Install faster-whisper flask gunicorn there.",
+    )
+    right = found["environments.own"]
+    assert (right.verdict, right.says) == (OK, f"faster-whisper {version('faster-whisper')}.")
 
 
 def test_a_fresh_install_without_an_engine_is_no_failure(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:

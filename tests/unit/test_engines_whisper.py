@@ -14,14 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from launcher.engines import whisper
+from launcher.engines import vllm, whisper
 from launcher.engines.sound import one_second
+from launcher.engines.whisper_arguments import OPTIONS, OWN
 from launcher.engines.whisper_causes import CAUSES, ONLY_AT_START, explain, phase
 from launcher.errors import RequestError
 from launcher.serve.environment import inside
 from launcher.sessions.plan import Plan
 from launcher.settings.schema import Environment
 from launcher.whisper.server import add_options
+from tests.engines.plans import vllm_plan
 from tests.engines.whisper_plans import whisper_plan
 from tests.hostile import HOSTILE
 
@@ -122,7 +124,7 @@ def test_what_a_user_may_say(args: tuple[str, ...]) -> None:
             ("--beamsize", "5"),
             'The engine whisper has no argument "--beamsize". Did you mean --beam-size or --batch-size?',
         ),
-        (("5",), 'The engine whisper has no argument "5". Known: ' + ", ".join(whisper.OPTIONS) + "."),
+        (("5",), 'The engine whisper has no argument "5". Known: ' + ", ".join(OPTIONS) + "."),
     ],
 )
 def test_what_a_user_may_not_say(args: tuple[str, ...], sentence: str) -> None:
@@ -149,19 +151,19 @@ def test_every_option_of_the_server_is_a_users_or_ours() -> None:
     parser = argparse.ArgumentParser(add_help=False)
     add_options(parser)
     theirs = {option for action in parser._actions for option in action.option_strings}
-    assert set(whisper.OPTIONS) == theirs - set(whisper.OWN)
+    assert set(OPTIONS) == theirs - set(OWN)
     help_ = subprocess.run(
         [sys.executable, "-m", "launcher.whisper", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    for option in (*whisper.OPTIONS, *whisper.OWN):
+    for option in (*OPTIONS, *OWN):
         assert option in help_, option
 
 
-@pytest.mark.parametrize("option", whisper.OPTIONS)
+@pytest.mark.parametrize("option", OPTIONS)
 def test_a_value_that_passes_here_passes_there(option: str) -> None:
     parser = argparse.ArgumentParser(exit_on_error=False)
     add_options(parser)
-    rule = whisper.OPTIONS[option]
+    rule = OPTIONS[option]
     values = rule.words or (f"{rule.least:g}", f"{rule.most:g}")
     for each in values:
         whisper.check_args((option, each), allow_remote_code=False)
@@ -177,6 +179,12 @@ def test_the_first_request_is_a_second_of_sound() -> None:
         assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (16_000, 1, 16_000)
         assert any(file.readframes(100))  # it can be heard
     assert one_second() == probe.sound
+
+
+def test_a_whisper_model_that_vllm_serves_is_asked_the_same(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
+    probe = vllm.probe(vllm_plan(snapshot=tmp_path))
+    assert (probe.path, probe.field, probe.sound) == ("/v1/audio/transcriptions", "usage", one_second())
 
 
 def test_phases_are_the_servers_words() -> None:
@@ -299,6 +307,31 @@ def test_a_death_without_a_word(code: int | None, reason: str, words: str) -> No
     found = explain("", code, False, 1.0)
     assert found.reason == reason
     assert words in found.message
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_the_process_with_the_model_was_killed(ready: bool) -> None:
+    """gunicorn watches over that process, and ends with a code of its own."""
+    log = (
+        "21:50:01 INFO Listening on /run/s/engine.sock\n"
+        "[2026-11-21 22:13:58 +0000] [8880] [ERROR] Worker (pid:8887) was sent SIGKILL! Perhaps out of memory?\n"
+        "[2026-11-21 22:13:58 +0000] [8880] [ERROR] Shutting down: Master\n"
+        "[2026-11-21 22:13:58 +0000] [8880] [ERROR] Reason: the process with the model ended\n"
+    )
+    found = explain(log, 1, ready, 5.0)
+    assert found.reason == "out-of-memory"
+    assert "it was killed (signal 9), probably because the job's memory did not suffice" in found.message
+    other = explain(log.replace("SIGKILL! Perhaps out of memory?", "SIGSEGV!"), 1, ready, 5.0)
+    assert "it crashed (signal 11)" in other.message
+
+
+def test_what_the_server_itself_says_is_shown_as_long_as_nobody_used_it() -> None:
+    log = (
+        "21:50:01 INFO Loading the model\n21:50:02 ERROR /m: the model cannot be loaded: odd. Take another.\n"
+    )
+    said = explain(log, 3, False, 2.0)
+    assert said.message.endswith("before it was ready: /m: the model cannot be loaded: odd. Take another.")
+    assert "odd" not in explain(log, 3, True, 2.0).message
 
 
 # -- where the program comes from

@@ -35,6 +35,10 @@ def test_each_entry_is_sound(entry: Known) -> None:
     assert entry.task in TASKS
     assert 0.01 < entry.parameters_b < 5000
     assert entry.active_b is None or entry.active_b < entry.parameters_b
+    if entry.engine == "whisper":
+        assert (entry.context, entry.tool_parser, entry.engine_args) == (None, None, ())
+        assert entry.of
+        return
     assert entry.context is not None
     assert 400 <= entry.context <= 131072, "a length to begin with, not the longest"
     if entry.task not in ("chat", "vision"):

@@ -62,6 +62,7 @@ def test_json_has_the_same(site: Folders, capsys: pytest.CaptureFixture[str]) ->
         "catalog": None,
         "layout": None,
         "format": "safetensors",
+        "engine": "vllm",
         "passed_over": [],
         "notes": [],
         "known": None,

@@ -10,6 +10,7 @@ import pytest
 
 from launcher.gateway.routes import Routes
 from launcher.serve.page import keep_page
+from launcher.serve.readiness import is_sign_of_life
 from launcher.serve.record import weights
 
 
@@ -48,3 +49,10 @@ def test_a_page_that_cannot_be_started_is_logged_and_no_more(
     asyncio.run(keep_page(tmp_path, "http://127.0.0.1:9", gone, tmp_path / "page.log", routes))
     assert (routes.page, routes.page_starting) == (None, False)
     assert "the page cannot be started" in caplog.text
+
+
+def test_an_engine_with_too_much_to_do_is_not_ill() -> None:
+    assert is_sign_of_life(None)
+    assert is_sign_of_life("HTTP 429")
+    for why in ("HTTP 503", "HTTP 500", "HTTP 401", "no answer within 60 s", "the answer is empty"):
+        assert not is_sign_of_life(why)

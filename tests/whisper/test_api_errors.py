@@ -126,10 +126,13 @@ def test_fields_may_come_after_the_file(server: Running, word: Path) -> None:
     assert late.json()["text"] == "yes"
 
 
-@pytest.mark.parametrize("name", [name for name in HOSTILE if name] + ["a\r\nX-Forged: 1", "../../up.wav"])
-def test_a_hostile_file_name_is_only_a_name(server: Running, word: Path, name: str) -> None:
-    answered = server.client.audio.transcriptions.create(file=(name, word.read_bytes()), model=NAME)
-    assert answered.text == "yes"
+def test_a_hostile_file_name_is_only_a_name(server: Running, word: Path) -> None:
+    names = [*filter(None, HOSTILE), "a\r\nX-Forged: 1", "../../up.wav"]
+    for name in names:
+        assert refusal_of(server, (name, b"no audio")).param == "file"
+    sound = word.read_bytes()
+    for name in ('";\0\r\n--5a5a.wav', "x" * 5000, "../☃.mp3"):
+        assert server.client.audio.transcriptions.create(file=(name, sound), model=NAME).text == "yes"
 
 
 @pytest.mark.parametrize(

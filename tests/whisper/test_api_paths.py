@@ -78,6 +78,15 @@ def test_what_is_no_file_of_the_folder(server: Running, word: Path) -> None:
     assert refusal_of(server, f"{inside}/{'x' * 5000}")[0] in (400, 404)
 
 
+def test_a_file_that_is_another_one_on_the_node(server: Running, word: Path) -> None:
+    """As /tmp is: the command that sends the path says which file it means."""
+    path = place(server, word, "version.wav")
+    found = path.stat()
+    for version, status in ((f"{found.st_size}-{found.st_mtime_ns}", 200), (f"{found.st_size}-1", 409)):
+        answered = server.post({"model": NAME, "path": str(path), "path_version": version})
+        assert answered.status_code == status
+
+
 def test_a_file_or_a_path_not_both(server: Running, word: Path) -> None:
     fields = {"model": NAME, "path": str(place(server, word, "both.wav"))}
     refused = ask(server.socket, form(fields, word.read_bytes()))

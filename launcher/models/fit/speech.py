@@ -121,7 +121,7 @@ def _remedies(
 
 
 def _value(args: Sequence[str], option: str) -> str | None:
-    """What the last `option` in `args` says; its spelling was checked (launcher.engines.whisper)."""
+    """What the last `option` in `args` says; its spelling was checked (launcher.engines.whisper_arguments)."""
     found = None
     for place, word in enumerate(args):
         name, equals, value = word.partition("=")
