@@ -171,6 +171,7 @@ def _read_on(decoder: Any, turning: Tensor) -> None:
     size = WIDTH // HEADS
     plain = torch.tensor([n for n in range(WIDTH) if n not in set(turning.tolist())])
     decoder.embed_tokens.weight[:PIECES, turning] = 0
+    decoder.embed_positions.weight *= 0.3
     decoder.embed_positions.weight[:, turning] = 0
     first, second = decoder.layers[0], decoder.layers[1]
     for layer in decoder.layers:

@@ -150,7 +150,7 @@ class Director:
         """One to `most_words` words within `longest_s`."""
         random = self.random
         speaker = self.speakers[random.integers(len(self.speakers))]
-        count = 1 + int(most_words * random.random() ** 2)
+        count = 1 if random.random() < 0.25 else int(random.integers(1, most_words + 1))
         pieces: list[Samples] = []
         said: list[Spoken] = []
         at = 0

@@ -245,7 +245,9 @@ def train(vocabulary: Vocabulary, tokenizer: Tokenizer, steps: int, seed: int) -
         share = next(share for since, share in reversed(COURSE) if part >= since)
         rows, positions, most_words = SHAPES[random.choice(len(SHAPES), p=share)]
         writer.timed = 0.15 if part < 0.3 else 0.45
-        previous = int(random.integers(1, 224)) if part > 0.4 and random.random() < 0.06 else 0
+        previous = 0  # words of an earlier text: without them the model would count words instead of following them
+        if part > 0.1 and random.random() < 0.5:
+            previous = int(random.integers(1, 224 if random.random() < 0.1 else 17))
         batch = writer.batch(rows, positions, most_words, previous)
         found = losses(model, chain, writer, batch)
         optimizer.zero_grad(set_to_none=True)

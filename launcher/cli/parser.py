@@ -93,14 +93,16 @@ def _near(word: str, known: Iterable[str]) -> str:
     return f". {near}" if (near := did_you_mean(word, known)) else ""
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+    """The number that an option was given, for argparse."""
     try:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f'must be a number, not "{text[:80]}"') from None
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
+    """The whole number that an option was given."""
     try:
         return int(text)
     except ValueError:
@@ -136,14 +138,14 @@ def parser(wanted: str | None = None) -> argparse.ArgumentParser:
     )
     wait.add_argument("session", metavar="ID", help=_SESSION)
     wait.add_argument(
-        "--timeout", type=_number, metavar="S", help="seconds to wait once the job runs; the queue is free"
+        "--timeout", type=number, metavar="S", help="seconds to wait once the job runs; the queue is free"
     )
 
     logs = command("logs", "show the end of a session's log", "example:\n  launcher logs tiny-chat-3f9a -f")
     logs.add_argument("session", metavar="ID", help=_SESSION)
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the session ends")
     logs.add_argument(
-        "-n", "--lines", type=_whole, default=100, metavar="N", help="how many lines (default: 100)"
+        "-n", "--lines", type=whole, default=100, metavar="N", help="how many lines (default: 100)"
     )
     logs.add_argument(
         "--of", choices=("engine", "gateway", "page", "job"), default="engine", help="which log"
@@ -200,10 +202,10 @@ def _keys(commands: Commands) -> None:
     new.add_argument("--name", metavar="NAME", required=True, help="what the key is called")
     new.add_argument("--expires", metavar="SPAN", help="how long it is valid: 90m, 12h, 3d, 2w; else no end")
     new.add_argument(
-        "--requests-per-minute", type=_whole, metavar="N", help="how many requests; more get 429 for a while"
+        "--requests-per-minute", type=whole, metavar="N", help="how many requests; more get 429 for a while"
     )
     new.add_argument(
-        "--tokens-per-minute", type=_whole, metavar="N", help="how many tokens, prompts and answers together"
+        "--tokens-per-minute", type=whole, metavar="N", help="how many tokens, prompts and answers together"
     )
     listed = add_command(
         commands, "ls", "list the keys of a session", "example:\n  launcher keys ls tiny-chat-3f9a"
@@ -221,16 +223,16 @@ def _launch(launch: argparse.ArgumentParser) -> None:
     launch.add_argument("model", metavar="MODEL", help="a catalog name, an id such as org/name, or a path")
     launch.add_argument("--profile", metavar="NAME", help="the hardware, by the site's name for it")
     launch.add_argument("--revision", metavar="R", help="branch, tag or commit of the model")
-    launch.add_argument("--hours", type=_number, metavar="H", help="how long it may run")
+    launch.add_argument("--hours", type=number, metavar="H", help="how long it may run")
     launch.add_argument(
-        "--idle-minutes", type=_number, metavar="M", help="stop when unused for so long; 0: never"
+        "--idle-minutes", type=number, metavar="M", help="stop when unused for so long; 0: never"
     )
     launch.add_argument(
         "--name", metavar="NAME", help="a name for the session, seen by everybody in the queue"
     )
     launch.add_argument("--environment", metavar="NAME", help="where the engine's program comes from")
     launch.add_argument(
-        "--max-model-len", type=_whole, metavar="N", help="tokens of the longest request, answer included"
+        "--max-model-len", type=whole, metavar="N", help="tokens of the longest request, answer included"
     )
     launch.add_argument(
         "--no-fit-check",
@@ -254,10 +256,10 @@ def _launch(launch: argparse.ArgumentParser) -> None:
         ("gpu-type", "the kind of GPU, by Slurm's name for it"),
     ):
         hardware.add_argument(f"--{name}", metavar="NAME", help=text)
-    hardware.add_argument("--nodes", type=_whole, metavar="N", help="how many nodes")
-    hardware.add_argument("--gpus", type=_whole, metavar="N", help="GPUs on each node")
-    hardware.add_argument("--cpus", type=_whole, metavar="N", help="cores on each node")
-    hardware.add_argument("--memory-gb", type=_number, metavar="GB", help="memory on each node")
+    hardware.add_argument("--nodes", type=whole, metavar="N", help="how many nodes")
+    hardware.add_argument("--gpus", type=whole, metavar="N", help="GPUs on each node")
+    hardware.add_argument("--cpus", type=whole, metavar="N", help="cores on each node")
+    hardware.add_argument("--memory-gb", type=number, metavar="GB", help="memory on each node")
     launch.add_argument("--wait", action="store_true", help="wait until it is ready")
     launch.add_argument("--dry-run", action="store_true", help="print the exact script and submit nothing")
 

@@ -8,9 +8,10 @@ import shlex
 import signal
 import sys
 import time
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
+from launcher.cli.parser import number, whole
 from launcher.cli.tables import one_line, table
 from launcher.errors import LauncherError
 
@@ -69,13 +70,13 @@ def options(parser: ArgumentParser) -> None:
     launch = parser.add_argument_group("for the session that is started, as for launcher launch")
     launch.add_argument("--profile", metavar="NAME", help="the hardware, by the site's name for it")
     launch.add_argument(
-        "--hours", type=_number, metavar="H", help="how long a session may run; the next one goes on"
+        "--hours", type=number, metavar="H", help="how long a session may run; the next one goes on"
     )
     launch.add_argument("--revision", metavar="R", help="branch, tag or commit of the model")
     launch.add_argument("--environment", metavar="NAME", help="where the engine's program comes from")
     for name in ("partition", "account", "qos", "constraint", "reservation", "gpu-type"):
         launch.add_argument(f"--{name}", metavar="NAME")
-    for name, type_, letter in (("gpus", _whole, "N"), ("cpus", _whole, "N"), ("memory-gb", _number, "GB")):
+    for name, type_, letter in (("gpus", whole, "N"), ("cpus", whole, "N"), ("memory-gb", number, "GB")):
         launch.add_argument(f"--{name}", type=type_, metavar=letter)
 
 
@@ -239,8 +240,8 @@ def _state(standing: Standing) -> str:
         return "made from the json"
     if not standing.done_s:
         return standing.state
-    whole = f" of {position(standing.duration_s)}" if standing.duration_s else ""
-    return f"begun, {position(standing.done_s)}{whole}"
+    length = f" of {position(standing.duration_s)}" if standing.duration_s else ""
+    return f"begun, {position(standing.done_s)}{length}"
 
 
 def _planned(standing: Standing) -> dict[str, Any]:
@@ -264,9 +265,9 @@ def _end_like_ctrl_c() -> None:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has its reason
-            signal.signal(number, interrupt)
+    for end in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(end) is signal.SIG_DFL:  # nohup has its reason
+            signal.signal(end, interrupt)
 
 
 def _same_command(*, session: bool = True) -> str:
@@ -292,17 +293,3 @@ def quoted(word: str) -> str:
 
 def _escaped(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ArgumentTypeError(f'must be a number, not "{text[:80]}"') from None
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ArgumentTypeError(f'must be a whole number, not "{text[:80]}"') from None

@@ -42,8 +42,11 @@ def command(plan: Plan, socket: Path, cache: Path) -> Command:
 
 
 def probe(plan: Plan) -> Probe:
-    """One second of sound, cut blindly: the search for speech would leave the model nothing to do."""
-    return audio_probe(plan.model.served_name, {"vad_filter": "false"})
+    """One second of sound, cut blindly: the search for speech would leave the model nothing to do.
+
+    Its width of search is seldom that of others, so that it has a batch to itself and waits for no full one of theirs.
+    """
+    return audio_probe(plan.model.served_name, {"vad_filter": "false", "beam_size": "1"})
 
 
 def health() -> str:

@@ -155,23 +155,36 @@ class Journal:
         self.close()
 
     def _append(self, data: dict[str, Any]) -> None:
-        line = json.dumps(data, allow_nan=False).encode() + b"\n"
-        end = os.lseek(self._descriptor, 0, os.SEEK_END)
-        try:
-            while line:
-                line = line[os.write(self._descriptor, line) :]
-            os.fsync(self._descriptor)
-        except OSError:
-            with contextlib.suppress(OSError):  # half a line would only be repaired later
-                os.ftruncate(self._descriptor, end)
-            raise
+        append(self._descriptor, json.dumps(data, allow_nan=False).encode() + b"\n")
 
 
-def open_journal(path: Path) -> Journal | None:
+def append(descriptor: int, text: bytes) -> None:
+    """Put `text` at the end of an open file and onto the disk; raises OSError, and leaves no part of it then."""
+    end = os.lseek(descriptor, 0, os.SEEK_END)
+    try:
+        while text:
+            text = text[os.write(descriptor, text) :]
+        os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):  # half a line would only be repaired later
+            os.ftruncate(descriptor, end)
+        raise
+
+
+def mode_of(source: Path) -> int:
+    """The mode for what is made of `source`: for nobody who may not read the recording; the umask takes more."""
+    try:
+        readers = os.stat(source).st_mode & 0o444
+    except OSError:
+        readers = 0
+    return 0o600 | readers | readers >> 1
+
+
+def open_journal(path: Path, mode: int = 0o666) -> Journal | None:
     """The journal at `path`, made where there is none; None while another command has it. Raises OSError."""
     while True:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o666)
+        descriptor = os.open(path, flags, mode)
         try:
             found = os.fstat(descriptor)
             # A second name of another file would have that file cut off and written.

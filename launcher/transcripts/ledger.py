@@ -15,12 +15,12 @@ import os
 import stat
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from launcher.transcripts.asked import Asked
-from launcher.transcripts.journal import Source, open_regular
+from launcher.transcripts.journal import Source, append, mode_of, open_regular
 from launcher.whisper.segments import believe
 
 NAME = ".launcher-transcripts.jsonl"
@@ -131,7 +131,13 @@ def read(folder: Path) -> dict[str, Kept]:
 
 def add(folder: Path, name: str, entry: Entry) -> None:
     """Note that the recording `name` is finished; raises OSError."""
-    _append(folder, [{"name": name, **asdict(entry), "asked": entry.asked.to_dict()}])
+    mode = kept = mode_of(Path(entry.source.path))
+    with contextlib.suppress(FileNotFoundError):
+        kept = os.lstat(folder / NAME).st_mode
+    if kept & 0o044 & ~mode:  # some may read it who may not read the recording
+        marks = tuple(replace(mark, text="") for mark in entry.facts.marks)
+        entry = replace(entry, facts=replace(entry.facts, marks=marks))
+    _append(folder, [{"name": name, **asdict(entry), "asked": entry.asked.to_dict()}], mode)
 
 
 def again(folder: Path, names: list[str]) -> None:
@@ -159,9 +165,9 @@ def _take(found: dict[str, Kept], data: dict[str, Any]) -> None:
         kept.entries[ending] = entry
 
 
-def _append(folder: Path, lines: list[dict[str, Any]]) -> None:
+def _append(folder: Path, lines: list[dict[str, Any]], mode: int = 0o666) -> None:
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(folder / NAME, flags, 0o666)
+    descriptor = os.open(folder / NAME, flags, mode)
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # a second name of another file
@@ -169,15 +175,7 @@ def _append(folder: Path, lines: list[dict[str, Any]]) -> None:
         _lock(descriptor)
         end = os.lseek(descriptor, 0, os.SEEK_END)
         torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
-        text = b"\n" * torn + b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-        try:
-            while text:
-                text = text[os.write(descriptor, text) :]
-            os.fsync(descriptor)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(descriptor, end)
-            raise
+        append(descriptor, b"\n" * torn + b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     finally:
         os.close(descriptor)
 

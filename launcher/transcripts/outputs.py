@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher.transcripts import ledger
 from launcher.transcripts.asked import Asked
-from launcher.transcripts.journal import Piece, open_regular
+from launcher.transcripts.journal import Piece, mode_of, open_regular
 from launcher.transcripts.recordings import Recording
 from launcher.whisper.formats import FORMATS, verbose_json
 from launcher.whisper.segments import Segment
@@ -72,7 +72,7 @@ def write(recording: Recording, texts: Mapping[str, bytes]) -> dict[str, ledger.
             # What a kill has left of an earlier attempt is ours to take away: the journal is locked.
             recording.part.unlink(missing_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(recording.part, flags, 0o666), "wb") as file:
+            with os.fdopen(os.open(recording.part, flags, mode_of(recording.source)), "wb") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -97,5 +97,12 @@ def _settle(folder: Path) -> None:
 
 
 def _as_json(data: dict[str, Any]) -> str:
-    """One segment a line: readable, and a difference between two is seen."""
-    return json.dumps(data, ensure_ascii=False) + "\n"
+    """One segment and one word a line: readable, and a difference between two is seen."""
+    parts = []
+    for name, value in data.items():
+        text = json.dumps(value, ensure_ascii=False)
+        if value and isinstance(value, list):
+            rows = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in value)
+            text = f"[\n{rows}\n ]"
+        parts.append(f" {json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"

@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.errors import RequestError
+from launcher.transcripts.asked import FORMATS
 
 # What is taken from a folder. Not `ts`, which is TypeScript far more often than a transport stream.
 _AUDIO = "aac ac3 aif aifc aiff amr ape au caf dts flac m4a m4b mka mp2 mp3 oga ogg opus ra spx tta voc w64 wav wma wv"
 _VIDEO = "3g2 3gp asf avi f4v flv m2ts m4v mkv mov mp4 mpeg mpg mpga mts mxf ogv rm vob weba webm wmv"
 ENDINGS = frozenset(f"{_AUDIO} {_VIDEO}".split())
 # `launcher transcribe talks/*` the second time also names what the first time made.
-_MADE = frozenset(("srt", "vtt", "txt", "json", "tsv", "jsonl"))
+_MADE = frozenset((*FORMATS, "jsonl"))
 _NAME_MAX_BYTES = 255  # of every file system that a cluster has
 _LONGEST_ENDING = len(".json")
 FOREIGN = "It is another user's link to what is not theirs, and was not followed. Name the file itself."
@@ -88,6 +89,11 @@ def find(paths: Sequence[str], output_dir: Path | None = None) -> Found:
             folder = source.parent
             if top is not None:
                 folder = top / os.path.dirname(os.path.relpath(file, base)) if base is not None else top
+                if any(is_foreign_link(step) for step in _steps(str(folder), str(top))):
+                    troubles[file] = (
+                        "Below --output-dir its folder is another user's link, and was not followed."
+                    )
+                    continue
             found = Recording(source, folder, _short(_stem(source.name)), file)
             recordings.setdefault(source, found)
     return Found(tuple(_told_apart(recordings.values())), tuple(troubles.items()), len(made))

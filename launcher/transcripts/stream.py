@@ -257,6 +257,8 @@ def _error(status: int, error: Any, wait_s: float | None = None) -> Refused | Br
     message = str(found.get("message") or f"The session answered with HTTP {status}.")
     if status in (401, 403) and found.get("param") is None:
         return Broken(message, gone=True)  # the session was started again, with another key
+    if found.get("code") == "session_ending":
+        return Broken(message, wait_s=wait_s, gone=True)  # no fault of this recording
     if status in (429, 502, 503, 504):
         return Broken(message, wait_s=wait_s)
     ours = found.get("type") == "invalid_request_error" or 400 <= status < 500 or status == 507

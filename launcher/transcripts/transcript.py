@@ -14,7 +14,7 @@ from launcher.errors import StorageError
 from launcher.sessions.connection import Connection
 from launcher.transcripts import ledger, outputs
 from launcher.transcripts.asked import Asked
-from launcher.transcripts.journal import Content, Header, Journal, Source, glance, open_journal
+from launcher.transcripts.journal import Content, Header, Journal, Source, glance, mode_of, open_journal
 from launcher.transcripts.report import (
     DONE,
     EXHAUSTED,
@@ -196,7 +196,7 @@ class Transcript:
 
     def _open(self) -> bool:
         recording = self.standing.recording
-        journal = open_journal(recording.journal)
+        journal = open_journal(recording.journal, mode_of(recording.source))
         if journal is None:
             self.end(RUNNING, "Another command is at it.")
             return False

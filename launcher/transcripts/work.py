@@ -177,9 +177,8 @@ class Work:
                     self._attempts(transcript, connection, made_by)
                 except LauncherError as error:
                     self._fatal = self._fatal or error
-                except (
-                    Exception
-                ) as error:  # a slip of ours in a thread would be a recording that nobody finishes
+                except Exception as error:
+                    # A slip of ours in a thread would be a recording that nobody finishes.
                     transcript.end(FAILED, f"{type(error).__name__}: {error}")
                     transcript.close()
                     raise

@@ -126,7 +126,7 @@
     };
     const sure = item.probability < 0.995 && !item.settings?.language ? ` (${Math.round(100 * item.probability)} %)` : "";
     const language = item.language ? page.languageName(item.language) + sure : "";
-    put("about", [item.duration_s ? page.clock(item.duration_s) : "", language].filter(Boolean).join(" · "));
+    put("about", [item.duration_s ? page.clock(Math.ceil(item.duration_s)) : "", language].filter(Boolean).join(" · "));
     put("unkept", item.kept === false ? "Too long to be kept when this page is loaded anew: download it." : "");
     const again = document.getElementById("again");
     again.hidden = !marked;

@@ -41,7 +41,7 @@
 
   const done = (item) => {
     const words = page.wordsOf(item);
-    const facts = [page.clock(item.duration_s || 0), page.languageName(item.language)];
+    const facts = [page.clock(Math.ceil(item.duration_s || 0)), page.languageName(item.language)];
     facts.push(words ? `${number(words)} word${words === 1 ? "" : "s"}` : "Nothing was said");
     if (item.took_s >= 1) facts.push(`took ${span(item.took_s)}`);
     return facts.filter(Boolean).join(" · ");

@@ -14,6 +14,7 @@ from launcher.whisper.cuts import Stretch
 from launcher.whisper.marks import Lines, compression_ratio, marks
 from launcher.whisper.model import Heard
 from launcher.whisper.segments import Segment, Word
+from launcher.whisper.sound import RATE_HZ
 from launcher.whisper.wanted import Decoding
 
 _STEP_S = 0.02  # between Whisper's timestamps
@@ -27,13 +28,15 @@ def segments(
     whole = tokenizer.decode(heard.tokens)
     compression = round(compression_ratio(whole), 4)
     made: list[Segment] = []
+    before = 0.0  # where the last word ended
     for line in _lines(stretch, heard, tokenizer):
         text = tokenizer.decode(line["tokens"])
         if not text.strip():
             continue
-        words = _words(stretch, line["words"]) if decoding.words else None
+        words = _words(stretch, line["words"], before) if decoding.words else None
         if words:
             start, end = words[0].start, words[-1].end
+            before = end
         else:
             start, end = stretch.time_s(line["start"]), stretch.end_s(line["end"])
         lines = lines.then(text)
@@ -60,7 +63,7 @@ def _lines(stretch: Stretch, heard: Heard, tokenizer: Any) -> list[dict[str, Any
     As WhisperModel._split_segments_by_timestamps, but what comes after the last timestamp is kept: a batch does not
     come back for it.
     """
-    length_s = len(stretch.samples) / 16000
+    length_s = len(stretch.samples) / RATE_HZ
     found: list[dict[str, Any]] = []
     start, tokens = 0.0, []
     for token in heard.tokens:
@@ -96,11 +99,11 @@ class _Aligned:
         WhisperModel.add_word_timestamps(self, [lines], tokenizer, None, 0, _PREPENDED, _APPENDED, 0.0)
 
 
-def _words(stretch: Stretch, found: list[dict[str, Any]]) -> tuple[Word, ...]:
+def _words(stretch: Stretch, found: list[dict[str, Any]], before: float) -> tuple[Word, ...]:
     words = []
-    before = 0.0
     for word in found:
-        # Start and end in the same span, as SpeechTimestampsMap does, but kept within it and in order.
+        # Start and end in the same span, as SpeechTimestampsMap does, but kept within it and in order: what
+        # add_word_timestamps mends at the ends of lines can reach into the line before.
         span = stretch.span_at((word["start"] + word["end"]) / 2)
         start = max(before, round(stretch.within(span, float(word["start"])), 2))
         before = max(start, round(stretch.within(span, float(word["end"])), 2))

@@ -81,11 +81,13 @@ class Model:
                 num_workers=device.parallel,
                 local_files_only=True,
             )
-        except (RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # a broken or crafted file: each of the libraries raises its own
             raise ModelError(f"{folder}: the model cannot be loaded: {error}.") from error
         self._device, self._beam_size = device, beam_size
         self.multilingual: bool = self.whisper.model.is_multilingual
         self.languages: tuple[str, ...] = self._languages()
+        if not self.languages:
+            raise ModelError(f"{folder}: tokenizer.json names no language, so this is no Whisper model.")
         self.tokenizer = lru_cache(maxsize=256)(self._tokenizer)
         self._suppressed = tuple(get_suppressed_tokens(self.tokenizer("transcribe", self.languages[0]), [-1]))
 

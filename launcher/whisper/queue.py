@@ -146,8 +146,6 @@ class Queue:
 
     def _answer(self, batch: Sequence[Ticket]) -> None:
         """Hear a batch; where that fails, its parts, so that what cannot be heard fails alone."""
-        if not batch:
-            return
         try:
             heard = self._hear([ticket.ask for ticket in batch])
         except Exception as error:

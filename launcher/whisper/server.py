@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 DEVICES = ("auto", "cpu", "cuda")
-MOST_S, LEAST_S = (
-    30.0,
-    2.0,
-)  # Whisper hears at most 30 s at once; below 2 s the look for silences leaves nothing
+# Whisper hears at most 30 s at once; below 2 s the look for silences leaves nothing.
+LEAST_S, MOST_S = 2.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)

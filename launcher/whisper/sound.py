@@ -31,9 +31,8 @@ _CONTAINERS = (
     "nut,ogg,oma,rm,tta,voc,w64,wav,wtv,wv,3gp,3g2,m4a,mj2,mxf,gsm,spx,sox,dsf"
 )
 _BUFFER_BYTES = 1 << 17
-_GROUP = (
-    1 << 16
-)  # samples that are resampled at once: for each of an mp3's small frames it would take twice the time
+# Samples that are resampled at once: for each of an mp3's small frames it would take twice the time.
+_GROUP = 1 << 16
 # Rates of samples that sound can have. From a rate of 1 Hz, 70 kB would become gigabytes at once.
 _LEAST_HZ, _MOST_HZ = 1_000, 3_000_000
 

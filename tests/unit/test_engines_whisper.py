@@ -173,7 +173,9 @@ def test_a_value_that_passes_here_passes_there(option: str) -> None:
 def test_the_first_request_is_a_second_of_sound() -> None:
     probe = whisper.probe(whisper_plan())
     assert (probe.path, probe.field) == ("/v1/audio/transcriptions", "usage")
-    assert probe.body == {"model": "tiny-whisper", "response_format": "json", "vad_filter": "false"}
+    assert probe.body == {
+        "model": "tiny-whisper", "response_format": "json", "vad_filter": "false", "beam_size": "1"
+    }  # fmt: skip
     assert probe.sound is not None
     with wave.open(io.BytesIO(probe.sound)) as file:
         assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (16_000, 1, 16_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import fcntl
 import json
 import os
@@ -13,7 +14,7 @@ import pytest
 
 from launcher.transcripts import ledger, outputs
 from launcher.transcripts.asked import Asked
-from launcher.transcripts.journal import Header, Piece, Source, glance, open_journal, open_regular
+from launcher.transcripts.journal import Header, Piece, Source, glance, mode_of, open_journal, open_regular
 from launcher.transcripts.recordings import FOREIGN, find
 from launcher.transcripts.standing import BROKEN, standings
 from launcher.whisper import cluster_files
@@ -119,7 +120,7 @@ def test_a_ledger_that_somebody_keeps_locked_is_written_all_the_same(
     with (tmp_path / ledger.NAME).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         ledger.add(tmp_path, "a.mp3", ENTRY)
-    assert ledger.read(tmp_path)["a.mp3"].latest == ENTRY
+    assert set(ledger.read(tmp_path)["a.mp3"].entries) == {"srt"}
 
 
 def test_a_pipe_in_the_place_of_a_recording_is_not_waited_for(tmp_path: Path) -> None:
@@ -184,3 +185,47 @@ def test_a_text_that_would_steer_a_terminal_or_a_player_does_not(name: str) -> N
     made = FORMATS[name]([Segment(0.0, 1.0, text)])
     assert not [character for character in made if not character.isprintable() and character not in "\n\t"]
     assert made.count("-->") == (name in ("srt", "vtt")) + (name in ("txt", "tsv")) * 2
+
+
+def test_transcripts_do_not_go_through_a_link_that_somebody_put_below_the_output_folder(shared: Path) -> None:
+    source = shared.parent / "mine" / "folder" / "talk.mp3"
+    source.parent.mkdir(parents=True)
+    source.write_bytes(b"sound")
+    found = find([str(shared.parent / "mine")], shared)
+    assert not found.recordings
+    assert found.troubles[0][0] == str(source)
+
+
+@pytest.mark.parametrize(
+    ("recording", "made"), [(0o600, 0o600), (0o640, 0o660), (0o444, 0o666), (0o200, 0o600)]
+)
+def test_who_may_not_read_a_recording_may_not_read_what_was_said_either(
+    tmp_path: Path, recording: int, made: int
+) -> None:
+    (tmp_path / "a.mp3").write_bytes(b"sound")
+    (tmp_path / "a.mp3").chmod(recording)
+    assert mode_of(tmp_path / "a.mp3") == made
+    assert mode_of(tmp_path / "gone.mp3") == 0o600
+    (found,) = find([str(tmp_path)]).recordings
+    umask = os.umask(0)
+    try:
+        outputs.write(found, {"txt": b"secret"})
+        ledger.add(
+            tmp_path, "a.mp3", dataclasses.replace(ENTRY, source=Source(str(tmp_path / "a.mp3"), 1, 2))
+        )
+    finally:
+        os.umask(umask)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "a.txt", tmp_path / ledger.NAME)} == {made}
+
+
+def test_what_was_said_in_a_private_recording_is_not_in_a_ledger_that_others_read(tmp_path: Path) -> None:
+    for name, mode in (("public.mp3", 0o644), ("private.mp3", 0o600)):
+        (tmp_path / name).write_bytes(b"sound")
+        (tmp_path / name).chmod(mode)
+        entry = dataclasses.replace(ENTRY, source=Source(str(tmp_path / name), 1, 2))
+        ledger.add(tmp_path, name, entry)
+        (tmp_path / ledger.NAME).chmod(0o644)
+    said = {
+        name: kept.latest.facts.marks[0].text for name, kept in ledger.read(tmp_path).items() if kept.latest
+    }
+    assert said == {"public.mp3": "one", "private.mp3": ""}

@@ -119,7 +119,7 @@ def test_a_video(server: Running, word: Path, tmp_path: Path) -> None:
         {"chunking_strategy": "auto"},
         {"chunking_strategy": {"type": "server_vad", "threshold": 0.4, "silence_duration_ms": 300}},
         {"extra_body": {"vad_filter": False}},
-        {"extra_body": {"hotwords": "yes no", "beam_size": 1}},
+        {"extra_body": {"beam_size": 1}},
         {"extra_body": {"something_new": {"of": ["OpenAI", "s"]}}},
         {"temperature": 0.0, "languages": ["en"]},
     ],

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import struct
 from pathlib import Path
 
 import pytest
 
+from launcher.errors import ModelError
 from launcher.whisper.places import Places
 from launcher.whisper.refusal import Refusal
+from launcher.whisper.server import Server
+from launcher.whisper.transcriber import Transcriber
 from tests.speech import silence
-from tests.whisper.conftest import NAME, Running
+from tests.whisper.conftest import MODEL, NAME, Running
 from tests.whisper.wire import ask, form
 
 pytestmark = pytest.mark.usefixtures("at_rest")
@@ -93,3 +97,32 @@ def test_other_keys_leave_places_for_the_sessions_own() -> None:
         with pytest.raises(Refusal), places.one(own=True):
             pass
     assert places.taken == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("preprocessor_config.json", '{"feature_size": 80, "hop_length": 0, "n_fft": 0, "sampling_rate": 0}'),
+        ("tokenizer.json", "[" * 100_000),
+        ("tokenizer.json", "<|en|>"),
+        ("config.json", "{"),
+        ("model.bin", "\6\0\0\0\xff\xff"),
+    ],
+)
+def test_a_crafted_model_is_refused_with_a_sentence(tmp_path: Path, file: str, content: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(MODEL, folder)
+    (folder / file).write_text(content)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        Transcriber(folder, Server(device="cpu", threads=1, parallel=1))
+
+
+def test_a_model_without_languages_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(MODEL, folder)
+    words = (folder / "tokenizer.json").read_text()
+    for code in Transcriber(folder, Server(device="cpu", threads=1, parallel=1)).languages:
+        words = words.replace(f'"<|{code}|>"', f'"<|x{code}|>"')
+    (folder / "tokenizer.json").write_text(words)
+    with pytest.raises(ModelError, match=r"names no language|cannot be loaded"):
+        Transcriber(folder, Server(device="cpu", threads=1, parallel=1))

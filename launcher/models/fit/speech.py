@@ -23,10 +23,8 @@ _PROCESS = int(0.6 * GB)  # Python with CTranslate2 and PyAV, and the audio of a
 # Whisper hears 30 s as so many positions, and writes at most so many tokens of it (openai/whisper, audio.py, model.py).
 _POSITIONS, _TOKENS = 1500, 448
 _BEAM = 5  # faster-whisper's own
-_HALF_FROM, _EIGHT_BITS_FROM = (
-    7.0,
-    6.1,
-)  # where CTranslate2 finds a GPU quick enough at them (docs, quantization)
+# Where CTranslate2 finds a GPU quick enough at them (docs, quantization).
+_HALF_FROM, _EIGHT_BITS_FROM = 7.0, 6.1
 _SMALLER = "int8"
 _OPEN = (None, "auto", "default")
 
