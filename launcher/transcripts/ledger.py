@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import stat
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -115,18 +116,38 @@ class Kept:
         return list(self.entries.values())[-1] if self.entries else None
 
 
+class Ledgers:
+    """The ledgers of some folders; asked again, only what was added since is read. Used by several threads."""
+
+    def __init__(self) -> None:
+        self._read: dict[Path, tuple[int, int, dict[str, Kept]]] = {}
+        self._lock = threading.Lock()
+
+    def of(self, folder: Path) -> dict[str, Kept]:
+        """What is finished in `folder`, by the recordings' names; lines that are not ours are passed over."""
+        with self._lock:
+            known, end, found = self._read.get(folder, (0, 0, {}))
+            try:
+                with open_regular(folder / NAME) as file:
+                    status = os.fstat(file.fileno())
+                    if status.st_ino != known or status.st_size < end:
+                        known, end, found = status.st_ino, 0, {}
+                    file.seek(end)
+                    text = file.read(_MAX_BYTES)
+            except OSError:
+                return {}
+            # A line that is being written is read when it is whole; a torn one is ended by the next command.
+            whole = text[: text.rfind(b"\n") + 1]
+            for line in whole.splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                    _take(found, json.loads(line))
+            self._read[folder] = (known, end + len(whole), found)
+            return found
+
+
 def read(folder: Path) -> dict[str, Kept]:
-    """What is finished in `folder`, by the recordings' names; lines that are not ours are passed over."""
-    found: dict[str, Kept] = {}
-    try:
-        with open_regular(folder / NAME) as file:
-            lines = file.read(_MAX_BYTES).splitlines()
-    except OSError:
-        return found
-    for line in lines:
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            _take(found, json.loads(line))
-    return found
+    """What is finished in `folder`, by the recordings' names."""
+    return Ledgers().of(folder)
 
 
 def add(folder: Path, name: str, entry: Entry) -> None:

@@ -38,9 +38,12 @@ _SAME = "the same command goes on from there"
 class Transcript:
     """One recording from its standing to its result; used by one thread at a time."""
 
-    def __init__(self, standing: Standing, asked: Asked, model: str | None, tell: Tell) -> None:
+    def __init__(
+        self, standing: Standing, asked: Asked, model: str | None, ledgers: ledger.Ledgers, tell: Tell
+    ) -> None:
         self.standing = standing
         self._model = model
+        self._ledgers = ledgers
         self._changes = 0
         self.result: Result | None = None
         self.strikes = 0  # attempts in a row that brought nothing
@@ -152,6 +155,8 @@ class Transcript:
         if self._journal is not None:
             self._journal.close()
             self._journal = None
+            # All that is asked of it from now on; of ten thousand recordings the texts would fill the memory.
+            self._content = replace(self._content, pieces=self._content.pieces[-1:])
 
     @property
     def done_s(self) -> float:
@@ -202,7 +207,7 @@ class Transcript:
             return False
         self._journal, self._content = journal, journal.content
         # Another command may have finished it since we looked.
-        kept = ledger.read(recording.folder)
+        kept = self._ledgers.of(recording.folder)
         now = standing(recording, kept, self._asked, self._model, self.standing.formats)
         if now.state == FINISHED:
             self.end(SKIPPED, "Another command has finished it.")

@@ -18,8 +18,9 @@ from launcher.sessions.connection import Connection
 from launcher.transcripts import ledger
 from launcher.transcripts.asked import Asked
 from launcher.transcripts.carrier import Carrier
+from launcher.transcripts.pace import Pace
 from launcher.transcripts.recordings import Found
-from launcher.transcripts.report import FAILED, SKIPPED, Interrupted, Progress, Report, Result, Show, Tell
+from launcher.transcripts.report import FAILED, SKIPPED, Interrupted, Report, Result, Show, Tell
 from launcher.transcripts.standing import BROKEN, FINISHED, Standing
 from launcher.transcripts.stream import Broken, Refused, Stopped
 from launcher.transcripts.transcript import Transcript
@@ -52,8 +53,9 @@ class Work:
         self._make_carrier = carrier
         self._tell = tell
         self._show = show
+        ledgers = ledger.Ledgers()
         self._transcripts = {
-            standing.recording.source: Transcript(standing, asked, model, tell)
+            standing.recording.source: Transcript(standing, asked, model, ledgers, tell)
             for standing in standings
             if standing.state not in (FINISHED, BROKEN)
         }
@@ -61,6 +63,7 @@ class Work:
         self._lost = threading.Event()
         self._fatal: LauncherError | None = None
         self._working_s = 0.0
+        self._pace = Pace(list(self._transcripts.values()))
 
     @property
     def left(self) -> list[Standing]:
@@ -136,6 +139,8 @@ class Work:
         if not self._overwrite:
             for transcript in self._transcripts.values():
                 transcript.settle()
+                if transcript.result is not None:
+                    self._pace.end(transcript)
 
     def _waiting(self) -> list[Transcript]:
         return [transcript for transcript in self._transcripts.values() if transcript.result is None]
@@ -173,6 +178,7 @@ class Work:
                 except IndexError:
                     return
                 active.append(transcript)
+                self._pace.begin(transcript)
                 try:
                     self._attempts(transcript, connection, made_by)
                 except LauncherError as error:
@@ -184,6 +190,8 @@ class Work:
                     raise
                 finally:
                     active.remove(transcript)
+                    if transcript.result is not None:
+                        self._pace.end(transcript)
 
         threads = [
             threading.Thread(target=work, name=f"recording-{number}", daemon=True)
@@ -198,7 +206,7 @@ class Work:
                 if self._fatal is not None:
                     self._end_all(active)
                 if self._show is not None:
-                    self._show(self._progress(active, self._working_s + time.monotonic() - began))
+                    self._show(self._pace.progress(list(active), self._working_s + time.monotonic() - began))
         except BaseException:
             self._stop.set()
             deadline = time.monotonic() + _END_S
@@ -241,26 +249,6 @@ class Work:
         end = time.monotonic() + seconds
         while time.monotonic() < end and not (self._stop.is_set() or self._fatal or self._lost.is_set()):
             self._stop.wait(0.1)
-
-    def _progress(self, active: Sequence[Transcript], working_s: float) -> Progress:
-        """How far all are. What is left is told by the bytes: of a recording that waits nobody knows the length."""
-        everything = list(self._transcripts.values())
-        gained = sum(transcript.gained_s for transcript in everything)
-        now, left = 0.0, 0.0
-        for transcript in everything:
-            size = max(1, transcript.standing.size)
-            done, from_ = transcript.share, transcript.share_before
-            now += size * (done - from_)
-            left += size * (1 - done)
-        left_s = left / now * working_s if now > 0 else None
-        return Progress(
-            finished=sum(transcript.result is not None for transcript in everything),
-            recordings=len(everything),
-            done_s=gained,
-            speed=gained / working_s if working_s > 0 else 0.0,
-            left_s=left_s,
-            running=tuple(transcript.on_the_way() for transcript in list(active)),
-        )
 
     def _results(self) -> tuple[Result, ...]:
         results = []

@@ -24,7 +24,7 @@ from launcher.whisper.answers import Answer
 from launcher.whisper.clients import Clients
 from launcher.whisper.fields import ALIAS, Asked, Offered
 from launcher.whisper.places import Places
-from launcher.whisper.refusal import Refusal
+from launcher.whisper.refusal import Refusal, model_broken
 from launcher.whisper.uploads import Head, Received, Uploads
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def make_app(service: Service) -> Flask:
     @app.get("/health")
     def health() -> Response:
         if (why := service.transcriber.broken) is not None:
-            raise Refusal(503, f"The model is broken: {why}. Start the session again.", "model_broken")
+            raise model_broken(why)
         waiting = service.transcriber.waiting
         return jsonify({"status": "ok", "requests": service.places.taken, "stretches": waiting})
 

@@ -14,11 +14,12 @@ import numpy as np
 from faster_whisper.vad import VadOptions, get_speech_timestamps
 from numpy.typing import NDArray
 
+from launcher.whisper.refusal import Refusal
 from launcher.whisper.sound import RATE_HZ, Samples, Sound
 from launcher.whisper.wanted import Cutting
 
 # A short first window gives a first line soon; longer ones waste less at their ends, where speech is looked at twice.
-FIRST_WINDOW_S, WINDOW_S = 60, 300
+FIRST_WINDOW_S, WINDOW_S = 60, 150
 _LEAST_BLIND_S = 0.1  # a rest shorter than this is no word
 
 Span = tuple[int, int]
@@ -63,7 +64,10 @@ class Stretch:
 
 
 class Cuts:
-    """The stretches of a sound, from `window` on without the first `skip` of them, each at most `stretch_s` long."""
+    """The stretches of a sound, from `window` on without the first `skip` of them, each at most `stretch_s` long.
+
+    Raises Refusal 400 where the sound ends before `window`.
+    """
 
     def __init__(
         self, sound: Sound, cutting: Cutting, stretch_s: float, window: int = 0, skip: int = 0
@@ -74,7 +78,13 @@ class Cuts:
         self._skip = skip
         self._held: Samples = np.empty(0, np.int16)  # from `_start` on
         self._start = window
-        sound.skip(window)
+        if sound.skip(window) < window and not sound.is_left():
+            raise Refusal(
+                400,
+                "The place to go on from is beyond the end of the audio.",
+                "invalid_cursor",
+                param="resume_from",
+            )
         self.end = 0  # samples of the whole audio, once it is over
 
     def __iter__(self) -> Iterator[Stretch]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from launcher.whisper.refusal import Refusal
-
-_RETRY_AFTER_S = 5
 
 
 class Places:
     """`most` places, `taken` of them; the last quarter is for the session's own key, whatever other keys take."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, most: int, retry_after_s: Callable[[], int]) -> None:
+        self.most, self._retry_after_s = most, retry_after_s
         self.taken = 0
         self._lock = threading.Lock()
 
@@ -25,11 +23,12 @@ class Places:
         most = self.most if own else self.most - self.most // 4
         with self._lock:
             if self.taken >= most:
+                seconds = self._retry_after_s()
                 raise Refusal(
                     429,
-                    f"The session works on {self.taken} requests already. Try again in {_RETRY_AFTER_S} s.",
+                    f"The session works on {self.taken} requests already. Try again in {seconds} s.",
                     "too_many_requests",
-                    retry_after_s=_RETRY_AFTER_S,
+                    retry_after_s=seconds,
                 )
             self.taken += 1
         try:

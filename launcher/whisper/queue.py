@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from launcher.whisper.model import Ask, Heard
-from launcher.whisper.refusal import Refusal
+from launcher.whisper.refusal import model_broken
 
 Hear = Callable[[Sequence[Ask]], list[Heard]]
 
@@ -82,11 +82,9 @@ class Queue:
     `broken` says why no further batch can be heard, once that is so.
     """
 
-    def __init__(
-        self, hear: Hear, *, batch_size: int, parallel: int, max_requests: int, linger_s: float = 0.0
-    ) -> None:
+    def __init__(self, hear: Hear, *, batch_size: int, parallel: int, linger_s: float = 0.0) -> None:
         self._hear, self._linger_s = hear, linger_s
-        self.batch_size, self.parallel, self._max_requests = batch_size, parallel, max_requests
+        self.batch_size, self.parallel = batch_size, parallel
         self.broken: str | None = None
         self._lines: deque[Line] = deque()  # whose turn is next stands first
         self._changed = threading.Condition()
@@ -96,18 +94,8 @@ class Queue:
             threading.Thread(target=self._run, name=f"batches-{number}", daemon=True).start()
 
     def line(self, left: threading.Event) -> Line:
-        """A place for one request; raises Refusal 429 when all are taken."""
+        """A line for one request; `left` is set when its client leaves."""
         with self._changed:
-            if (taken := len(self._lines)) >= self._max_requests:
-                # When what is in the queue now will be heard; longer files will have more, others will be through.
-                retry_s = math.ceil(self._each_s * sum(len(line.waiting) for line in self._lines))
-                retry_s = min(max(retry_s // self.parallel, _LEAST_RETRY_S), _MOST_RETRY_S)
-                raise Refusal(
-                    429,
-                    f"The session transcribes {taken} files at once and takes no more. Try again in {retry_s} s.",
-                    "too_many_requests",
-                    retry_after_s=retry_s,
-                )
             self._lines.append(line := Line(self, left))
         return line
 
@@ -118,6 +106,12 @@ class Queue:
             return sum(len(line.waiting) for line in self._lines)
 
     @property
+    def retry_after_s(self) -> int:
+        """When what waits now will be heard; longer files will have more by then, others will be through."""
+        seconds = math.ceil(self._each_s * self.waiting / self.parallel)
+        return min(max(seconds, _LEAST_RETRY_S), _MOST_RETRY_S)
+
+    @property
     def room(self) -> int:
         """How many stretches a request may have in hand: enough to keep the model busy, few in memory."""
         return max(2, _AHEAD * self.batch_size * self.parallel // max(1, len(self._lines)))
@@ -126,7 +120,7 @@ class Queue:
         """Append to a line; raises Refusal 503 once the model is broken."""
         with self._changed:
             if self.broken is not None:
-                raise _broken(self.broken)
+                raise model_broken(self.broken)
             line.waiting.append(ticket)
             self._changed.notify()
 
@@ -173,7 +167,7 @@ class Queue:
         with self._changed:
             self.broken = why
             for ticket in [*batch, *(ticket for line in self._lines for ticket in line.waiting)]:
-                ticket.answer(None, _broken(why))
+                ticket.answer(None, model_broken(why))
             for line in self._lines:
                 line.waiting.clear()
 
@@ -222,9 +216,3 @@ class Queue:
 
 def _is_out_of_memory(why: str) -> bool:
     return "out of memory" in why.lower()
-
-
-def _broken(why: str) -> Refusal:
-    return Refusal(
-        503, f"The model is broken: {why}. Start the session again.", "model_broken", retry_after_s=60
-    )

@@ -25,3 +25,10 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
         if self.status == 429:
             kind = "rate_limit_error"
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+def model_broken(why: str) -> Refusal:
+    """Nothing can be transcribed any more, because of `why`."""
+    return Refusal(
+        503, f"The model is broken: {why}. Start the session again.", "model_broken", retry_after_s=60
+    )

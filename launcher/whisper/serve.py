@@ -128,7 +128,7 @@ class _Program(BaseApplication):  # type: ignore[misc] # nor this
             uploads=Uploads(own["scratch"], int(own["max_upload_gb"] * 1e9)),
             folders=tuple(own["folder"]),
             clients=self.clients,
-            places=Places(self._server.max_requests),
+            places=Places(self._server.max_requests, lambda: transcriber.retry_after_s),
         )
         log.info("Listening on %s", own["uds"])
         return make_app(service)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -43,15 +44,17 @@ class Sound:
     """The samples of a file (a path, or one that is open and can seek), in order, read as they are asked for.
 
     `duration_s` is what the container says, None where it does not. Raises Refusal 400 for whatever holds no sound.
-    A damaged part is left out, and the end of a file that was cut off is where it was cut off.
+    A damaged part is left out, and the end of a file that was cut off is where it was cut off. Once `left` is set, the
+    file is at its end, too.
     """
 
-    def __init__(self, source: BinaryIO | Path) -> None:
+    def __init__(self, source: BinaryIO | Path, left: threading.Event | None = None) -> None:
+        self.is_left = (left or threading.Event()).is_set
         self._file = _open(source) if isinstance(source, Path) else source
         self._own = self._file if isinstance(source, Path) else None
         self.damaged = False
-        self._left: list[Samples] = []
-        self._left_count = 0
+        self._rest: list[Samples] = []
+        self._rest_count = 0
         try:
             self._container, self._stream = _container(self._file)
             self.duration_s = _duration_s(self._container, self._stream)
@@ -63,22 +66,31 @@ class Sound:
     def read(self, count: int) -> Samples:
         """The next `count` samples (signed 16 bits); fewer only at the end."""
         try:
-            while self._left_count < count and (block := next(self._blocks, None)) is not None:
-                self._left.append(block)
-                self._left_count += len(block)
+            while (
+                self._rest_count < count
+                and not self.is_left()
+                and (block := next(self._blocks, None)) is not None
+            ):
+                self._rest.append(block)
+                self._rest_count += len(block)
         except (av.FFmpegError, ValueError, MemoryError):  # hundreds of channels, for one
             raise _unusable("The sound in the file is of a kind that cannot be converted.") from None
         except OSError as error:
             raise _unusable(f"The file cannot be read to its end: {error.strerror}.") from None
-        whole = np.concatenate(self._left) if self._left else np.empty(0, np.int16)
+        whole = np.concatenate(self._rest) if self._rest else np.empty(0, np.int16)
         taken, rest = whole[:count], whole[count:]
-        self._left, self._left_count = [rest.copy()], len(rest)
+        self._rest, self._rest_count = [rest.copy()], len(rest)
         return taken
 
-    def skip(self, count: int) -> None:
-        """Leave out `count` samples. They are decoded all the same: no format can be trusted to seek exactly."""
-        while count > 0 and len(taken := self.read(min(count, 10 * RATE_HZ))):
-            count -= len(taken)
+    def skip(self, count: int) -> int:
+        """Leave out `count` samples; return how many there were.
+
+        They are decoded all the same: not all formats seek exactly.
+        """
+        skipped = 0
+        while skipped < count and len(taken := self.read(min(count - skipped, 10 * RATE_HZ))):
+            skipped += len(taken)
+        return skipped
 
     def close(self) -> None:
         with suppress(AttributeError):

@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from launcher.whisper.cursor import Cursor
 from launcher.whisper.cuts import Cuts, Stretch
-from launcher.whisper.device import choose
+from launcher.whisper.device import choose, cores
 from launcher.whisper.lines import segments
 from launcher.whisper.marks import Lines
 from launcher.whisper.model import Ask, Model
@@ -56,6 +56,7 @@ class Transcriber:
         device = choose(server, folder)
         self._model = Model(folder, device, server.beam_size)
         self._stretch_s = server.stretch_s
+        self._cutting = threading.BoundedSemaphore(cores())
         self.device = device
         self.max_hours = server.max_hours
         self.languages, self.multilingual = self._model.languages, self._model.multilingual
@@ -63,7 +64,6 @@ class Transcriber:
             self._model.hear,
             batch_size=device.batch_size,
             parallel=device.parallel,
-            max_requests=server.max_requests,
             linger_s=_LINGER_S if device.name == "cuda" else 0.0,
         )
 
@@ -82,12 +82,16 @@ class Transcriber:
         """How many stretches of all requests wait for a batch."""
         return self._queue.waiting
 
+    @property
+    def retry_after_s(self) -> int:
+        """How long whoever finds no place should wait."""
+        return self._queue.retry_after_s
+
     def transcribe(self, sound: BinaryIO | Path, wanted: Wanted, left: threading.Event) -> Generator[Piece]:
         """The pieces of a sound as they are finished, at least one.
 
         Closing the iterator, or setting `left`, drops what is still queued; it then ends early. Raises Refusal: 400
-        for what is not audio, an unknown language or cursor, 413 over `max_hours`, 429 when the queue is full, 503
-        when the model is broken.
+        for what is not audio, an unknown language or cursor, 413 over `max_hours`, 503 when the model is broken.
         """
         decoding = self._checked(wanted.decoding)
         stretch_s = min(wanted.cutting.stretch_s or self._stretch_s, self._stretch_s)
@@ -95,12 +99,12 @@ class Transcriber:
         cursor = Cursor.read(wanted.after, cutting)
         if cursor.language not in (None, *self.languages):  # made up, and would spoil the batch of others
             raise Refusal(400, "This is no place to go on from.", "invalid_cursor", param="resume_from")
-        with self._queue.line(left) as line, Sound(sound) as audio:
+        with self._queue.line(left) as line, Sound(sound, left) as audio:
             self._check_length(audio.duration_s)
             cuts = Cuts(audio, cutting, stretch_s, cursor.window, cursor.index)
             waiting: deque[tuple[Stretch, Ticket | None]] = deque()
             language = decoding.language or cursor.language
-            for stretch in cuts:
+            for stretch in self._cut(cuts):
                 if left.is_set():
                     return
                 self._check_length(stretch.done / RATE_HZ)
@@ -122,7 +126,17 @@ class Transcriber:
                     return
                 piece, cursor = made
                 yield piece
-            yield self._last(cuts, cursor, audio.duration_s)
+            if not left.is_set():
+                yield self._last(cuts, cursor, audio)
+
+    def _cut(self, cuts: Cuts) -> Iterator[Stretch]:
+        """The stretches; only so many windows are looked at at once as there are cores, for the memory they take."""
+        stretches = iter(cuts)
+        while True:
+            with self._cutting:
+                if (stretch := next(stretches, None)) is None:
+                    return
+            yield stretch
 
     def _asked(self, line: Line, stretch: Stretch, decoding: Decoding) -> Ticket | None:
         if not stretch.spans:
@@ -155,12 +169,13 @@ class Transcriber:
         done_s = round(stretch.done / RATE_HZ, 2)
         return Piece(str(cursor), done_s, duration_s, cursor.language, cursor.probability, found), cursor
 
-    def _last(self, cuts: Cuts, cursor: Cursor, duration_s: float | None) -> Piece:
+    def _last(self, cuts: Cuts, cursor: Cursor, audio: Sound) -> Piece:
         if cuts.end == 0:
-            raise Refusal(400, "The file holds no sound: its length is 0 s.", "empty_audio", param="file")
+            what = "nothing in it can be read" if audio.damaged else "its length is 0 s"
+            raise Refusal(400, f"The file holds no sound: {what}.", "empty_audio", param="file")
         cursor = replace(cursor, window=cuts.end, index=0)
         done_s = round(cuts.end / RATE_HZ, 2)
-        return Piece(str(cursor), done_s, duration_s, cursor.language, cursor.probability, ())
+        return Piece(str(cursor), done_s, audio.duration_s, cursor.language, cursor.probability, ())
 
     def _checked(self, decoding: Decoding) -> Decoding:
         language = decoding.language

@@ -39,6 +39,10 @@ CLOSED = [
     ("POST", "/gradio_api/run/ask"),
     ("POST", "/gradio_api/stream/x"),
     ("DELETE", "/"),
+    # The transcribe page's.
+    ("GET", "/sounds/x"),
+    ("POST", "/sounds"),
+    ("GET", "/transcribe.js"),
 ]
 
 

@@ -209,6 +209,22 @@ def test_the_microphone(talking: Visitor, address: Address, session: Listening) 
     assert download.value.path().read_bytes()[:4] == b"\x1a\x45\xdf\xa3"
 
 
+def test_nothing_else_is_open(session: Listening) -> None:
+    own = {"Authorization": f"Bearer {KEY}"}
+    page = session.gateway.ask("GET", "/ui/", own)
+    policy = page.header("Content-Security-Policy") or ""
+    assert "media-src 'self' blob:;" in policy
+    assert "'unsafe-inline'" not in policy.partition("script-src")[2].partition(";")[0]
+    assert KEY not in page.body.decode()
+    for method, path in (
+        ("POST", "/gradio_api/upload"),
+        ("GET", "/sounds/../session.json"),
+        ("GET", "/sounds/x"),
+    ):
+        assert session.gateway.ask(method, f"/ui{path}", own).status in (400, 404)
+    assert session.gateway.ask("POST", "/ui/sounds", body="{}", key=False).status == 401
+
+
 @pytest.mark.parametrize("label", RUN)
 def test_audio_snippets_run_as_pasted(
     label: str, session: Listening, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

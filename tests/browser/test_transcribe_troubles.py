@@ -76,7 +76,7 @@ def test_a_lost_connection_goes_on_where_it_was(
     with contextlib.closing(Cable(session.gateway.port)) as cable:
         page = enter(visitor, f"http://127.0.0.1:{cable.port}/")
         sent: list[Request] = []
-        page.on("request", sent.append)
+        page.on("request", lambda request: sent.append(request))
         by_path(page, str(long))
         halfway(page)
         cable.pull()

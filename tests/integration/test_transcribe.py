@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from launcher import transcripts as api
 from launcher.transcripts.report import Progress
 from tests.conftest import skip_loudly
 from tests.integration.transcribing import ALL, WORDS, Desk, desk, left_behind, transcripts
-from tests.speech import needs_speech
+from tests.markdown import ROOT, blocks
+from tests.speech import convert, needs_speech
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -249,6 +251,26 @@ def test_what_the_server_would_refuse_for_all_is_said_once(shared: Desk, here: P
         assert done.code in (2, 4, 6), (wrong, done)
         assert said in done.error, (wrong, done.error)
         assert done.text == ""
+
+
+def test_the_examples_of_the_page(shared: Desk, here: Path) -> None:
+    """As they stand in docs/transcribing.md; the session is the real one, and the tiny model knows English only."""
+    shared.audio(f"{here.name}/interviews/anna.wav", words=("yes",))
+    convert(shared.audio(f"{here.name}/talk.wav", words=("no",)), here / "talk.mp4")
+    (here / "talk.wav").unlink()
+    (session,) = (session for session in shared.launcher.sessions() if not session.status().ended)
+    page = ROOT / "docs" / "transcribing.md"
+    (block,) = (block for block in blocks(page, "sh") if block.text.startswith("launcher transcribe"))
+    lines = [line.replace("faster-whisper-3f9a2c1b", session.id) for line in block.text.splitlines()]
+    for line in lines:
+        words = shlex.split(line.replace("--language de", "--language en"), comments=True)
+        assert words[:2] == ["launcher", "transcribe"], line
+        done = shared.run(*words[2:], cwd=here)
+        assert done.code == 0, (line, done)
+    assert sorted(transcripts(here)) == [
+        "interviews/anna.json", "interviews/anna.srt", "interviews/anna.txt", "talk.srt", "talk.vtt",
+        "texts/anna.json", "texts/anna.srt", "texts/anna.txt",
+    ]  # fmt: skip
 
 
 def test_a_terminal_shows_bars(shared: Desk, here: Path) -> None:

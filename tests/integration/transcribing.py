@@ -86,7 +86,7 @@ class Desk:
         """The command in this folder; Ctrl-C reaches it though the tests may run in the background."""
         process = subprocess.Popen(
             [*options.pop("before", ()), sys.executable, "-m", "launcher", "transcribe", *arguments],
-            cwd=self.folder,
+            cwd=options.pop("cwd", self.folder),
             env={**self.env, "PYTHONPATH": str(Path(__file__).parents[2]), **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

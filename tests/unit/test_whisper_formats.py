@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import unicodedata
 from io import StringIO
 
 import pytest
@@ -32,7 +33,8 @@ HOSTILE_TEXTS = [
 
 
 def plain(text: str) -> str:
-    return " ".join(text.replace("\0", "").split())
+    shown = (letter for letter in text if letter.isspace() or unicodedata.category(letter) != "Cc")
+    return " ".join("".join(shown).split())
 
 
 def read_srt(document: str) -> list[tuple[float, float, str]]:

@@ -86,7 +86,7 @@ def test_silences_longer_than_what_is_looked_at_keep_the_times_right(server: Run
 
 
 def test_other_keys_leave_places_for_the_sessions_own() -> None:
-    places = Places(8)
+    places = Places(8, lambda: 5)
     with contextlib.ExitStack() as open_uploads:
         for _ in range(6):
             open_uploads.enter_context(places.one(own=False))
@@ -113,7 +113,7 @@ def test_a_crafted_model_is_refused_with_a_sentence(tmp_path: Path, file: str, c
     folder = tmp_path / "model"
     shutil.copytree(MODEL, folder)
     (folder / file).write_text(content)
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match=r"cannot be loaded|config\.json"):
         Transcriber(folder, Server(device="cpu", threads=1, parallel=1))
 
 
