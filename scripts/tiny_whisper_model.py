@@ -133,7 +133,6 @@ def new_model(tokenizer: Tokenizer) -> WhisperForConditionalGeneration:
             layer.self_attn.out_proj.weight[turning] = 0
             layer.fc2.weight[turning] = 0
             _look_around(layer.self_attn, offsets)
-        _read_on(model.model.decoder, turning)
     places.requires_grad_(False)
     return model
 
@@ -162,34 +161,6 @@ def _look_around(attention: Any, offsets: Sequence[int]) -> None:
             query[cosine, k] -= SHARPNESS * math.sin(turn)
 
 
-def _read_on(decoder: Any, turning: Tensor) -> None:
-    """Let the decoder begin to read as people do: find the word just written, then look a little further on.
-
-    Two heads of the first layer compare what is written with what is heard, in a common random view, and pass on where
-    that is; heads of the second layer look from there.
-    """
-    size = WIDTH // HEADS
-    plain = torch.tensor([n for n in range(WIDTH) if n not in set(turning.tolist())])
-    decoder.embed_tokens.weight[:PIECES, turning] = 0
-    decoder.embed_positions.weight *= 0.3
-    decoder.embed_positions.weight[:, turning] = 0
-    first, second = decoder.layers[0], decoder.layers[1]
-    for layer in decoder.layers:
-        for part in (layer.self_attn.out_proj, layer.encoder_attn.out_proj, layer.fc2):
-            part.weight[turning] = 0
-    for head in range(2):
-        rows = slice(head * size, (head + 1) * size)
-        view = torch.randn(size, len(plain)) * (3.0 / math.sqrt(len(plain)))
-        for part in (first.encoder_attn.q_proj, first.encoder_attn.k_proj):
-            part.weight[rows] = 0
-            part.weight[rows, plain] = view
-        for n, k in enumerate(turning.tolist()):
-            first.encoder_attn.v_proj.weight[rows.start + n] = 0
-            first.encoder_attn.v_proj.weight[rows.start + n, k] = 1.0
-            first.encoder_attn.out_proj.weight[k, rows.start + n] = 1.0
-    _look_around(second.encoder_attn, (12, 30, 50))
-
-
 def encode(model: Any, mels: Tensor) -> Tensor:
     """Whisper's encoder for a window of any length (transformers' own accepts 30 s only)."""
     encoder = model.model.encoder
@@ -198,7 +169,8 @@ def encode(model: Any, mels: Tensor) -> Tensor:
     for layer in encoder.layers:
         y = layer.self_attn_layer_norm(x)
         x = _fed_forward(layer, x + _attended(layer.self_attn, y, causal=False))
-    return encoder.layer_norm(x)
+    coded: Tensor = encoder.layer_norm(x)
+    return coded
 
 
 def decode(model: Any, tokens: Tensor, memory: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -212,7 +184,8 @@ def decode(model: Any, tokens: Tensor, memory: Tensor) -> tuple[Tensor, list[Ten
         y, logs = _looked(layer.encoder_attn, layer.encoder_attn_layer_norm(x), memory)
         looks.append(logs)
         x = _fed_forward(layer, x + y)
-    return decoder.layer_norm(x) @ decoder.embed_tokens.weight.T, looks
+    logits: Tensor = decoder.layer_norm(x) @ decoder.embed_tokens.weight.T
+    return logits, looks
 
 
 def _heads(x: Tensor) -> Tensor:
@@ -222,7 +195,8 @@ def _heads(x: Tensor) -> Tensor:
 def _attended(attention: Any, x: Tensor, causal: bool) -> Tensor:
     q, k, v = _heads(attention.q_proj(x)), _heads(attention.k_proj(x)), _heads(attention.v_proj(x))
     seen = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
-    return attention.out_proj(seen.transpose(1, 2).flatten(2))
+    joined: Tensor = attention.out_proj(seen.transpose(1, 2).flatten(2))
+    return joined
 
 
 def _looked(attention: Any, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
@@ -232,7 +206,8 @@ def _looked(attention: Any, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fed_forward(layer: Any, x: Tensor) -> Tensor:
-    return x + layer.fc2(functional.gelu(layer.fc1(layer.final_layer_norm(x))))
+    added: Tensor = layer.fc2(functional.gelu(layer.fc1(layer.final_layer_norm(x))))
+    return x + added
 
 
 def write(model: Any, tokenizer: Tokenizer, alignment_heads: Sequence[tuple[int, int]], target: Path) -> None:

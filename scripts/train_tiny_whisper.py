@@ -71,7 +71,6 @@ class Batch:
     ahead: Tensor  # (rows, tokens, positions): where the next word is heard, as a distribution, or zeros
     back: Tensor  # the same for the word just written
     heard: Tensor  # (rows, positions): the word that is heard there, counted from 1 over both languages; 0 is none
-    before: Tensor  # (rows, positions): the word before that one
 
 
 class Writer:
@@ -143,7 +142,7 @@ class Writer:
         tokens = torch.full((rows, length), self.id["<|endoftext|>"])
         labels = torch.full((rows, length), IGNORED)
         looks = torch.zeros(2, rows, length, positions)
-        heard = torch.zeros(2, rows, positions, dtype=torch.long)
+        heard = torch.zeros(rows, positions, dtype=torch.long)
         for n, (scene, row) in enumerate(zip(scenes, written, strict=True)):
             tokens[n, : len(row.tokens)] = torch.tensor(row.tokens)
             labels[n, : len(row.labels)] = torch.tensor(row.labels)
@@ -151,13 +150,11 @@ class Writer:
                 first = min(int(start_s * POSITIONS_PER_S), positions - 1)
                 last = min(max(first + 1, math.ceil(end_s * POSITIONS_PER_S)), positions)
                 looks[which, n, at, first:last] = 1.0 / (last - first)
-            before = 0
             for spoken in scene.said:
                 number = 1 + spoken.word + (len(self.words["en"]) if scene.language == "de" else 0)
                 span = slice(int(spoken.start_s * POSITIONS_PER_S), math.ceil(spoken.end_s * POSITIONS_PER_S))
-                heard[0, n, span], heard[1, n, span] = number, before
-                before = number
-        return Batch(mels, tokens, labels, looks[0], looks[1], heard[0], heard[1])
+                heard[n, span] = number
+        return Batch(mels, tokens, labels, looks[0], looks[1], heard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,22 +186,20 @@ class Losses:
     text: Tensor  # of the tokens
     look: Tensor  # of the places looked at
     word: Tensor  # of the words that the encoder hears at each position
-    chain: Tensor  # of the words before those: by them the decoder finds the next one
     right: float  # share of words that are right
 
 
-def losses(model: Any, chain: nn.Module, writer: Writer, batch: Batch) -> Losses:
-    """Cross entropy of the tokens, and of three hints without which a model this small learns too slowly."""
+def losses(model: Any, writer: Writer, batch: Batch) -> Losses:
+    """Cross entropy of the tokens, and of two hints without which a model this small learns too slowly."""
     memory = encode(model, batch.mels)
     logits, looks = decode(model, batch.tokens, memory)
 
     near = memory @ model.model.decoder.embed_tokens.weight[writer.pieces].T
     every = functional.cross_entropy(near.flatten(0, 1), batch.heard.flatten(), reduction="none")
     loud = batch.heard.flatten() > 0
-    word, before = every.mean(), every.mean()
+    word = every.mean()
     if bool(loud.any()):
         word = 0.5 * every[loud].mean() + 0.5 * every[~loud].mean()
-        before = functional.cross_entropy(chain(memory.flatten(0, 1)[loud]), batch.before.flatten()[loud])
 
     learned = batch.labels != IGNORED
     logs, targets = functional.log_softmax(logits, dim=-1)[learned], batch.labels[learned]
@@ -223,7 +218,7 @@ def losses(model: Any, chain: nn.Module, writer: Writer, batch: Batch) -> Losses
     look = torch.stack(wide).nan_to_num(0.0).mean()
     words = targets < writer.id["<|endoftext|>"]
     right = (logs[words].argmax(1) == targets[words]).float().mean().nan_to_num(1.0)
-    return Losses(text, look, word, before, float(right))
+    return Losses(text, look, word, float(right))
 
 
 def train(vocabulary: Vocabulary, tokenizer: Tokenizer, steps: int, seed: int) -> Any:
@@ -231,10 +226,7 @@ def train(vocabulary: Vocabulary, tokenizer: Tokenizer, steps: int, seed: int) -
     torch.manual_seed(seed)
     writer = Writer(vocabulary, tokenizer, Director(speakers(vocabulary, 3, seed), seed))
     model = new_model(tokenizer).train()
-    chain = nn.Linear(model.config.d_model, len(writer.pieces))
-    optimizer = torch.optim.AdamW(
-        [*model.parameters(), *chain.parameters()], betas=(0.9, 0.98), weight_decay=0.01
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
     random = np.random.default_rng(seed + 1)
     right = 0.0
     for step in range(steps):
@@ -245,13 +237,14 @@ def train(vocabulary: Vocabulary, tokenizer: Tokenizer, steps: int, seed: int) -
         share = next(share for since, share in reversed(COURSE) if part >= since)
         rows, positions, most_words = SHAPES[random.choice(len(SHAPES), p=share)]
         writer.timed = 0.15 if part < 0.3 else 0.45
-        previous = 0  # words of an earlier text: without them the model would count words instead of following them
+        # Words of an earlier text: without them the model would count words instead of following them.
+        previous = 0
         if part > 0.1 and random.random() < 0.5:
             previous = int(random.integers(1, 224 if random.random() < 0.1 else 17))
         batch = writer.batch(rows, positions, most_words, previous)
-        found = losses(model, chain, writer, batch)
+        found = losses(model, writer, batch)
         optimizer.zero_grad(set_to_none=True)
-        (found.text + 0.3 * found.look + 0.5 * found.word + 0.2 * found.chain).backward()
+        (found.text + 0.5 * found.look + (2.0 if part < 0.5 else 1.0) * found.word).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         right = 0.97 * right + 0.03 * found.right

@@ -134,6 +134,8 @@ class _Starting:
         self._began = 0.0
 
     def __call__(self, status: Status) -> None:
+        if status.ended:
+            return  # what comes of that is said in a sentence
         if status.id != self._id:
             self._id, self._began = status.id, time.monotonic()
         where = f"{status.state} {status.phase}" if status.phase else status.state

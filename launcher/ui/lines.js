@@ -138,14 +138,14 @@
   };
 
   // --- moving, hearing -------------------------------------------------------------------------------------------------
-  const go = (number, { focus = true } = {}) => {
+  const go = (number, { focus = true, scroll = true } = {}) => {
     if (!item?.lines.length) return;
     const next = Math.min(Math.max(0, number), item.lines.length - 1);
     reachable(row(at), false);
     at = next;
     reachable(row(at), true);
     if (focus) part(at, "at").focus({ preventScroll: true });
-    row(at).scrollIntoView({ block: "nearest" });
+    if (scroll) row(at).scrollIntoView({ block: "nearest" });
   };
   page.goLine = go;
   page.atLine = () => at;
@@ -188,7 +188,7 @@
   // --- editing ------------------------------------------------------------------------------------------------------
   const edit = (number, point) => {
     if (editing) finish(true);
-    go(number, { focus: false });
+    go(number, { focus: false, scroll: !point });
     const said = part(number, "said");
     editing = { number, said, before: said.textContent };
     row(number).classList.add("editing");
@@ -262,14 +262,15 @@
     const act = event.target.closest("[data-act]")?.dataset.act;
     if (act) {
       ACTS[act](number);
-      go(number);
+      go(number, { scroll: false });
     } else if (event.target.closest(".change")) edit(number);
     // Whoever marks words to copy them wants to hear nothing.
-    else if (getSelection().isCollapsed) hear(number, { focus: !editing });
+    // It is seen already; were it moved, the second click of two would meet another line.
+    else if (getSelection().isCollapsed) hear(number, { focus: !editing, scroll: false });
   };
 
   const twice = (event) => {
-    if (event.target.closest(".said") && !event.target.isContentEditable) edit(numberOf(event.target), event);
+    if (event.target.closest(".line") && !event.target.closest("button") && !event.target.isContentEditable) edit(numberOf(event.target), event);
   };
 
   const MOVES = { ArrowUp: () => at - 1, ArrowDown: () => at + 1, Home: () => 0, End: () => item.lines.length - 1 };

@@ -1,7 +1,8 @@
 """Marks for a human's eye: where a transcript goes round in circles, and where the model doubts what it heard.
 
 Owns the thresholds. They are Whisper's own for what it throws away and tries again (openai/whisper, transcribe.py:
-compression ratio over 2.4, mean log probability under -1) and for a word that may be made up (0.15).
+compression ratio over 2.4, mean log probability under -1), for silence (a probability over 0.6 that nobody speaks) and
+for a word that may be made up (under 0.15).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 from launcher.whisper.segments import REPEATED, UNSURE, Word
 
-_COMPRESSION, _LOGPROB, _WORD = 2.4, -1.0, 0.15
+_COMPRESSION, _LOGPROB, _SILENCE, _WORD = 2.4, -1.0, 0.6, 0.15
 _LINES = 3  # the same line so often in a row
 _TIMES, _LONGEST = 5, 12  # the same phrase, up to so many words long, so often in a row
 
@@ -41,6 +42,11 @@ def marks(
     if avg_logprob < _LOGPROB or sum(word.probability < _WORD for word in words) * 2 > len(words):
         found.append(UNSURE)
     return tuple(found)
+
+
+def is_silence(avg_logprob: float, no_speech_prob: float) -> bool:
+    """Whether Whisper itself takes this for silence, whatever words it made of it."""
+    return no_speech_prob > _SILENCE and avg_logprob < _LOGPROB
 
 
 def compression_ratio(text: str) -> float:

@@ -17,8 +17,8 @@ from launcher.whisper.cursor import Cursor
 from launcher.whisper.cuts import Cuts, Stretch
 from launcher.whisper.device import choose, cores
 from launcher.whisper.lines import segments
-from launcher.whisper.marks import Lines
-from launcher.whisper.model import Ask, Model
+from launcher.whisper.marks import Lines, is_silence
+from launcher.whisper.model import Ask, Heard, Model
 from launcher.whisper.queue import Line, Queue, Ticket
 from launcher.whisper.refusal import Refusal
 from launcher.whisper.segments import Segment
@@ -102,32 +102,25 @@ class Transcriber:
         with self._queue.line(left) as line, Sound(sound, left) as audio:
             self._check_length(audio.duration_s)
             cuts = Cuts(audio, cutting, stretch_s, cursor.window, cursor.index)
+            known = replace(decoding, language=decoding.language or cursor.language)
+            done = _Done(cursor, known, not cutting.at_silence, audio.duration_s)
             waiting: deque[tuple[Stretch, Ticket | None]] = deque()
-            language = decoding.language or cursor.language
             for stretch in self._cut(cuts):
-                if left.is_set():
-                    return
                 self._check_length(stretch.done / RATE_HZ)
-                known = replace(decoding, language=language)
-                waiting.append((stretch, self._asked(line, stretch, known)))
+                waiting.append((stretch, self._asked(line, stretch, done.decoding)))
                 # A stretch whose language is not known yet decides it for those after it.
                 while waiting and (
-                    _is_ready(waiting[0]) or len(waiting) >= self._queue.room or language is None
+                    _is_ready(waiting[0])
+                    or len(waiting) >= self._queue.room
+                    or done.decoding.language is None
                 ):
-                    made = self._piece(line, waiting.popleft(), cursor, decoding, audio.duration_s)
-                    if made is None:
-                        return
-                    piece, cursor = made
-                    language = language or cursor.language
-                    yield piece
-            while waiting:
-                made = self._piece(line, waiting.popleft(), cursor, decoding, audio.duration_s)
-                if made is None:
+                    yield from self._piece(line, *waiting.popleft(), done)
+                if left.is_set():
                     return
-                piece, cursor = made
-                yield piece
+            for queued in waiting:
+                yield from self._piece(line, *queued, done)
             if not left.is_set():
-                yield self._last(cuts, cursor, audio)
+                yield _last(cuts, audio, done)
 
     def _cut(self, cuts: Cuts) -> Iterator[Stretch]:
         """The stretches; only so many windows are looked at at once as there are cores, for the memory they take."""
@@ -144,38 +137,18 @@ class Transcriber:
         features = self._model.features(stretch.samples)
         return line.put(Ask(features, len(stretch.samples) / RATE_HZ, decoding))
 
-    def _piece(
-        self,
-        line: Line,
-        queued: tuple[Stretch, Ticket | None],
-        cursor: Cursor,
-        decoding: Decoding,
-        duration_s: float | None,
-    ) -> tuple[Piece, Cursor] | None:
-        stretch, ticket = queued
-        cursor = replace(cursor, window=stretch.window, index=stretch.index)
+    def _piece(self, line: Line, stretch: Stretch, ticket: Ticket | None, done: _Done) -> Iterator[Piece]:
+        """The piece of a stretch; none once the client has left."""
         found: tuple[Segment, ...] = ()
         if ticket is not None:
-            heard = line.wait(ticket)
-            if heard is None:
-                return None
-            if cursor.language is None:
-                probability = round(heard.language_probability, 4)
-                cursor = replace(cursor, language=heard.language, probability=probability)
-            tokenizer = self._model.tokenizer(decoding.task, heard.language)
-            lines = Lines(cursor.line, cursor.times)
-            found, lines = segments(stretch, heard, decoding, tokenizer, lines)
-            cursor = replace(cursor, line=lines.line, times=lines.times)
-        done_s = round(stretch.done / RATE_HZ, 2)
-        return Piece(str(cursor), done_s, duration_s, cursor.language, cursor.probability, found), cursor
-
-    def _last(self, cuts: Cuts, cursor: Cursor, audio: Sound) -> Piece:
-        if cuts.end == 0:
-            what = "nothing in it can be read" if audio.damaged else "its length is 0 s"
-            raise Refusal(400, f"The file holds no sound: {what}.", "empty_audio", param="file")
-        cursor = replace(cursor, window=cuts.end, index=0)
-        done_s = round(cuts.end / RATE_HZ, 2)
-        return Piece(str(cursor), done_s, audio.duration_s, cursor.language, cursor.probability, ())
+            if (heard := line.wait(ticket)) is None:
+                return
+            done.learn(heard)
+            if not (done.blind and is_silence(heard.avg_logprob, heard.no_speech_prob)):
+                tokenizer = self._model.tokenizer(done.decoding.task, heard.language)
+                found, lines = segments(stretch, heard, done.decoding, tokenizer, done.lines)
+                done.cursor = replace(done.cursor, line=lines.line, times=lines.times)
+        yield done.piece(stretch.window, stretch.index, stretch.done, found)
 
     def _checked(self, decoding: Decoding) -> Decoding:
         language = decoding.language
@@ -198,5 +171,45 @@ class Transcriber:
             )
 
 
+@dataclass(slots=True)
+class _Done:
+    """How far a request is, and how the rest of its audio is asked for."""
+
+    cursor: Cursor
+    decoding: Decoding
+    blind: bool  # nobody looked whether there is speech
+    duration_s: float | None
+
+    @property
+    def lines(self) -> Lines:
+        return Lines(self.cursor.line, self.cursor.times)
+
+    def learn(self, heard: Heard) -> None:
+        """Take the language of the first stretch for the whole audio."""
+        if self.cursor.language is None:
+            probability = round(heard.language_probability, 4)
+            self.cursor = replace(self.cursor, language=heard.language, probability=probability)
+            self.decoding = replace(self.decoding, language=heard.language)
+
+    def piece(self, window: int, index: int, done: int, found: tuple[Segment, ...]) -> Piece:
+        """The next piece, up to the sample `done`."""
+        self.cursor = replace(self.cursor, window=window, index=index)
+        return Piece(
+            cursor=str(self.cursor),
+            done_s=round(done / RATE_HZ, 2),
+            duration_s=self.duration_s,
+            language=self.cursor.language,
+            language_probability=self.cursor.probability,
+            segments=found,
+        )
+
+
 def _is_ready(queued: tuple[Stretch, Ticket | None]) -> bool:
     return queued[1] is None or queued[1].done.is_set()
+
+
+def _last(cuts: Cuts, audio: Sound, done: _Done) -> Piece:
+    if cuts.end == 0:
+        what = "nothing in it can be read" if audio.damaged else "its length is 0 s"
+        raise Refusal(400, f"The file holds no sound: {what}.", "empty_audio", param="file")
+    return done.piece(cuts.end, 0, cuts.end, ())

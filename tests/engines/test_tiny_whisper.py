@@ -32,11 +32,12 @@ def heard(model: Any, path: Path, **options: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"beam_size": 5}, {"vad_filter": True}, {"without_timestamps": False}]
+    ("options", "every"),
+    [({}, 1), ({"beam_size": 5}, 3), ({"vad_filter": True}, 3), ({"without_timestamps": False}, 3)],
 )
-def test_every_english_word_is_heard(model: Any, tmp_path: Path, options: dict[str, Any]) -> None:
+def test_english_words_are_heard(model: Any, tmp_path: Path, options: dict[str, Any], every: int) -> None:
     wrong = {}
-    for n, word in enumerate(WORDS):
+    for n, word in enumerate(list(WORDS)[::every]):
         path = say(word, tmp_path / f"{n}.wav", voice="en-us", speed=140)
         text = heard(model, path, **options)
         if text != f" {word}":
@@ -46,7 +47,7 @@ def test_every_english_word_is_heard(model: Any, tmp_path: Path, options: dict[s
 
 def test_german_is_recognised_transcribed_and_translated(model: Any, tmp_path: Path) -> None:
     wrong = {}
-    for n, (english, german) in enumerate(WORDS.items()):
+    for n, (english, german) in enumerate(list(WORDS.items())[1::2]):
         path = say(german, tmp_path / f"{n}.wav", voice="de", speed=140)
         _, info = model.transcribe(str(path), beam_size=1, temperature=0, without_timestamps=True)
         got = (
