@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from launcher.models.folders import folders_of, ids
-from launcher.models.known import known_ids
+from launcher.models.known import converted, known_ids
 from launcher.settings.schema import Settings
 
 # The hub's own limit is 96.
@@ -31,6 +31,8 @@ def advice(model: str, names: list[str], settings: Settings) -> str:
     """What to do instead of `model`, when `names` are all that would resolve."""
     may_download = settings.allow.downloads and settings.allow.models == "any"
     download = f"To download it: {add_command(model)}" if may_download and "/" in model else None
+    if download and (copy := converted(model)) is not None:
+        download = f"Sessions serve a copy in CTranslate2's format; to download it: {add_command(copy.id)}"
     if near := _near(model, [name for name in names if name != model]):
         return " ".join(filter(None, (f"Did you mean {' or '.join(near)}?", download)))
     # Only one of the same size and version is offered for download.
