@@ -7,6 +7,7 @@ stretches share a batch. What is heard in a stretch does not depend on its compa
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -30,6 +31,7 @@ _FILES = ("model.bin", "config.json", "tokenizer.json")
 _BEST_OF = 5  # samples of which the best is taken at a temperature, as Whisper does
 _HALF = 223  # half of Whisper's context: what hotwords and prompt may take
 _HALF_CHARACTERS = 32 * _HALF  # more of a text need not be looked at, for every batch anew
+_TOKEN = re.compile(r"<\|[^|]{0,40}\|>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +168,11 @@ class Model:
     def _prompt(self, tokenizer: Any, decoding: Decoding) -> list[int]:
         prompt: list[int] = []
         for text in (decoding.hotwords, decoding.prompt):
-            if text and text.strip():
-                # Words such as <|endoftext|> are read as what they name: none of them may come from a user.
-                end = text.strip()[-_HALF_CHARACTERS:]
-                said = [token for token in tokenizer.encode(" " + end) if token < tokenizer.eot]
-                prompt += said[-(_HALF - len(prompt)) :] if len(prompt) < _HALF else []
+            # <|endoftext|> in a text would be read as the token of that name; none may come from a user.
+            plain = _TOKEN.sub("", (text or "")[-_HALF_CHARACTERS:]).strip()
+            if plain and len(prompt) < _HALF:
+                said = [token for token in tokenizer.encode(" " + plain) if token < tokenizer.eot]
+                prompt += said[-(_HALF - len(prompt)) :]
         if prompt:
             prompt.insert(0, tokenizer.sot_prev)
         prompt += tokenizer.sot_sequence

@@ -184,8 +184,8 @@ def _container(file: BinaryIO) -> tuple[Any, Any]:
 
 def _duration_s(container: Any, stream: Any) -> float | None:
     if stream.duration is not None and stream.time_base is not None:
-        return max(0.0, float(stream.duration * stream.time_base))
-    return None if container.duration is None else max(0.0, container.duration / 1_000_000)
+        return max(0.0, round(float(stream.duration * stream.time_base), 2))
+    return None if container.duration is None else max(0.0, round(container.duration / 1_000_000, 2))
 
 
 def _resampler() -> Any:

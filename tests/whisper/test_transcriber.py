@@ -109,10 +109,9 @@ def test_a_transcript_is_the_same_alone_and_in_company(
     files = [recording, *clips]
     alone = [pieces(transcriber, path, way) for path, way in zip(files, ways, strict=True)]
     assert all(text(found) for found in alone)
-    for _ in range(2):
-        with ThreadPoolExecutor(8) as pool:
-            company = list(pool.map(lambda path, way: pieces(transcriber, path, way), files, ways))
-        assert company == alone
+    with ThreadPoolExecutor(8) as pool:
+        company = list(pool.map(lambda path, way: pieces(transcriber, path, way), files, ways))
+    assert company == alone
 
 
 def test_a_transcript_is_the_same_on_other_threads_and_in_other_batches(
@@ -133,7 +132,7 @@ def test_from_each_cursor_on_the_rest_is_the_same(
     assert len({piece.cursor for piece in whole[:-1]}) == len(whole) - 1
     done = [piece.done_s for piece in whole]
     assert done == sorted(done)
-    assert whole[-1].done_s == whole[-1].duration_s == pytest.approx(duration_s(recording), abs=0.01)
+    assert whole[-1].done_s == whole[-1].duration_s == round(duration_s(recording), 2)
     assert whole[-1].segments == ()
     for number in range(0, len(whole) - 1, 3):
         after = whole[number].cursor
@@ -186,8 +185,8 @@ def test_what_the_model_cannot_do_is_said(transcriber: Transcriber, recording: P
     with pytest.raises(Refusal) as refused:
         pieces(transcriber, recording, Wanted(ENGLISH, after="nowhere"))
     assert (refused.value.status, refused.value.param) == (400, "resume_from")
+    cursor = next(transcriber.transcribe(recording, Wanted(ENGLISH), threading.Event())).cursor
     with pytest.raises(Refusal, match="other settings"):
-        cursor = next(transcriber.transcribe(recording, Wanted(ENGLISH), threading.Event())).cursor
         pieces(transcriber, recording, Wanted(ENGLISH, Cutting(threshold=0.4), cursor))
 
 
