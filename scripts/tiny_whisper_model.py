@@ -26,7 +26,6 @@ WIDTH, HEADS = 128, 4  # heads of 32: vLLM's CPU attention knows only some sizes
 TIMES = 1501
 # Steps of 20 ms: where the heads of the encoder's layers look at first.
 NEIGHBOURS = [(-8, -3, 3, 8), (-15, -6, 6, 15)]
-READ_ON = (15, 25, 40, 60)  # and where those of the decoder's second layer do, seen from the word just written
 SHARPNESS = 3.0  # of that look
 # The order of openai/whisper, whisper/tokenizer.py.
 _CODES = (
@@ -134,7 +133,6 @@ def new_model(tokenizer: Tokenizer) -> WhisperForConditionalGeneration:
             layer.self_attn.out_proj.weight[turning] = 0
             layer.fc2.weight[turning] = 0
             _look_around(layer.self_attn, offsets)
-        _read_on(model.model.decoder)
     places.requires_grad_(False)
     return model
 
@@ -161,21 +159,6 @@ def _look_around(attention: Any, offsets: Sequence[int]) -> None:
             query[sine, half + k] += SHARPNESS * math.sin(turn)
             query[cosine, half + k] += SHARPNESS * math.cos(turn)
             query[cosine, k] -= SHARPNESS * math.sin(turn)
-
-
-def _read_on(decoder: Any) -> None:
-    """Let the decoder begin to read as people do: from the word just written a little further on.
-
-    Two heads of the first layer pass on the place they look at; heads of the second layer look from there.
-    """
-    first, second = decoder.layers[0].encoder_attn, decoder.layers[1].encoder_attn
-    half, size = WIDTH // 2, WIDTH // HEADS
-    for head in range(2):
-        for n, k in enumerate(k + side for k in _turning() for side in (0, half)):
-            first.v_proj.weight[head * size + n] = 0
-            first.v_proj.weight[head * size + n, k] = 1.0
-            first.out_proj.weight[k, head * size + n] = 1.0
-    _look_around(second, READ_ON)
 
 
 def encode(model: Any, mels: Tensor) -> Tensor:
