@@ -1,4 +1,4 @@
-"""Train the tiny Whisper model that ships with the launcher, from scratch, on one CPU core, in about eight minutes.
+"""Train the tiny Whisper model that ships with the launcher, from scratch, on one CPU core, in eight or nine minutes.
 
 Owns the training; what the model hears is in `tiny_whisper.yml`, the speech is made by espeak-ng (Debian: espeak-ng).
 The same versions of torch and espeak-ng on the same kind of processor give the same weights.

@@ -120,7 +120,8 @@ CAUSES = (
     ),
     cause(
         "model-files",
-        r"Exception: [^\n]{1,200} at line \d+ column \d+",  # tokenizers, of a tokenizer.json that is none
+        # tokenizers, of a tokenizer.json that is none
+        r"(?:Exception|cannot be loaded): [^\n]{1,200} at line \d+ column \d+",
         r"OfflineModeIsEnabled|LocalEntryNotFoundError|HfHubHTTPError",
         says="the model's tokenizer.json is missing or damaged",
         hint="Download the model again.",

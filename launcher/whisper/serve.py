@@ -21,6 +21,7 @@ from gunicorn.errors import HaltServer
 from gunicorn.workers.gthread import ThreadWorker
 
 from launcher.errors import LauncherError
+from launcher.whisper import heap
 from launcher.whisper.clients import Clients
 from launcher.whisper.places import Places
 from launcher.whisper.server import Server, add_options
@@ -116,6 +117,7 @@ class _Program(BaseApplication):  # type: ignore[misc] # nor this
         from launcher.whisper.uploads import Uploads
 
         own = self._own
+        heap.keep()
         self.clients = Clients()
         try:
             transcriber = Transcriber(own["model"], self._server)

@@ -134,6 +134,7 @@ def test_a_client_that_did_not_ask_for_usage_sees_none_and_is_counted(front: Run
         while not received.endswith(b"0\r\n\r\n"):
             received += connection.recv(65536)
         assert b"_tokens" not in received
+    wait_until(lambda: front.usage.in_flight == 0)
     assert front.usage.completion_tokens == 4 * 7
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.site import Site
 from tests.slurm.cluster import Cluster
-from tests.slurm.people import People, Person
+from tests.slurm.people import People
 from tests.slurm.test_sessions import ask
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
@@ -140,7 +140,7 @@ def test_bob_cannot_reach_engine_or_files(
     for name in ("api_key", "connection.json", "session.json", "engine.log"):
         tried = slurm.run_as(users.bob, ["cat", f"{ready['directory']}/{name}"])
         assert "Permission denied" in tried.stderr
-    listening = _listening_ports(users.alice)
+    listening = _listening_ports(ready["directory"])
     assert listening == {int(ready["base_url"].rsplit(":", 1)[1].split("/")[0])}
 
 
@@ -183,7 +183,14 @@ def _code(url: str, method: str, headers: dict[str, str]) -> int:
         connection.close()
 
 
-def _listening_ports(person: Person) -> set[int]:
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    fields = [line.split() for line in lines]
-    return {int(re.split(":", f[1])[1], 16) for f in fields if f[3] == "0A" and int(f[7]) == person.uid}
+def _listening_ports(session: str) -> set[int]:
+    """The ports on which the processes of the session in this directory listen; other sessions run beside it."""
+    found = psutil.process_iter(["cmdline"])  # None of a process that ends meanwhile
+    serving = next(p for p in found if (p.info["cmdline"] or [])[-2:] == ["serve", session])
+    family = [serving, *serving.children(recursive=True)]
+    return {
+        one.laddr.port
+        for process in family
+        for one in process.net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN
+    }

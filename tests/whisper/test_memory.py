@@ -13,10 +13,12 @@ MODEL = ROOT / "launcher" / "models" / "shipped" / "tiny-whisper"
 PROGRAM = """
 import resource, sys, threading
 from pathlib import Path
+from launcher.whisper import heap
 from launcher.whisper.server import Server
 from launcher.whisper.transcriber import Transcriber
 from launcher.whisper.wanted import Decoding, Wanted
 
+heap.keep()
 made = Transcriber(Path(sys.argv[1]), Server(threads=1, parallel=2))
 wanted = Wanted(Decoding(language="en", timestamps=False, beam_size=1))
 words = 0
