@@ -5,6 +5,7 @@ Owns the way of a request: decode, cut, queue, put together in order, and the cu
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -99,13 +100,21 @@ class Transcriber:
         cursor = Cursor.read(wanted.after, cutting)
         if cursor.language not in (None, *self.languages):  # made up, and would spoil the batch of others
             raise Refusal(400, "This is no place to go on from.", "invalid_cursor", param="resume_from")
-        with self._queue.line(left) as line, Sound(sound, left) as audio:
+        with (
+            contextlib.suppress(_LeftError),
+            self._queue.line(left) as line,
+            Sound(sound, left) as audio,
+        ):
             self._check_length(audio.duration_s)
             cuts = Cuts(audio, cutting, stretch_s, cursor.window, cursor.index)
             known = replace(decoding, language=decoding.language or cursor.language)
             done = _Done(cursor, known, not cutting.at_silence, audio.duration_s)
             waiting: deque[tuple[Stretch, Ticket | None]] = deque()
             for stretch in self._cut(cuts):
+                if (
+                    left.is_set()
+                ):  # the sound may have been broken off for that, and cut where it is not silent
+                    return
                 self._check_length(stretch.done / RATE_HZ)
                 waiting.append((stretch, self._asked(line, stretch, done.decoding)))
                 # A stretch whose language is not known yet decides it for those after it.
@@ -114,11 +123,9 @@ class Transcriber:
                     or len(waiting) >= self._queue.room
                     or done.decoding.language is None
                 ):
-                    yield from self._piece(line, *waiting.popleft(), done)
-                if left.is_set():
-                    return
+                    yield self._piece(line, *waiting.popleft(), done)
             for queued in waiting:
-                yield from self._piece(line, *queued, done)
+                yield self._piece(line, *queued, done)
             if not left.is_set():
                 yield _last(cuts, audio, done)
 
@@ -137,18 +144,18 @@ class Transcriber:
         features = self._model.features(stretch.samples)
         return line.put(Ask(features, len(stretch.samples) / RATE_HZ, decoding))
 
-    def _piece(self, line: Line, stretch: Stretch, ticket: Ticket | None, done: _Done) -> Iterator[Piece]:
-        """The piece of a stretch; none once the client has left."""
+    def _piece(self, line: Line, stretch: Stretch, ticket: Ticket | None, done: _Done) -> Piece:
+        """The piece of a stretch; raises _LeftError once the client has left, so that no later piece hides the gap."""
         found: tuple[Segment, ...] = ()
         if ticket is not None:
             if (heard := line.wait(ticket)) is None:
-                return
+                raise _LeftError
             done.learn(heard)
             if not (done.blind and is_silence(heard.avg_logprob, heard.no_speech_prob)):
                 tokenizer = self._model.tokenizer(done.decoding.task, heard.language)
                 found, lines = segments(stretch, heard, done.decoding, tokenizer, done.lines)
                 done.cursor = replace(done.cursor, line=lines.line, times=lines.times)
-        yield done.piece(stretch.window, stretch.index, stretch.done, found)
+        return done.piece(stretch.window, stretch.index, stretch.done, found)
 
     def _checked(self, decoding: Decoding) -> Decoding:
         language = decoding.language
@@ -169,6 +176,10 @@ class Transcriber:
                 "audio_too_long",
                 param="file",
             )
+
+
+class _LeftError(Exception):
+    """The client has left, and a stretch was not heard."""
 
 
 @dataclass(slots=True)

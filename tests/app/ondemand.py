@@ -117,7 +117,13 @@ class OnDemandSession:
     def card(self) -> Card:
         """Poll the card."""
         env = self.slurm.env | {"OOD_DATAROOT": str(self.data_root)}
-        shown = self.ood.ask("card", user=self.user, env=env, id=self.id)
+        try:
+            shown = self.ood.ask("card", user=self.user, env=env, id=self.id)
+        except OnDemandError as error:
+            # The dashboard looks whether the file is there and then reads it; a session may end in between.
+            if "No such file" not in str(error) or "connection.yml" not in str(error):
+                raise
+            shown = self.ood.ask("card", user=self.user, env=env, id=self.id)
         return Card(
             state=shown["state"],
             job_id=shown["job_id"],

@@ -135,6 +135,20 @@ def test_a_session_of_another_machine_is_alive_and_stopped_there(launcher: Launc
     assert session.status().state == "READY"
 
 
+def test_a_session_that_is_being_submitted_is_not_called_lost(launcher: Launcher) -> None:
+    """Its job's id may be written after the scheduler was asked, which then knows nothing of that job."""
+    plan = launcher.plan("simulated")
+    paths = registry.make(Path(plan.places.sessions), plan.id)
+    write_session(plan, paths)
+    session = Session(paths)
+    job_id, jobs = session.job_id, session.scheduler.jobs([])
+    write_job_id(paths.job, local.own_job_id())
+    assert session.status_from(jobs, job_id).state == "PENDING"
+    assert Status.read(paths.status) is None
+    assert session.status().state == "LAUNCHING"
+    paths.job.unlink()  # the id is this very process's
+
+
 def test_a_session_file_of_a_later_version_hides_no_other(
     launcher: Launcher, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,7 +41,7 @@ def test_threads_are_measured_once(tmp_path: Path, caplog: pytest.LogCaptureFixt
     cache = tmp_path / "a 'cache'"
     best = measured(MODEL, 10**6, "int8", tried, cache)
     assert best in tried
-    assert [record.message for record in caplog.records][0] == "Measuring threads"
+    assert caplog.records[0].message == "Measuring threads"
     caplog.clear()
     assert measured(MODEL, 10**6, "int8", tried, cache) == best
     assert not caplog.records
@@ -91,7 +91,7 @@ def test_what_is_no_model_is_said(tmp_path: Path) -> None:
     device = choose(Server(device="cpu", threads=1, parallel=1), MODEL)
     with pytest.raises(LauncherError):
         choose(Server(), tmp_path)
-    with pytest.raises(ModelError, match="model.bin is missing"):
+    with pytest.raises(ModelError, match=r"model\.bin is missing"):
         Model(tmp_path, device, 5)
     for name in ("config.json", "tokenizer.json", "vocabulary.json"):
         (tmp_path / name).write_bytes((MODEL / name).read_bytes())

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from launcher.whisper.model import Ask, Heard
+from launcher.whisper.queue import Queue
 from launcher.whisper.refusal import Refusal
 from launcher.whisper.server import Server
 from launcher.whisper.transcriber import Piece, Transcriber
@@ -156,8 +158,38 @@ def test_who_leaves_leaves_the_others_alone(
         closed.close()
         rest = list(leaving)
         assert list(company) == alone
-    assert len(rest) < len(pieces(transcriber, recording)) - 1
-    assert not rest or rest[-1].done_s < duration_s(recording) - 1
+    whole = pieces(transcriber, recording)
+    assert len(rest) < len(whole) - 1
+    assert rest == whole[1 : 1 + len(rest)]
+
+
+def test_no_piece_follows_one_that_was_not_heard(
+    transcriber: Transcriber, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that ends while one batch is under way may have heard a later one: the cursor must not pass the gap."""
+    whole, left, held = pieces(transcriber, recording), threading.Event(), threading.Event()
+    hear = transcriber._model.hear
+    lock, heard = threading.Lock(), 0
+
+    def slow(asks: Sequence[Ask]) -> list[Heard]:
+        nonlocal heard
+        with lock:
+            heard, number = heard + 1, heard
+        if number == 1:
+            held.wait(20)
+        return hear(asks)
+
+    queue = Queue(slow, batch_size=1, parallel=2)
+    monkeypatch.setattr(transcriber, "_queue", queue)
+    leaving = transcriber.transcribe(recording, Wanted(ENGLISH), left)
+    found = [next(leaving)]
+    with ThreadPoolExecutor(1) as pool:
+        rest = pool.submit(list, leaving)
+        wait_until(lambda: heard > 4, 20)
+        left.set()
+        found += rest.result(20)
+    held.set()
+    assert found == whole[:1]
 
 
 def test_a_clip_is_heard_while_a_long_file_is(

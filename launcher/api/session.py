@@ -1,23 +1,18 @@
-"""The Python API, which the command line uses as well: launch a session, watch it, talk to it, stop it."""
+"""`Session`: one session, wherever it was started, to watch, to talk to and to stop."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from launcher.errors import EngineError, LauncherError, SchedulerError, SessionError, SettingsError
+from launcher.api.keys import FurtherKeys
+from launcher.errors import EngineError, LauncherError, SchedulerError, SessionError
 from launcher.schedulers import Scheduler, scheduler
-from launcher.sessions import keys, registry
-from launcher.sessions.clock import span_s
 from launcher.sessions.connection import Connection
-from launcher.sessions.job import WAITING, Job, read_job_id, write_job_id
-from launcher.sessions.keys import NamedKey
+from launcher.sessions.job import WAITING, Job, read_job_id
 from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
 from launcher.sessions.state import current, ended, unknown
@@ -26,116 +21,9 @@ from launcher.sessions.status import FAILED, PENDING, READY, UNHEALTHY, Status
 if TYPE_CHECKING:
     import openai
 
-    from launcher.settings.schema import Settings
-
-__all__ = ["Connection", "Launcher", "LauncherError", "Session"]
-
 _FILE_EVERY_S = 0.2
 _STOP_TIMEOUT_S = 90.0
 _UNREACHABLE_S = 300.0  # a controller that restarts is no reason to give up hours of waiting
-
-
-class Launcher:
-    """The door for Python: settings are read when first needed, sessions are found by their files."""
-
-    def __init__(self, settings: Settings | None = None) -> None:
-        self._settings = settings
-
-    @property
-    def settings(self) -> Settings:
-        """The joined settings; raises SettingsError when a file is wrong."""
-        if self._settings is None:
-            from launcher.settings.layers import load
-
-            self._settings = load()
-        return self._settings
-
-    def plan(self, model: str, *, door: str = "python", **wanted: Any) -> Plan:
-        """The plan for `model`; `wanted` are the fields of `launcher.planning.Request`. Writes nothing."""
-        from launcher.planning import Request, make_plan
-
-        try:
-            request = Request(model=model, **wanted)
-        except TypeError:
-            from launcher.planning import unknown_field
-
-            raise unknown_field(wanted) from None
-        return make_plan(request, self.settings, door=door)
-
-    def launch(self, model: str, *, door: str = "python", **wanted: Any) -> Session:
-        """Submit a session of `model` and return at once; nothing is left behind when that fails."""
-        return self.submit(self.plan(model, door=door, **wanted))
-
-    def submit(self, plan: Plan) -> Session:
-        """Make the session's directory and submit its job."""
-        self.within_limits()
-        paths = registry.make(Path(plan.places.sessions), plan.id)
-        where = scheduler(plan.cluster.scheduler, plan.cluster.ssh)
-        job_id = None
-        try:
-            write_session(plan, paths)
-            job_id = where.submit(paths.job_script)
-            write_job_id(paths.job, job_id)
-        except BaseException as error:
-            if job_id is not None:  # a job that nobody would find again
-                where.cancel(job_id)
-            shutil.rmtree(paths.root, ignore_errors=True)
-            if isinstance(error, OSError):
-                raise registry.storage_error(error, paths.root) from error
-            raise
-        return Session(paths)
-
-    def within_limits(self) -> None:
-        """Raise RequestError where this user has as many sessions as the site allows: a rule among honest people."""
-        if self.settings.limits.sessions is not None:
-            from launcher.planning import within_limits
-
-            living = [session for session in self.sessions() if session.needs_scheduler()]
-            statuses = self.statuses(living)
-            # A form that OOD could not submit leaves a session without a job.
-            within_limits(self.settings, sum(s.job_id is not None and not s.ended for s in statuses))
-
-    def session(self, wanted: str) -> Session:
-        """The session with this id (or the beginning of one), job id, or directory."""
-        return Session(registry.find(self._folder(), wanted))
-
-    def sessions(self) -> list[Session]:
-        """All sessions, the oldest first."""
-        found = []
-        for paths in registry.entries(self._folder()):
-            try:
-                found.append(Session(paths))
-            except SessionError as error:  # one broken file must not hide all the others
-                print(f"launcher: passed over: {error}", file=sys.stderr)
-        return found
-
-    def statuses(self, sessions: list[Session]) -> list[Status]:
-        """The status of each session, with one call for each scheduler however many sessions there are."""
-        living: dict[Scheduler, list[Session]] = {}
-        for session in sessions:
-            if session.needs_scheduler():
-                living.setdefault(session.scheduler, []).append(session)
-        known: dict[Scheduler, dict[str, Job]] = {}
-        for where, group in living.items():
-            ids = [job_id for session in group if (job_id := session.job_id) is not None]
-            try:
-                known[where] = where.jobs(ids)
-            except SchedulerError as error:  # what the sessions say of themselves is better than nothing
-                print(f"launcher: {error}", file=sys.stderr)
-        return [session.status_from(known.get(session.scheduler)) for session in sessions]
-
-    def _folder(self) -> Path:
-        try:
-            return Path(self.settings.places.sessions)
-        except SettingsError as error:
-            # A slip of the site must not take `status` and `stop` from running sessions.
-            from launcher.settings.layers import load
-
-            print(f"launcher: {error}", file=sys.stderr)
-            own = {name: value for name, value in os.environ.items() if name == "LAUNCHER_PLACES__SESSIONS"}
-            return Path(
-                load({**own, "LAUNCHER_SITE": os.devnull, "LAUNCHER_CONFIG": os.devnull}).places.sessions
-            )
 
 
 class Session:
@@ -186,16 +74,18 @@ class Session:
 
     def status(self) -> Status:
         """The state now: the session's own files and one question to the scheduler."""
-        if not self.needs_scheduler():
-            return self.status_from(None)
         job_id = self.job_id
-        return self.status_from(self.scheduler.jobs([job_id] if job_id else []))
+        asked = [job_id] if job_id else []
+        return self.status_from(self.scheduler.jobs(asked) if self.needs_scheduler() else None, job_id)
 
-    def status_from(self, jobs: dict[str, Job] | None) -> Status:
-        """The state, given what the scheduler said of all jobs (None: it was not asked)."""
+    def status_from(self, jobs: dict[str, Job] | None, job_id: str | None) -> Status:
+        """The state, given what the scheduler said of all jobs (None: it was not asked) and the job's id before that.
+
+        An id that came after the question would be one that the scheduler does not know: a lost job.
+        """
         if not self.paths.plan.exists():
             raise SessionError(f"The directory of session {self.id} is gone.", "Its job ends by itself.")
-        own, job_id = Status.read(self.paths.status), self.job_id
+        own = Status.read(self.paths.status)
         if jobs is None:
             return own if own is not None else unknown(self.plan, job_id)
         job = jobs.get(job_id) if job_id else next((j for j in jobs.values() if j.session == self.id), None)
@@ -328,60 +218,3 @@ class Session:
             status.write(self.paths.status)
         except OSError:
             print(f"launcher: the state of {self.id} cannot be kept on disk", file=sys.stderr)
-
-
-class FurtherKeys:
-    """The further keys of a session, for other people or programs; iterating gives what is known of each.
-
-    A change works at once, without a restart, and outlives one. Only hashes are kept.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def __iter__(self) -> Iterator[NamedKey]:
-        return iter(keys.read(self._session.paths.further_keys))
-
-    def new(
-        self,
-        name: str,
-        *,
-        expires: str | None = None,
-        requests_per_minute: int | None = None,
-        tokens_per_minute: int | None = None,
-    ) -> tuple[NamedKey, str]:
-        """Make a key called `name` and return it with its secret, which cannot be had again.
-
-        `expires` is a span such as 90m, 12h, 3d or 2w; None is as long as the session. Raises RequestError for a value
-        that cannot be or a name that is taken, and SessionError when the session is over.
-        """
-        lifetime_s = None if expires is None else span_s(expires)
-        status = self._session.status()
-        if status.ended:
-            raise SessionError(
-                f"Session {self._session.id} is over. {status.message}",
-                "Make keys for one that runs or waits.",
-            )
-        return keys.new(
-            self._session.paths,
-            name,
-            lifetime_s=lifetime_s,
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-        )
-
-    def revoke(self, name: str) -> NamedKey:
-        """Take the key called `name` away; requests with it are refused from then on."""
-        return keys.revoke(self._session.paths, name)
-
-
-def write_session(plan: Plan, paths: SessionPaths, *, header: bool = True) -> None:
-    """Write `session.json` and `job.sh`; without `header` for a job that somebody else submits."""
-    from launcher.models.index import note_use
-    from launcher.schedulers.script import job_script
-
-    write_private(paths.plan, plan.to_json())
-    write_private(paths.job_script, job_script(plan, paths.root, header=header))
-    paths.job_script.chmod(0o700)
-    if plan.model.snapshot is not None:
-        note_use(Path(plan.model.snapshot), Path(plan.places.cache))
