@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
 
-from launcher.cli.parser import parser
+from launcher.cli.parser import ALIASES, MODULES, parser
 from launcher.errors import LauncherError, RequestError, StorageError
 
 
@@ -18,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # A model's name may not fit into a Latin-1 terminal.
             stream.reconfigure(errors="backslashreplace")
     given = list(sys.argv[1:] if argv is None else argv)
+    given[:1] = [ALIASES.get(word, word) for word in given[:1]]
     # argparse cannot tell "-- ARGUMENT..." from further operands once options stand between them and MODEL.
     cut = given.index("--") if given[:1] in (["launch"], ["fit"]) and "--" in given else len(given)
     try:
@@ -26,9 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _tell(error, "--json" in given[:cut], debug=False)
     arguments.engine_args = tuple(given[cut + 1 :])
     try:
-        from launcher.cli import commands
-
-        code = commands.run(arguments)
+        code: int = importlib.import_module(MODULES[arguments.command][0]).run(arguments)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:

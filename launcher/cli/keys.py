@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
-from argparse import Namespace
 from typing import Any
 
-from launcher.api import Session
+from launcher.api import Launcher, Session
+from launcher.cli.parser import SESSION, add_command, whole
 from launcher.cli.tables import one_line, table
 from launcher.sessions.keys import NamedKey
 from launcher.sessions.status import Status
 
+EXAMPLES = """\
+examples:
+  launcher keys new tiny-chat-3f9a --name alice --expires 3d
+  launcher keys new tiny-chat-3f9a --name course --requests-per-minute 60 --tokens-per-minute 20000
+  key=$(launcher keys new tiny-chat-3f9a --name script)      standard output is the key alone
+"""
 
-def run(session: Session, arguments: Namespace) -> int:
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add its commands."""
+    commands = parser.add_subparsers(dest="keys_command", metavar="COMMAND", required=True)
+    new = add_command(commands, "new", "make a key and print it, this once", EXAMPLES)
+    new.add_argument("session", metavar="ID", help=SESSION)
+    new.add_argument("--name", metavar="NAME", required=True, help="what the key is called")
+    new.add_argument("--expires", metavar="SPAN", help="how long it is valid: 90m, 12h, 3d, 2w; else no end")
+    new.add_argument(
+        "--requests-per-minute", type=whole, metavar="N", help="how many requests; more get 429 for a while"
+    )
+    new.add_argument(
+        "--tokens-per-minute", type=whole, metavar="N", help="how many tokens, prompts and answers together"
+    )
+    listed = add_command(
+        commands, "ls", "list the keys of a session", "example:\n  launcher keys ls tiny-chat-3f9a"
+    )
+    listed.add_argument("session", metavar="ID", help=SESSION)
+    revoke = add_command(
+        commands, "revoke", "take a key away", "example:\n  launcher keys revoke tiny-chat-3f9a alice"
+    )
+    revoke.add_argument("session", metavar="ID", help=SESSION)
+    revoke.add_argument("name", metavar="NAME", help="what the key is called")
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Run the command that was asked for; its exit code."""
+    session = Launcher().session(arguments.session)
     if arguments.keys_command == "new":
         return _new(session, arguments)
     if arguments.keys_command == "revoke":
@@ -23,7 +56,7 @@ def run(session: Session, arguments: Namespace) -> int:
     return _list(session, arguments)
 
 
-def _new(session: Session, arguments: Namespace) -> int:
+def _new(session: Session, arguments: argparse.Namespace) -> int:
     key, secret = session.keys.new(
         arguments.name,
         expires=arguments.expires,
@@ -51,7 +84,7 @@ def _until(session: Session, key: NamedKey) -> str:
     return f"{_minute(key.expires_at)}, or until the session ends{when}"
 
 
-def _list(session: Session, arguments: Namespace) -> int:
+def _list(session: Session, arguments: argparse.Namespace) -> int:
     keys = list(session.keys)
     if arguments.json:
         return _print_json({"id": session.id, "keys": [_described(key) for key in keys]})
@@ -74,7 +107,7 @@ def _list(session: Session, arguments: Namespace) -> int:
     return 0
 
 
-def _revoke(session: Session, arguments: Namespace) -> int:
+def _revoke(session: Session, arguments: argparse.Namespace) -> int:
     key = session.keys.revoke(arguments.name)
     if arguments.json:
         return _print_json({"id": session.id, **_described(key)})

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
 import time
 from pathlib import Path
 
-from launcher.api import Session
+from launcher.api import Launcher, Session
+from launcher.cli.parser import SESSION, whole
 from launcher.errors import SessionError
 
 _BLOCK = 64 * 1024
 # Control characters but for tab, line break and "ESC [ … m"; and those that turn the direction of writing.
 _STEERING = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add them."""
+    parser.epilog = "example:\n  launcher logs tiny-chat-3f9a -f"
+    parser.add_argument("session", metavar="ID", help=SESSION)
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the session ends")
+    parser.add_argument(
+        "-n", "--lines", type=whole, default=100, metavar="N", help="how many lines (default: 100)"
+    )
+    parser.add_argument(
+        "--of", choices=("engine", "gateway", "page", "job"), default="engine", help="which log"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show the log that was asked for."""
+    session = Launcher().session(arguments.session)
+    return show(session, arguments.of, arguments.lines, arguments.follow, arguments.json)
 
 
 def show(session: Session, which: str, lines: int, follow: bool, as_json: bool) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from launcher.api import Session
 from launcher.cli import main
-from launcher.cli.commands import _chosen, _plan_table
+from launcher.cli.launch import chosen, plan_table
 from launcher.errors import LauncherError, ModelError, RequestError
 from launcher.ondemand.card import info
 from launcher.ondemand.words import in_the_forms_words
@@ -143,7 +143,7 @@ def test_a_shortened_context_is_told_at_every_door(site: Settings) -> None:
     told = made.origins["context"]
     tokens = made.engine_args[made.engine_args.index("--max-model-len") + 1]
     assert told == f"{tokens} of 131072 tokens (chosen to fit; large has room for all)"
-    assert ("Context", told) in _chosen(made)
+    assert ("Context", told) in chosen(made)
     assert f"<strong>Context:</strong> {told}" in info(made, Status(made.id, PENDING, 0.0, "It waits."))
     more = plan(site, "org/llama-70b", profile="large")
     assert more.origins["context"].endswith(
@@ -152,7 +152,7 @@ def test_a_shortened_context_is_told_at_every_door(site: Settings) -> None:
     assert "context" not in plan(site, "org/qwen2.5-0.5b").origins
 
 
-def test_a_dry_run_and_the_table_of_a_launch_tell_what_was_chosen(
+def test_a_dry_run_and_the_table_of_a_launch_tell_what_waschosen(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = settings(models, tmp_path)
@@ -167,7 +167,7 @@ def test_a_dry_run_and_the_table_of_a_launch_tell_what_was_chosen(
     paths = SessionPaths(tmp_path / "session")
     paths.root.mkdir()
     paths.plan.write_text(made.to_json())
-    rows = re.sub(r" +", " ", _plan_table(Session(paths)))
+    rows = re.sub(r" +", " ", plan_table(Session(paths)))
     assert f"Context │ {made.origins['context']}" in rows
     assert "Profile │ large (chosen to fit)" in rows
 

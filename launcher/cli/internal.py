@@ -1,0 +1,64 @@
+"""What the app's files and the job call; nobody types these."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from launcher.api import Launcher
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add them."""
+    says = {
+        "serve": "the session's directory",
+        "plan": "the staged directory",
+        "ended": "the staged directory",
+    }
+    if (text := says.get(parser.prog.rpartition(" ")[2])) is not None:
+        parser.add_argument("directory", metavar="DIRECTORY", help=text)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command that was asked for; its exit code."""
+    command: Callable[[argparse.Namespace], int] = {
+        "serve": _serve, "offer": _offer, "plan": _plan, "ended": _ended,
+    }[arguments.command]  # fmt: skip
+    return command(arguments)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from launcher.ondemand.card import keeper
+    from launcher.serve.supervise import serve
+    from launcher.sessions.paths import SessionPaths
+    from launcher.sessions.plan import Plan
+
+    root = Path(arguments.directory).absolute()
+    plan = Plan.read(SessionPaths(root).plan)
+    return asyncio.run(serve(root, keeper(root, plan) if plan.door == "ondemand" else None))
+
+
+def _offer(arguments: argparse.Namespace) -> int:
+    from launcher.ondemand.offer import offer
+
+    print(json.dumps(offer(Launcher())))
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from launcher.ondemand.plan import plan
+
+    print(json.dumps(plan(Launcher(), sys.stdin.read(), Path(arguments.directory).absolute())))
+    return 0
+
+
+def _ended(arguments: argparse.Namespace) -> int:
+    from launcher.ondemand.card import settled
+
+    print(settled(Path(arguments.directory).absolute()), end="")
+    return 0

@@ -1,0 +1,123 @@
+"""`launcher status`: one session, or all."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+from launcher.api import Launcher, Session
+from launcher.cli.parser import SESSION
+from launcher.cli.tables import table
+from launcher.sessions.clock import clock
+from launcher.sessions.connection import Connection
+from launcher.sessions.status import ENGINE_RESTART, LAUNCHING, READY, UNHEALTHY, Status
+
+EXAMPLES = "example:\n  launcher status tiny-chat-3f9a --json"
+_DAY_S = 86400.0
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add them."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("session", nargs="?", metavar="ID", help=SESSION)
+    parser.add_argument("--all", action="store_true", help="also those that ended more than a day ago")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show one session, or all."""
+    launcher = Launcher()
+    if arguments.session is not None:
+        session = launcher.session(arguments.session)
+        status = session.status()
+        if arguments.json:
+            return print_json(described(session, status))
+        print(_status_table(session, status))
+        return 0
+    sessions = launcher.sessions()
+    shown = sessions if arguments.all else [s for s in sessions if not s.ended_before(time.time() - _DAY_S)]
+    older, sessions = len(sessions) - len(shown), shown
+    statuses = launcher.statuses(sessions)
+    if arguments.json:
+        return print_json({"sessions": [described(s, t) for s, t in zip(sessions, statuses, strict=True)]})
+    if not sessions:
+        print("You have no sessions. Start one with: launcher launch MODEL")
+        return _older(older)
+    rows = [
+        [s.id, s.plan.model.id, t.state, t.job_id or "", s.plan.resources.profile, _left(t),
+         f"{t.message} ({spent})" if (spent := how_long(t)) else t.message]
+        for s, t in zip(sessions, statuses, strict=True)
+    ]  # fmt: skip
+    print(table(rows, head=["ID", "Model", "State", "Job", "Profile", "Time left", ""]))
+    return _older(older)
+
+
+def _older(count: int) -> int:
+    if count:
+        print(f"{count} that ended more than a day ago: launcher status --all")
+    return 0
+
+
+def _status_table(session: Session, status: Status) -> str:
+    connection = _connection(session, status)
+    rows = [
+        ("Session", session.id), ("Model Name", session.plan.model.id), ("Model Status", status.state),
+        ("Phase", ", ".join(filter(None, (status.phase, how_long(status))))),
+        ("Reason", status.reason or ""), ("", status.message), ("", status.hint or ""),
+        ("Job ID", status.job_id or ""), ("Base URL", connection.base_url if connection else "UNAVAILABLE"),
+        ("Page", connection.page_url or "" if connection else ""),
+        ("API Key", f"in {session.paths.key}" if connection else ""), ("Time left", _left(status)),
+        ("Engine restarts", str(status.engine_restarts or "")),
+        ("Idle stop in", clock(status.idle.stops_at - time.time()) if status.idle else ""),
+        ("Log", status.log or "" if status.state == "FAILED" else ""),
+    ]  # fmt: skip
+    return table([row for row in rows if row[1]], head=["Job Status", "Value"])
+
+
+def how_long(status: Status) -> str:
+    """How long the present phase has taken, and took last time; before the first phase, the same of the whole start."""
+    if status.phase and status.phases:
+        phase = status.phases[-1]
+        since, usual_s = phase.started_at, phase.expected_s
+    elif status.state == LAUNCHING or status.reason == ENGINE_RESTART:
+        since, usual_s = status.since, status.expected_s
+    else:
+        return ""
+    usual = f" of about {clock(usual_s)}" if usual_s is not None else ""
+    return f"{clock(time.time() - since)}{usual}"
+
+
+def _left(status: Status) -> str:
+    if not status.ends_at or status.ended:
+        return ""
+    return clock(status.ends_at - time.time()) + (" (ends soon)" if status.ends_soon else "")
+
+
+def _connection(session: Session, status: Status) -> Connection | None:
+    # An unhealthy session may come back under the same address with the same key; before and after there is none.
+    return session.connection if status.state in (READY, UNHEALTHY) else None
+
+
+def described(session: Session, status: Status) -> dict[str, Any]:
+    """A session and its status, for JSON."""
+    # The key is left out on purpose: JSON ends in logs and tickets. It is in the file named by `key_file`.
+    connection = _connection(session, status)
+    return {
+        **status.to_dict(),
+        "model": session.plan.model.id,
+        "served_name": session.plan.model.served_name,
+        "profile": session.plan.resources.profile,
+        "gpus": session.plan.resources.gpus,
+        "context": session.plan.origins.get("context"),
+        "directory": str(session.paths.root),
+        "base_url": connection.base_url if connection else None,
+        "page_url": connection.page_url if connection else None,
+        "key_file": str(session.paths.key) if connection else None,
+    }
+
+
+def print_json(data: dict[str, Any]) -> int:
+    """Print it; the exit code of success."""
+    print(json.dumps(data))
+    return 0
