@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from launcher.cli.parser import ALIASES, MODULES, parser
+from launcher.cli.parser import ALIASES, JSON_OPTIONS, MODULES, parser
 from launcher.errors import LauncherError, RequestError, StorageError
 
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parser(given[0] if given else None).parse_args(given[:cut])
     except RequestError as error:
-        return _tell(error, "--json" in given[:cut], debug=False)
+        return _tell(error, any(option in given[:cut] for option in JSON_OPTIONS), debug=False)
     arguments.engine_args = tuple(given[cut + 1 :])
     try:
         code: int = importlib.import_module(MODULES[arguments.command][0]).run(arguments)

@@ -60,6 +60,8 @@ MODULES: dict[str, tuple[str, str]] = {
 ALIASES = {"shutdown": "stop", "ls": "status", "model": "models"}
 # What the app's files and the job call; everything else is for people.
 INTERNAL = ("serve", "offer", "plan", "ended")
+# One switch; the second is vec-inf's name for it.
+JSON_OPTIONS = ("--json", "--json-mode")
 SESSION = "the id, the beginning of it, or the job's id"
 
 
@@ -147,11 +149,11 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     # SUPPRESS: a default of `show` would undo what stands before it in `launcher config --json show`.
-    for option, does in (
-        ("--json", "print one JSON object and nothing else"),
-        ("--debug", "show the traceback of an error"),
+    for words, does in (
+        (JSON_OPTIONS, "print one JSON object and nothing else"),
+        (("--debug",), "show the traceback of an error"),
     ):
-        found.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=does)
+        found.add_argument(*words, action="store_true", default=argparse.SUPPRESS, help=does)
     return found
 
 

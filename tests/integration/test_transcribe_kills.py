@@ -71,7 +71,7 @@ def test_a_session_that_was_named_is_not_replaced(shared: Desk, first: tuple[Ses
 def test_three_kills_in_a_row_and_the_same_command_again(shared: Desk) -> None:
     for folder in ("killed", "plain"):
         shared.audio(f"{folder}/one.wav")
-        shared.audio(f"{folder}/two.wav", repeat=2)
+        shared.audio(f"{folder}/two.wav", repeat=9)  # long enough for three kills before its end
     shared.audio("other/short.wav", words=("yes",))
     undisturbed = shared.start("plain", "--model", "words", *ALL)
     session = ready(shared)
