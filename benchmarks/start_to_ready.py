@@ -24,6 +24,7 @@ import aiohttp
 
 from launcher import Launcher
 from launcher.engines import engine
+from launcher.serve.caches import Caches
 from launcher.serve.environment import inside
 from launcher.serve.readiness import until_listening
 from launcher.sessions.plan import Plan
@@ -69,9 +70,8 @@ def bare(plan: Plan) -> float:
     """Seconds from the start of the engine's own command to its first token."""
     runtime = Path(tempfile.mkdtemp(prefix="bare-"))
     module = engine(plan.engine)
-    command = inside(
-        module.command(plan, runtime / "engine.sock", Path(plan.places.cache)), plan, runtime, os.environ
-    )
+    cache = Caches(plan).folder
+    command = inside(module.command(plan, runtime / "engine.sock", cache), plan, runtime, cache, os.environ)
     started = time.monotonic()
     with (runtime / "engine.log").open("w") as log:
         process = subprocess.Popen(

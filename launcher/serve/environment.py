@@ -28,10 +28,11 @@ _PASSED_INTO_CONTAINER = (
 )
 
 
-def inside(command: Command, plan: Plan, runtime: Path, variables: Mapping[str, str]) -> Command:
+def inside(command: Command, plan: Plan, runtime: Path, cache: Path, variables: Mapping[str, str]) -> Command:
     """`command` as it is started on this node, with all its environment variables.
 
-    `runtime` is the directory of the sockets, which a container must see; `variables` is the job's environment.
+    `runtime` is the directory of the sockets and `cache` that of the engine's caches, both of which a container must
+    see; `variables` is the job's environment.
     """
     environment = plan.environment
     kept = {k: v for k, v in variables.items() if k not in _WITHHELD and not k.startswith("LAUNCHER_")}
@@ -40,7 +41,7 @@ def inside(command: Command, plan: Plan, runtime: Path, variables: Mapping[str, 
     if plan.engine == "simulated":  # part of the launcher itself: it needs nobody's environment
         return Command(command.argv, {**kept, **added})
     if environment.kind == "container":
-        return _container(command, plan, runtime, kept, added)
+        return _container(command, plan, (runtime, cache), kept, added)
     if environment.kind == "module":
         argv = (str(MODULES), environment.setup or "", str(len(environment.modules)), *environment.modules)
         return Command((*argv, *command.argv), {**kept, **added})
@@ -87,13 +88,13 @@ def _audio(plan: Plan) -> list[str]:
 
 
 def _container(
-    command: Command, plan: Plan, runtime: Path, kept: dict[str, str], added: dict[str, str]
+    command: Command, plan: Plan, folders: tuple[Path, Path], kept: dict[str, str], added: dict[str, str]
 ) -> Command:
     environment = plan.environment
     argv = [environment.runtime, "exec", "--cleanenv"]
     if plan.resources.gpus:
         argv.append("--nv")
-    binds = [f"{runtime}", f"{plan.places.cache}", *environment.binds]
+    binds = [*map(str, folders), *environment.binds]
     model: list[Path] = []
     if plan.model.snapshot:
         snapshot = Path(plan.model.snapshot)
@@ -102,7 +103,7 @@ def _container(
         model.append(PACKAGE)
         binds += _audio(plan)
     binds += [f"{folder}:{folder}:ro" for folder in model]
-    for folder in (str(runtime), plan.places.cache, *map(str, model)):
+    for folder in map(str, (*folders, *model)):
         if set(folder) & set(",:"):  # they separate binds, and cannot be quoted
             raise EngineError(
                 f"A container cannot be given the folder {folder}.", "Rename it: no comma, no colon."

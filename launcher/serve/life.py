@@ -17,10 +17,12 @@ from pathlib import Path
 
 from launcher.engines import Diagnosis, engine
 from launcher.serve import memory
+from launcher.serve.caches import Caches
 from launcher.serve.ending import ending
 from launcher.serve.environment import inside, trouble
 from launcher.serve.node import ENGINE_SOCKET, tail
 from launcher.serve.process import Child, end_leftovers
+from launcher.serve.readahead import Ahead, ReadAhead
 from launcher.serve.readiness import is_sign_of_life, until_listening, version
 from launcher.serve.report import Report
 from launcher.sessions.paths import SessionPaths
@@ -48,6 +50,7 @@ class Life:
         plan: Plan,
         paths: SessionPaths,
         runtime: Path,
+        caches: Caches,
         report: Report,
         ask: Callable[[], Awaitable[str | None]],
         on_ready: Callable[[], None],
@@ -57,6 +60,7 @@ class Life:
         self.version: str | None = None
         self.out_of_memory = False
         self._plan, self._log, self._runtime, self._report = plan, paths.engine_log, runtime, report
+        self._caches = caches
         self._ask, self._on_ready = ask, on_ready
         self._module = engine(plan.engine)
         self._child: Child | None = None
@@ -64,6 +68,12 @@ class Life:
         self._kills = memory.kills()
         self._started_at = time.time()
         self._doubted = asyncio.Event()
+        self._ahead: ReadAhead | None = None
+
+    @property
+    def ahead(self) -> Ahead | None:
+        """What was read ahead of the engine, once that is done."""
+        return self._ahead.done if self._ahead is not None else None
 
     def look(self) -> None:
         """Somebody's request did not reach the engine: probe now, not within a minute."""
@@ -78,14 +88,16 @@ class Life:
         self._report.phase("container" if self._plan.environment.kind == "container" else "weights")
         await asyncio.to_thread(_clear, self.socket)
         self._log_from = _write(self._log, line) if line is not None else 0
+        cache = self._caches.folder
         command = inside(
-            self._module.command(self._plan, self.socket, Path(self._plan.places.cache)),
-            self._plan, self._runtime, os.environ,
-        )  # fmt: skip
+            self._module.command(self._plan, self.socket, cache), self._plan, self._runtime, cache, os.environ
+        )
         self._child = await Child.start(
             command.argv, command.env, self._log, cwd=self._runtime, append=line is not None
         )
         self._started_at = time.time()
+        if self._plan.model.snapshot is not None:
+            self._ahead = ReadAhead(Path(self._plan.model.snapshot))
         watches = [
             asyncio.create_task(watch(self._child))
             for watch in (self._until_exit, self._until_lost, self._serve)
@@ -94,6 +106,8 @@ class Life:
             await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
             return next(watch for watch in watches if watch.done()).result()
         finally:
+            if self._ahead is not None:
+                self._ahead.stop()
             for watch in watches:
                 watch.cancel()
             await asyncio.gather(*watches, return_exceptions=True)
@@ -138,6 +152,8 @@ class Life:
         finally:
             follow.cancel()
         self.ready = True
+        if self._ahead is not None:
+            self._ahead.stop()
         self._on_ready()
         self.version = await version(self.socket)
         while True:

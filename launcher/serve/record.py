@@ -12,17 +12,22 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import launcher
+from launcher.engines.installed import installed
+from launcher.errors import LauncherError
 from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
 from launcher.sessions.status import Phase, Status
 
 # Beyond that only names, sizes and what the hub's cache says; hashing must not slow a job.
 _HASHED_BYTES = 4 * 2**30
+_ODD = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError
+)  # fmt: skip
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -34,6 +39,16 @@ class Restart:
     reason: str
     message: str
     ready_after_s: float | None = None
+
+
+@dataclass(slots=True)
+class Found:
+    """What a running session has learnt for its record; what it had no time for is empty."""
+
+    hardware: dict[str, Any] = field(default_factory=dict)
+    program: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] | None = None
+    weights: list[dict[str, Any]] = field(default_factory=list)
 
 
 def weights(snapshot: Path | None, enough: threading.Event) -> list[dict[str, Any]]:
@@ -75,6 +90,41 @@ def _digest(path: Path, enough: threading.Event) -> str | None:
     return None if enough.is_set() else sha256.hexdigest()
 
 
+def program(plan: Plan) -> dict[str, Any]:
+    """Where the engine's program comes from, with the packages or the image that are there now."""
+    found = installed(plan.environment)
+    return {
+        "name": plan.environment.name,
+        "kind": plan.environment.kind,
+        "modules": list(plan.environment.modules),
+        "image": dataclasses.asdict(found.image) if found.image is not None else None,
+        "python": found.python,
+        "packages": list(found.packages),
+    }
+
+
+def model(plan: Plan) -> dict[str, Any] | None:
+    """What the model is by its own files; None where that is not known."""
+    if plan.model.snapshot is None:
+        return None
+    # It loads what reads every kind of model, and no session waits for that.
+    from launcher.models.inspect.facts import facts
+
+    try:
+        found = facts(Path(plan.model.snapshot))
+    except (LauncherError, *_ODD):  # an odd description is no reason to end a session that answers
+        return None
+    return {
+        "architecture": found.architecture,
+        "task": found.task,
+        "parameters": found.parameters,
+        "dtype": found.dtype,
+        "quantization": found.quantization,
+        "quantization_bits": found.quantization_bits,
+        "context": found.context,
+    }
+
+
 def hardware() -> dict[str, Any]:
     """The node, and its GPUs and driver as nvidia-smi names them."""
     try:
@@ -88,11 +138,13 @@ def hardware() -> dict[str, Any]:
         ).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         gpus = []
+    drivers = [parts[2] for gpu in gpus if len(parts := gpu.split(", ")) > 2]
     return {
         "host": platform.node(),
         "machine": platform.machine(),
         "kernel": platform.release(),
         "gpus": gpus,
+        "driver": drivers[0] if drivers else None,
     }
 
 
@@ -102,31 +154,39 @@ def write(
     status: Status,
     *,
     engine_version: str | None,
-    files: list[dict[str, Any]],
-    node: dict[str, Any],
+    found: Found,
     started_at: float,
     phases: Sequence[Phase],
     restarts: Sequence[Restart],
     usage: dict[str, Any],
+    over: bool = True,
 ) -> None:
-    """Write the record; nothing in it is secret."""
+    """Write the record, a preliminary one unless it is `over`; nothing in it is secret."""
     data = {
         "schema": 1,
+        "preliminary": not over,
         "plan": dataclasses.asdict(plan),
-        "weights": files,
+        "job_id": status.job_id,
+        "model": found.model,
+        "weights": found.weights,
+        "environment": found.program,
         "versions": {
             "launcher": launcher.__version__,
             plan.engine: engine_version,
             "python": platform.python_version(),
         },
-        "hardware": node,
+        "hardware": found.hardware,
         "times": {
             "started_at": started_at,
-            "ended_at": time.time(),
+            "ended_at": time.time() if over else None,
             "phases": [dataclasses.asdict(phase) for phase in phases],
         },
         "restarts": [dataclasses.asdict(restart) for restart in restarts],
         "usage": usage,
-        "end": {"state": status.state, "reason": status.reason, "message": status.message},
+        "end": None
+        if not over
+        else {"state": status.state, "reason": status.reason, "message": status.message},
     }
-    write_private(paths.record, json.dumps(data, indent=2) + "\n")
+    write_private(paths.record if over else paths.preliminary, json.dumps(data, indent=2) + "\n")
+    if over:
+        paths.preliminary.unlink(missing_ok=True)

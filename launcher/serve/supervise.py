@@ -24,6 +24,7 @@ from launcher.gateway.routes import Routes
 from launcher.gateway.server import Gateway
 from launcher.schedulers import scheduler
 from launcher.serve import record
+from launcher.serve.caches import Caches
 from launcher.serve.ending import ending, failure, why_told
 from launcher.serve.idle import IdleClock
 from launcher.serve.life import Life
@@ -59,7 +60,7 @@ async def serve(root: Path, tell: Callable[[Status], None] | None = None) -> int
     plan = Plan.read(paths.plan)
     os.umask(0o077)
     root.chmod(0o700)
-    for stale in (paths.connection, paths.stop, paths.record, paths.key):
+    for stale in (paths.connection, paths.stop, paths.record, paths.preliminary, paths.key):
         stale.unlink(missing_ok=True)
     adopt_orphans()
     raise_file_limit()
@@ -101,14 +102,14 @@ class _Session:
         )
         self._url = ""
         self._life: Life | None = None
+        self._caches: Caches | None = None
         self._restarts: list[record.Restart] = []
         self._idle = IdleClock(plan.limits.idle_minutes * 60)
         self._port = 0
         self._enough = threading.Event()
         self._engine_version: str | None = None
         self._answered = asyncio.Event()  # set for good by the first answer
-        self._weights: list[dict[str, Any]] = []
-        self._node: dict[str, Any] = {}
+        self._found = record.Found()
         self._end: asyncio.Future[Diagnosis] = asyncio.get_running_loop().create_future()
         self._told_to_end = False
 
@@ -184,10 +185,11 @@ class _Session:
 
     async def _keep_engine(self) -> None:
         """Run the engine; one that crashes after it was ready is started again, as often as the plan allows."""
+        caches = self._caches = await asyncio.to_thread(Caches, self._plan)
         line = None
         while True:
             life = self._life = Life(
-                self._plan, self._paths, self._runtime, self._report, self._ask, self._announce
+                self._plan, self._paths, self._runtime, caches, self._report, self._ask, self._announce
             )
             self._routes.engine = life.socket
             self._gateway.on_trouble = life.look
@@ -278,14 +280,21 @@ class _Session:
                     self._connect()
 
     async def _remember(self) -> None:
-        self._node = await asyncio.to_thread(record.hardware)
-        snapshot = self._plan.model.snapshot
+        found, snapshot = self._found, self._plan.model.snapshot
+        found.hardware = await asyncio.to_thread(record.hardware)
+        found.program = await asyncio.to_thread(record.program, self._plan)
         await self._answered.wait()  # hashing must not slow the start
+        found.model = await asyncio.to_thread(record.model, self._plan)
         folder = Path(snapshot) if snapshot else None
-        self._weights = await asyncio.to_thread(record.weights, folder, self._enough)
+        found.weights = await asyncio.to_thread(record.weights, folder, self._enough)
+        self._keep_record(over=False)
+        if self._caches is not None:
+            await asyncio.to_thread(self._caches.bring_back)
 
     async def _finish(self, end: Diagnosis) -> int:
         self._enough.set()
+        if self._caches is not None:
+            self._caches.stop()
         for secret in (self._paths.connection, self._paths.key):
             with contextlib.suppress(OSError):
                 secret.unlink(missing_ok=True)
@@ -300,10 +309,10 @@ class _Session:
         if stopped is not None:
             await stopped
         await self._gateway.stop(2.0)
-        self._keep_record()
+        self._keep_record(over=True)
         return 1 if self._report.status.state == FAILED else 0
 
-    def _keep_record(self) -> None:
+    def _keep_record(self, *, over: bool) -> None:
         usage = self._gateway.usage
         # The last word is said; a full disk must not turn it into a failure.
         with contextlib.suppress(OSError):
@@ -312,8 +321,7 @@ class _Session:
                 self._paths,
                 self._report.status,
                 engine_version=(self._life.version if self._life else None) or self._engine_version,
-                files=self._weights,
-                node=self._node,
+                found=self._found,
                 started_at=self._started_at,
                 phases=self._report.first_phases or self._report.status.phases,
                 restarts=self._restarts,
@@ -324,6 +332,7 @@ class _Session:
                     "completion_tokens": usage.completion_tokens,
                     "audio_s": round(usage.audio_s, 2),
                 },
+                over=over,
             )
 
 

@@ -34,7 +34,10 @@ class Checks:
         self._report = report
 
     def cluster(self, cluster: Cluster) -> None:
-        if cluster.ssh is not None and cluster.scheduler == "local":
+        if cluster.launcher is not None and cluster.ssh is None:
+            at, advice = f"clusters.{cluster.name}.launcher", "Add ssh: HOST, or take launcher out."
+            self._wrong(at, "must be empty where ssh is", cluster.launcher, advice)
+        if cluster.ssh is not None and cluster.scheduler == "local" and not cluster.remote:
             at = f"clusters.{cluster.name}.ssh"
             advice = "Take ssh out, or write scheduler: slurm."
             self._wrong(at, "must be empty where scheduler is local", cluster.ssh, advice)

@@ -32,6 +32,8 @@ SAYS: Mapping[str, str] = {
     "network.host": "The name that clients are told; empty: the node's own. `{node}` in it is the short one.",
     "places.sessions": "Sessions, one folder each. Login and compute nodes must see it.",
     "places.cache": "Compile caches of the engines, kept between sessions.",
+    "places.local": "A folder on a fast disk of each compute node: a session works there on a copy of its compile "
+    "caches and brings new ones back; empty: it works in `places.cache`. A path that is the same on all nodes.",
     "places.runtime": "Node-local folder for sockets; empty: `$SLURM_TMPDIR`, `$TMPDIR` or `/tmp`.",
     "models.folders": "Shared folders: Hugging Face cache layout, or a plain folder for each model.",
     "models.cache": "The user's own Hugging Face cache.",
@@ -52,7 +54,8 @@ SAYS: Mapping[str, str] = {
     "clusters.ondemand": "The cluster's ids in Open OnDemand's `clusters.d`; empty: its name here.",
     "clusters.login_host": "Where a laptop's ssh goes, for the tunnel line on the card.",
     "clusters.ssh": "The host whose Slurm it is: Slurm's programs run there, through ssh; empty: here.",
-    "profiles.cluster": "One of `clusters`.",
+    "clusters.launcher": "With `ssh`: the launcher there, which does the work; a name, or a path from `/` or `~`.",
+    "profiles.cluster": "One of `clusters`; of one with a `launcher`, the profile of the same name there is taken.",
     "profiles.description": "What the form shows; empty: the profile's name.",
     "profiles.partition": "Slurm's `--partition`.",
     "profiles.nodes": "Slurm's `--nodes`.",

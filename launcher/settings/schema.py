@@ -23,6 +23,9 @@ GPU_TYPE = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 # A folder or a file as it may be written: from the root, from a home, from a variable.
 PATH = r"(?:[/~]|\$[A-Za-z_{]).*"
 
+# A program on another host, found there: in its PATH, from its root, from the home there.
+PROGRAM = r"(?:~?/)?[A-Za-z0-9_.][A-Za-z0-9_./:@+=,-]{0,500}"
+
 # Above this, a number is a mistake of the hand; documentation does not name it as a bound.
 UNBOUNDED = 1_000_000
 
@@ -57,7 +60,8 @@ def _from(minimum: float, maximum: float = UNBOUNDED, default: Any = None, examp
 class Cluster:
     """One Slurm installation, or this machine; `ondemand` are its ids in OOD's clusters.d (default: the name).
 
-    `login_host` is where a laptop's ssh goes for a tunnel. With `ssh`, Slurm's programs run on that host.
+    `login_host` is where a laptop's ssh goes for a tunnel. With `ssh`, Slurm's programs run on that host; with
+    `launcher` too, the launcher installed there does all the work, and its files need not be seen from here.
     """
 
     name: str
@@ -65,6 +69,12 @@ class Cluster:
     ondemand: tuple[str, ...] = _tokens()
     login_host: str | None = _token()
     ssh: str | None = _token()
+    launcher: str | None = field(default=None, metadata={"pattern": PROGRAM})
+
+    @property
+    def remote(self) -> bool:
+        """Whether another launcher, reached over ssh, does the work."""
+        return self.ssh is not None and self.launcher is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +176,12 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Folders: of sessions, of compile caches, and of sockets on the node."""
+    """Folders: of sessions and of compile caches; on the node, of sockets and of copies of those caches."""
 
     sessions: str = _path("~/.local/state/launcher/sessions")
     cache: str = _path("~/.cache/launcher")
     runtime: str | None = _path()
+    local: str | None = _path()
 
 
 @dataclass(frozen=True, slots=True)

@@ -341,7 +341,9 @@ def test_what_the_server_itself_says_is_shown_as_long_as_nobody_used_it() -> Non
 
 def started(plan: Plan, environment: Environment, **variables: str) -> tuple[tuple[str, ...], dict[str, str]]:
     plan = dataclasses.replace(plan, environment=environment)
-    made = inside(whisper.command(plan, SOCKET, CACHE), plan, SOCKET.parent, {"PATH": "/bin", **variables})
+    made = inside(
+        whisper.command(plan, SOCKET, CACHE), plan, SOCKET.parent, CACHE, {"PATH": "/bin", **variables}
+    )
     return made.argv, dict(made.env)
 
 
