@@ -4,9 +4,11 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # as in typing, whose import would cost `launcher --help` a quarter of its time
 if TYPE_CHECKING:
-    from launcher.api import Connection, Launcher, LauncherError, Session
+    from launcher.api import AsyncLauncher, AsyncSession, Connection, Launcher, LauncherError, Session, Status
 
-__all__ = ["Connection", "Launcher", "LauncherError", "Session", "__version__"]
+__all__ = [
+    "AsyncLauncher", "AsyncSession", "Connection", "Launcher", "LauncherError", "Session", "Status", "__version__",
+]  # fmt: skip
 __version__ = "0.1.0"
 
 

@@ -22,15 +22,28 @@ class LauncherError(Exception):
     """Something the user can read and act on: what is wrong, then what to do.
 
     `message` is one sentence with the value and where it came from; `hint`, when there is one, is the next step.
+    `reason` is the machine-readable cause where one is known, `quote` the words of the program that told, `log` the
+    path of the log in which they stand.
     """
 
     exit_code: ClassVar[int] = 1
     kind: ClassVar[str] = "error"
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        hint: str | None = None,
+        reason: str | None = None,
+        *,
+        quote: str | None = None,
+        log: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.reason = reason
+        self.quote = quote
+        self.log = log
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}" if self.hint else self.message
@@ -72,14 +85,10 @@ class SessionError(LauncherError):
 
 
 class EngineError(LauncherError):
-    """The engine failed or never became ready; `reason` is the machine-readable cause."""
+    """The engine failed or never became ready; docs/states.md lists its reasons."""
 
     exit_code = 7
     kind = "engine"
-
-    def __init__(self, message: str, hint: str | None = None, reason: str | None = None) -> None:
-        super().__init__(message, hint)
-        self.reason = reason
 
 
 class StorageError(LauncherError):

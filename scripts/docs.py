@@ -15,7 +15,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,7 @@ from typing import Any
 import yaml
 
 from launcher.cli.parser import INTERNAL, parser
-from launcher.engines import vllm_causes, whisper_causes
-from launcher.engines.causes import Cause
+from launcher.engines import causes as known
 from launcher.sessions import state
 from launcher.sessions.status import ENDINGS
 from launcher.settings.explained import BLOCK_SAYS, LOCKS_SAY, SAYS
@@ -159,23 +158,15 @@ def endings() -> str:
     return _table(["Reason", "State", "What you read", "What to do"], rows)
 
 
-def causes() -> str:
-    """The reasons that vLLM's log gives."""
-    return _causes(vllm_causes.CAUSES, "vLLM")
-
-
-def speech_causes() -> str:
-    """The reasons that the Whisper server's log gives."""
-    return _causes(whisper_causes.CAUSES, "The Whisper server")
-
-
-def _causes(found: Sequence[Cause], engine: str) -> str:
-    order = {cause.reason: place for place, cause in reversed(list(enumerate(found)))}
+def causes(whose: str, opening: str) -> str:
+    """The causes that the log of `whose` tells: those of one reason below each other."""
+    mine = [cause for cause in known.causes() if whose in cause.of]
+    order = {cause.reason: place for place, cause in reversed(list(enumerate(mine)))}
     rows = [
-        (f"`{cause.reason}`", _sentence(cause.message), _sentence(cause.hint))
-        for cause in sorted(found, key=lambda cause: order[cause.reason])
+        (f"`{cause.reason}`", _sentence(cause.says), _sentence(cause.hint), _sentence(cause.form or "–"))
+        for cause in sorted(mine, key=lambda cause: order[cause.reason])
     ]
-    return _table(["Reason", f"{engine} stopped after … s (…): …", "What to do"], rows)
+    return _table(["Reason", opening, "What to do", "In the form"], rows)
 
 
 def _sentence(text: str) -> str:
@@ -206,7 +197,14 @@ WHOLE = {"launcher/settings/site.schema.json": schema}
 MADE: dict[str, dict[str, Callable[[], str]]] = {
     "docs/cli.md": {"commands": commands},
     "docs/site.md": {"settings": settings},
-    "docs/states.md": {"waits": waits, "endings": endings, "causes": causes, "speech causes": speech_causes},
+    "docs/states.md": {
+        "waits": waits,
+        "endings": endings,
+        "causes": lambda: causes("vllm", "vLLM stopped after … s (…): …"),
+        "speech causes": lambda: causes("whisper", "The Whisper server stopped after … s (…): …"),
+        "job causes": lambda: causes("job", "The job ended: …"),
+        "refusals": lambda: causes("sbatch", "Slurm refused the job: …"),
+    },
     **{name: {} for name in WHOLE},
 }
 

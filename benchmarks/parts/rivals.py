@@ -1,4 +1,4 @@
-"""What the gateway is compared with, set up as one would by hand: nginx and the LiteLLM proxy."""
+"""What the launcher is compared with, set up as one would by hand: nginx, the LiteLLM proxy, vec-inf."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[2]
-_VENV = _ROOT / ".make" / "litellm"
-_VERSIONS = _ROOT / "benchmarks" / "litellm.txt"
 Command = Callable[[int], Sequence[str]]
 
 
@@ -44,26 +42,34 @@ def nginx_command(nginx: str, folder: Path, engine: Path, key: str) -> Command:
 
 def litellm_program() -> Path | str:
     """The LiteLLM proxy in a virtual environment of its own, made at the first call; else why there is none."""
-    program = _VENV / "bin" / "litellm"
-    made_from = _VENV / "versions.txt"
-    if program.exists() and made_from.exists() and made_from.read_bytes() == _VERSIONS.read_bytes():
+    return _installed("litellm", "litellm", "half a gigabyte")
+
+
+def vec_inf_program() -> Path | str:
+    """The command `vec-inf` in a virtual environment of its own, made at the first call; else why there is none."""
+    return _installed("vecinf", "vec-inf", "30 MB")
+
+
+def _installed(name: str, command: str, size: str) -> Path | str:
+    venv, versions = _ROOT / ".make" / name, _ROOT / "benchmarks" / f"{name}.txt"
+    program = venv / "bin" / command
+    made_from = venv / "versions.txt"
+    if program.exists() and made_from.exists() and made_from.read_bytes() == versions.read_bytes():
         return program
     uv = next((str(path) for path in (_ROOT / ".make" / "uv" / "bin" / "uv",) if path.exists()), "")
     uv = uv or shutil.which("uv") or ""
     if not uv:
         return "uv was not found"
-    print(
-        "LiteLLM is being installed into .make/litellm (half a gigabyte, once) …", file=sys.stderr, flush=True
-    )
-    install = (uv, "pip", "install", "--quiet", "--only-binary", ":all:", "--requirement", str(_VERSIONS))
+    print(f"{command} is being installed into .make/{name} ({size}, once) …", file=sys.stderr, flush=True)
+    install = (uv, "pip", "install", "--quiet", "--only-binary", ":all:", "--requirement", str(versions))
     for argv in (
-        (uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(_VENV)),
-        (*install, "--python", str(_VENV / "bin" / "python")),
+        (uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(venv)),
+        (*install, "--python", str(venv / "bin" / "python")),
     ):
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             return f"uv could not install it: {(done.stderr.strip().splitlines() or ['?'])[-1]}"
-    shutil.copyfile(_VERSIONS, made_from)
+    shutil.copyfile(versions, made_from)
     return program
 
 

@@ -6,5 +6,21 @@ from launcher.api.launcher import Launcher, write_session
 from launcher.api.session import Session
 from launcher.errors import LauncherError
 from launcher.sessions.connection import Connection
+from launcher.sessions.status import Status
 
-__all__ = ["Connection", "Launcher", "LauncherError", "Session", "write_session"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.api.asynchronous import AsyncLauncher, AsyncSession
+
+__all__ = [
+    "AsyncLauncher", "AsyncSession", "Connection", "Launcher", "LauncherError", "Session", "Status", "write_session",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    # asyncio takes as long to load as the whole of `launcher status`.
+    if name in ("AsyncLauncher", "AsyncSession"):
+        from launcher.api import asynchronous
+
+        return getattr(asynchronous, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,30 +2,66 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import shutil
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
 
-from launcher.api.session import Session
-from launcher.errors import SchedulerError, SessionError, SettingsError
-from launcher.schedulers import Scheduler, scheduler
+from launcher.api.session import Session, statuses
+from launcher.errors import LauncherError, SchedulerError, SessionError, SettingsError
+from launcher.schedulers import scheduler
 from launcher.sessions import registry
-from launcher.sessions.job import Job, write_job_id
+from launcher.sessions.connection import Connection
+from launcher.sessions.job import write_job_id
 from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
 from launcher.sessions.status import Status
 
 if TYPE_CHECKING:
-    from launcher.settings.schema import Settings
+    from launcher.api.catalog import Offered, Setup
+    from launcher.api.cleanup import Removal
+    from launcher.api.environments import Held
+    from launcher.api.record import Record
+    from launcher.settings.schema import Places, Settings
 
 
 class Launcher:
-    """The door for Python: settings are read when first needed, sessions are found by their files."""
+    """The door for Python: settings are read when first needed, sessions are found by their files.
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    With `cluster` it knows no other; where that is behind ssh, the launcher there does the work.
+    As a context manager it stops on leaving the block what it launched. `auto_cleanup` True does that at the end of the
+    program too, for those without a block; False never does.
+    """
+
+    def __new__(
+        cls, settings: Settings | None = None, *, cluster: str | None = None, auto_cleanup: bool | None = None
+    ) -> Self:
+        """With `cluster` only that one; where it is behind ssh, the launcher there does the work (RemoteLauncher)."""
+        cluster = cluster or os.environ.get("LAUNCHER_CLUSTER") or None
+        if cluster is None or cls is not Launcher:
+            return super().__new__(cls)
+        from launcher.api.clusters import launcher_class
+
+        return cast(Self, super().__new__(launcher_class(cluster, settings)))
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        cluster: str | None = None,
+        auto_cleanup: bool | None = None,
+    ) -> None:
         self._settings = settings
+        self._cluster = cluster or os.environ.get("LAUNCHER_CLUSTER") or None
+        self._launched: list[Session] = []
+        self._auto_cleanup = auto_cleanup
+        if auto_cleanup:
+            import atexit
+
+            atexit.register(self.stop_launched)
 
     @property
     def settings(self) -> Settings:
@@ -34,19 +70,30 @@ class Launcher:
             from launcher.settings.layers import load
 
             self._settings = load()
+        if self._cluster is not None and len(self._settings.clusters) > 1:
+            from launcher.api.clusters import only
+
+            self._settings = only(self._cluster, self._settings)
         return self._settings
 
-    def plan(self, model: str, *, door: str = "python", **wanted: Any) -> Plan:
-        """The plan for `model`; `wanted` are the fields of `launcher.planning.Request`. Writes nothing."""
-        from launcher.planning import Request, make_plan
+    @classmethod
+    def of(cls, places: Places) -> Self:
+        """The launcher whose sessions are there, whatever the settings say now."""
+        from launcher.settings.layers import load
 
-        try:
-            request = Request(model=model, **wanted)
-        except TypeError:
-            from launcher.planning import unknown_field
+        return cls(dataclasses.replace(load(), places=places))
 
-            raise unknown_field(wanted) from None
-        return make_plan(request, self.settings, door=door)
+    def plan(self, model: str | None, *, door: str = "python", **wanted: Any) -> Plan:
+        """The plan for `model`; `wanted` are the fields of `launcher.planning.Request`. Writes nothing.
+
+        Other systems' words for them do as well, and `config` names a file of them (docs/user.md).
+        """
+        from launcher.planning import asked, make_plan
+
+        found = asked(model, wanted, self.settings, os.environ)
+        for note in found.notes:
+            print(f"launcher: {note}", file=sys.stderr)
+        return make_plan(found.request, found.settings, door=door, said=found.origins)
 
     def launch(self, model: str, *, door: str = "python", **wanted: Any) -> Session:
         """Submit a session of `model` and return at once; nothing is left behind when that fails."""
@@ -55,7 +102,7 @@ class Launcher:
     def submit(self, plan: Plan) -> Session:
         """Make the session's directory and submit its job."""
         self.within_limits()
-        paths = registry.make(Path(plan.places.sessions), plan.id)
+        paths = self.make(plan)
         where = scheduler(plan.cluster.scheduler, plan.cluster.ssh)
         job_id = None
         try:
@@ -65,13 +112,46 @@ class Launcher:
         except BaseException as error:
             if job_id is not None:  # a job that nobody would find again
                 where.cancel(job_id)
+            import shutil  # its archives take as long to load as Slurm to answer
+
             shutil.rmtree(paths.root, ignore_errors=True)
             if isinstance(error, OSError):
                 raise registry.storage_error(error, paths.root) from error
-            raise
-        return Session(paths)
+            if isinstance(error, SchedulerError):
+                from launcher.api.refusals import explained
 
-    def within_limits(self) -> None:
+                raise explained(error, [plan]) from error
+            raise
+        self._launched.append(session := Session(paths))
+        return session
+
+    def batch_launch(
+        self,
+        models: Sequence[str | Mapping[str, Any]] = (),
+        *,
+        config: str | None = None,
+        together: bool = False,
+        door: str = "python",
+        **wanted: Any,
+    ) -> list[Session]:
+        """Launch all of `models` as one job, all or none; each is a name, or the fields of a request with `model`.
+
+        `wanted` holds for all, `config` is a file of members (docs/user.md). With `together` the end of one ends all.
+        """
+        from launcher.api import batch
+
+        made = batch.submit(self, batch.planned(self, models, config, wanted, door), together=together)
+        self._launched += made if len(made) > 1 else []  # of one, `submit` did it
+        return made
+
+    def make(self, plan: Plan) -> SessionPaths:
+        """Make the private directory of a session, visible to `status`."""
+        paths = registry.make(Path(plan.places.sessions), plan.id)
+        if (folder := self._folder()) != Path(plan.places.sessions):  # a log directory of the user's own
+            registry.link(folder, plan.id, paths.root)
+        return paths
+
+    def within_limits(self, new: int = 1) -> None:
         """Raise RequestError where this user has as many sessions as the site allows: a rule among honest people."""
         if self.settings.limits.sessions is not None:
             from launcher.planning import within_limits
@@ -79,42 +159,118 @@ class Launcher:
             living = [session for session in self.sessions() if session.needs_scheduler()]
             statuses = self.statuses(living)
             # A form that OOD could not submit leaves a session without a job.
-            within_limits(self.settings, sum(s.job_id is not None and not s.ended for s in statuses))
+            running = sum(s.job_id is not None and not s.ended for s in statuses)
+            within_limits(self.settings, running, new)
 
     def session(self, wanted: str) -> Session:
         """The session with this id (or the beginning of one), job id, or directory."""
         return Session(registry.find(self._folder(), wanted))
 
+    def members(self, wanted: str) -> list[Session]:
+        """The sessions of the batch whose job has this id, in their order; of any other name the one session."""
+        return [Session(paths) for paths in registry.find_all(self._folder(), wanted)]
+
     def sessions(self) -> list[Session]:
-        """All sessions, the oldest first."""
+        """All sessions, the oldest first; with `cluster` those on it."""
         found = []
         for paths in registry.entries(self._folder()):
             try:
                 found.append(Session(paths))
             except SessionError as error:  # one broken file must not hide all the others
                 print(f"launcher: passed over: {error}", file=sys.stderr)
-        return found
+        return [s for s in found if self._cluster in (None, s.plan.cluster.name)]
 
     def statuses(self, sessions: list[Session]) -> list[Status]:
         """The status of each session, with one call for each scheduler however many sessions there are."""
-        ids = [session.job_id for session in sessions]
-        living: dict[Scheduler, list[str]] = {}
-        for session, job_id in zip(sessions, ids, strict=True):
-            if session.needs_scheduler():
-                living.setdefault(session.scheduler, []).extend([job_id] if job_id else [])
-        known: dict[Scheduler, dict[str, Job]] = {}
-        for where, asked in living.items():
-            try:
-                known[where] = where.jobs(asked)
-            except SchedulerError as error:  # what the sessions say of themselves is better than nothing
-                print(f"launcher: {error}", file=sys.stderr)
-        return [
-            session.status_from(known.get(session.scheduler), job_id)
-            for session, job_id in zip(sessions, ids, strict=True)
-        ]
+        return statuses(sessions, lambda error: print(f"launcher: {error}", file=sys.stderr))
+
+    def wait_all(
+        self,
+        sessions: Sequence[Session],
+        timeout_s: float | None = None,
+        progress: Callable[[Session, Status], None] | None = None,
+    ) -> list[Connection]:
+        """Wait until all are ready, as `Session.wait` does for one.
+
+        The first that fails ends the waiting with its error; the others go on.
+        """
+        from launcher.api.waiting import run, until_ready
+
+        return run(until_ready(sessions, timeout_s), progress)
+
+    @property
+    def folder(self) -> Path:
+        """Where the sessions are kept."""
+        return self._folder()
+
+    def catalog(self) -> list[Offered]:
+        """The models that the site offers, by type; each says whether it can be started now."""
+        from launcher.api.catalog import offered
+
+        return offered(self.settings)
+
+    def setup(self, model: str) -> Setup:
+        """What a session of `model` gets when nothing is asked for; raises ModelError for an unknown model."""
+        from launcher.api.catalog import setup
+
+        return setup(model, self)
+
+    def environments(self) -> list[Held]:
+        """Where the engines' programs come from, with their versions, and what is missing."""
+        from launcher.api.environments import environments
+
+        return environments(self.settings)
+
+    def cleanup(self, *ids: str, dry_run: bool = False, **wanted: Any) -> list[Removal]:
+        """Remove the files of sessions that are over; `wanted` are the fields of `launcher.api.cleanup.Wanted`."""
+        from launcher.api.cleanup import Wanted, planned, remove
+
+        found = planned(self, Wanted(ids, **wanted))
+        return found if dry_run else remove(self, found)
+
+    def record(self, wanted: str) -> Record:
+        """The record of a session, or the one in a file; that of a living session is preliminary."""
+        from launcher.api.record import find
+
+        return find(self, wanted)
+
+    def rerun(self, wanted: str, *, door: str = "python", strict: bool = False, **changed: Any) -> Session:
+        """Start again what the record says; `changed` are fields of a request, `strict` refuses any difference."""
+        from launcher.api.rerun import prepared
+
+        return self.submit(prepared(self, self.record(wanted), door=door, strict=strict, **changed).plan)
+
+    def stop_launched(self) -> None:
+        """End every session that this launcher launched and that is not over; one that resists is told, not raised."""
+        launched, self._launched = self._launched, []
+        for wait in (False, True):  # all are asked before the first is waited for
+            for session in launched:
+                try:
+                    session.stop(wait=wait)
+                except (LauncherError, OSError) as trouble:
+                    print(f"launcher: {trouble}", file=sys.stderr)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._auto_cleanup is not False:
+            self.stop_launched()
 
     def _folder(self) -> Path:
+        # A third of the time of `launcher status` would go into settings of which it needs this one.
+        from launcher.sessions import remembered
+
         try:
+            if self._settings is None and self._cluster is None:
+                if (known := remembered.recall(os.environ)) is not None:
+                    return known
+                from launcher.settings.layers import load_noting
+
+                self._settings, written = load_noting(os.environ)
+                remembered.keep(os.environ, written)
             return Path(self.settings.places.sessions)
         except SettingsError as error:
             # A slip of the site must not take `status` and `stop` from running sessions.

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from launcher.api.keys import FurtherKeys
-from launcher.errors import EngineError, LauncherError, SchedulerError, SessionError
+from launcher.errors import LauncherError, SchedulerError, SessionError
 from launcher.schedulers import Scheduler, scheduler
 from launcher.sessions.connection import Connection
-from launcher.sessions.job import WAITING, Job, read_job_id
-from launcher.sessions.paths import SessionPaths, write_private
+from launcher.sessions.job import WAITING, Job, is_over, read_job_id
+from launcher.sessions.paths import SessionPaths
 from launcher.sessions.plan import Plan
-from launcher.sessions.state import current, ended, unknown
-from launcher.sessions.status import FAILED, PENDING, READY, UNHEALTHY, Status
+from launcher.sessions.state import current, unknown
+from launcher.sessions.status import READY, UNHEALTHY, Status
 
 if TYPE_CHECKING:
-    import openai
+    from openai import AsyncOpenAI, OpenAI
 
-_FILE_EVERY_S = 0.2
-_STOP_TIMEOUT_S = 90.0
-_UNREACHABLE_S = 300.0  # a controller that restarts is no reason to give up hours of waiting
+    from launcher.api.connect import Tunnel
+    from launcher.api.keys import FurtherKeys
+    from launcher.api.metrics import Metrics
 
 
 class Session:
@@ -55,6 +53,8 @@ class Session:
     @property
     def keys(self) -> FurtherKeys:
         """Its further keys, beside its own."""
+        from launcher.api.keys import FurtherKeys
+
         return FurtherKeys(self)
 
     def needs_scheduler(self) -> bool:
@@ -96,8 +96,14 @@ class Session:
                 job = self.scheduler.outcome(job_id)
         status = current(self.plan, own, job, job_id, stopped=self.paths.stop.exists())
         if status.final and own != status:
-            self._keep(status)
+            from launcher.api.post_mortem import explained  # only once it is over
+
+            self.keep(status := explained(self.paths, status))
         return status
+
+    def refresh(self) -> Status:
+        """The same as `status`, for those who come from Blackfish."""
+        return self.status()
 
     def wait(
         self, timeout_s: float | None = None, progress: Callable[[Status], None] | None = None
@@ -107,65 +113,71 @@ class Session:
         `progress` is called with each changed status. Raises EngineError with the reason when the session fails
         instead, and SessionError when it was stopped or `timeout_s` has passed.
         """
-        seen: tuple[object, ...] = ()
-        running_since: float | None = None
-        for status in self._watch():
-            now = (status.state, status.phase, status.message)
-            if progress is not None and now != seen:
+        from launcher.api.waiting import run, until_ready
+
+        def tell(_: Session, status: Status) -> None:
+            if progress is not None:
                 progress(status)
-                seen = now
-            if status.state == FAILED:
-                raise EngineError(status.message, status.hint, status.reason)
-            if status.ended:
-                raise SessionError(f"Session {self.id} is over. {status.message}", status.hint)
-            if status.state == READY and (connection := self.connection) is not None:
-                return connection
-            if status.state != PENDING and running_since is None:
-                running_since = time.monotonic()
-            if timeout_s is not None and running_since and time.monotonic() - running_since > timeout_s:
-                raise SessionError(
-                    f"Session {self.id} is not ready after {timeout_s:g} s.", "Wait again, or stop it."
-                )
-        raise AssertionError("a watch does not end")
+
+        (connection,) = run(until_ready([self], timeout_s), tell)
+        return connection
 
     def stop(self, *, wait: bool = True) -> Status:
         """End the session; harmless when it is over. Returns the status reached."""
-        status = self.status()
-        if status.ended:
-            return status
-        job_id = status.job_id or self.job_id
-        if job_id is None:
-            raise SessionError(f"Session {self.id} has no job yet.", "Cancel it where it was started.")
-        write_private(self.paths.stop, '{"reason": "user"}\n')
-        try:
-            self.scheduler.cancel(job_id)
-        except SchedulerError:
-            self.paths.stop.unlink(missing_ok=True)  # or a later end would be put down to the user
-            raise
-        if status.state == PENDING:  # no job ran that could say it
-            self._keep(ended(self.plan, None, "user", job_id))
-            self.paths.connection.unlink(missing_ok=True)
-        if not wait:
-            return self.status()
-        deadline = time.monotonic() + _STOP_TIMEOUT_S
-        for status in self._watch():
-            if status.final and not self._alive(job_id):
-                return status
-            if time.monotonic() > deadline:
-                raise SessionError(f"Job {job_id} has not ended yet.", "Look again in a minute.")
-        raise AssertionError("a watch does not end")
+        from launcher.api.waiting import run, until_over
 
-    def openai(self, **options: Any) -> openai.OpenAI:
+        return run(until_over(self, wait=wait))
+
+    def delete(self) -> None:
+        """Remove its directory (of Open OnDemand's only the entry); raises SessionError unless it is over."""
+        from launcher.api.launcher import Launcher
+
+        (one,) = Launcher.of(self.plan.places).cleanup(self.id)
+        if not one.removed:
+            raise SessionError(f"Session {self.id} is not removed. {one.kept}", "Look again in a minute.")
+
+    def details(self) -> dict[str, Any]:
+        """All that is known of it as plain data, without its key: plan, origins, status, job, files, use."""
+        from launcher.api.details import details
+
+        return details(self)
+
+    def metrics(self) -> Metrics:
+        """What it does now; takes a second, since throughputs need two readings. Raises SessionError unless ready."""
+        from launcher.api.metrics import now
+
+        return now(self)
+
+    def connect(self, **options: Any) -> Tunnel:
+        """A port of this machine that leads to it, from wherever one is: see `launcher.api.connect.connect`."""
+        from launcher.api.connect import connect
+
+        return connect(self, **options)
+
+    def openai(self, **options: Any) -> OpenAI:
         """An OpenAI client for this session; raises SessionError unless it is ready."""
         from openai import DefaultHttpxClient, OpenAI
 
+        connection = self.ready()
+        # A cluster's http_proxy is for the world outside, and would be given the key.
+        options.setdefault("http_client", DefaultHttpxClient(trust_env=False))
+        return OpenAI(base_url=connection.base_url, api_key=connection.key, **options)
+
+    def async_openai(self, **options: Any) -> AsyncOpenAI:
+        """The same for asyncio."""
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+        connection = self.ready()
+        options.setdefault("http_client", DefaultAsyncHttpxClient(trust_env=False))
+        return AsyncOpenAI(base_url=connection.base_url, api_key=connection.key, **options)
+
+    def ready(self) -> Connection:
+        """How to reach it now; raises SessionError unless it is ready."""
         # The file alone is not enough: after a lost node its port may be anybody's, and the key would go there.
         status, connection = self.status(), self.connection
         if connection is None or status.state not in (READY, UNHEALTHY):
             raise SessionError(f"Session {self.id} is not ready: {status.message}", "Call wait() first.")
-        # A cluster's http_proxy is for the world outside, and would be given the key.
-        options.setdefault("http_client", DefaultHttpxClient(trust_env=False))
-        return OpenAI(base_url=connection.base_url, api_key=connection.key, **options)
+        return connection
 
     def __enter__(self) -> Self:
         return self
@@ -183,34 +195,15 @@ class Session:
     def __repr__(self) -> str:
         return f"<Session {self.id}>"
 
-    def _watch(self) -> Iterator[Status]:
-        # The files are looked at often, a scheduler that costs something every two seconds.
-        pause_s = self.scheduler.POLL_S
-        asked = answered = time.monotonic() - pause_s
-        running = False
-        while True:
-            now = time.monotonic()
-            if now - asked >= pause_s:
-                asked = now
-                try:
-                    status = self.status()
-                except SchedulerError:
-                    if now - answered > _UNREACHABLE_S:
-                        raise
-                else:
-                    answered, running = now, status.state != PENDING
-                    yield status
-            elif running:  # an older file may still tell of the job's former life
-                own = Status.read(self.paths.status)
-                if own is not None and own.job_id == self.job_id and not own.ended:
-                    yield own
-            time.sleep(_FILE_EVERY_S)
-
-    def _alive(self, job_id: str) -> bool:
+    def job_lives(self, job_id: str) -> bool:
+        """Whether the scheduler still has the job waiting or running."""
+        if is_over(self.paths.job):  # of a batch that goes on
+            return False
         job = self.scheduler.jobs([job_id]).get(job_id)
         return job is not None and job.state in (WAITING, "running")
 
-    def _keep(self, status: Status) -> None:
+    def keep(self, status: Status) -> None:
+        """Write down how the session ended, and take its secrets away."""
         # What Slurm still knows now it will have forgotten tomorrow. A session that was killed leaves its secrets.
         for stale in (self.paths.connection, self.paths.key, self.paths.words):
             stale.unlink(missing_ok=True)
@@ -218,3 +211,30 @@ class Session:
             status.write(self.paths.status)
         except OSError:
             print(f"launcher: the state of {self.id} cannot be kept on disk", file=sys.stderr)
+
+
+def statuses(
+    sessions: Sequence[Session], unanswered: Callable[[SchedulerError], None] | None = None
+) -> list[Status]:
+    """The status of each session, with one call for each scheduler however many sessions there are.
+
+    A scheduler that does not answer raises its SchedulerError; with `unanswered` that is told, and the sessions' own
+    files are believed.
+    """
+    ids = [session.job_id for session in sessions]
+    living: dict[Scheduler, list[str]] = {}
+    for session, job_id in zip(sessions, ids, strict=True):
+        if session.needs_scheduler():
+            living.setdefault(session.scheduler, []).extend([job_id] if job_id else [])
+    known: dict[Scheduler, dict[str, Job]] = {}
+    for where, asked in living.items():
+        try:
+            known[where] = where.jobs(asked)
+        except SchedulerError as error:
+            if unanswered is None:
+                raise
+            unanswered(error)
+    return [
+        session.status_from(known.get(session.scheduler), job_id)
+        for session, job_id in zip(sessions, ids, strict=True)
+    ]

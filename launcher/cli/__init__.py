@@ -6,9 +6,9 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from launcher.cli.parser import ALIASES, JSON_OPTIONS, MODULES, parser
+from launcher.cli.parser import AFTER_DASHES, ALIASES, JSON_OPTIONS, MODULES, parser
 from launcher.errors import LauncherError, RequestError, StorageError
 
 
@@ -20,15 +20,42 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     given = list(sys.argv[1:] if argv is None else argv)
     given[:1] = [ALIASES.get(word, word) for word in given[:1]]
+    if given and (given[0].partition("=")[0] == "--cluster" or os.environ.get("LAUNCHER_CLUSTER")):
+        from launcher.cli.cluster import elsewhere
+
+        return _caught(lambda: elsewhere(given, _here), _asks_json(given), debug="--debug" in given)
+    return _here(given)
+
+
+def _here(given: list[str]) -> int:
+    """Run one command of this machine."""
     # argparse cannot tell "-- ARGUMENT..." from further operands once options stand between them and MODEL.
-    cut = given.index("--") if given[:1] in (["launch"], ["fit"]) and "--" in given else len(given)
+    cut = given.index("--") if given[:1] and given[0] in AFTER_DASHES and "--" in given else len(given)
     try:
         arguments = parser(given[0] if given else None).parse_args(given[:cut])
     except RequestError as error:
-        return _tell(error, any(option in given[:cut] for option in JSON_OPTIONS), debug=False)
-    arguments.engine_args = tuple(given[cut + 1 :])
-    try:
+        return _tell(error, _asks_json(given[:cut]), debug=False)
+    arguments.engine_args = (*getattr(arguments, "engine_args", ()), *given[cut + 1 :])
+
+    def run() -> int:
+        if arguments.command in ("launch", "run", "batch-launch"):
+            from launcher.cli.cluster import for_profile
+
+            if (there := for_profile(arguments, given, _here)) is not None:
+                return there
         code: int = importlib.import_module(MODULES[arguments.command][0]).run(arguments)
+        return code
+
+    return _caught(run, arguments.json, arguments.debug)
+
+
+def _asks_json(words: Sequence[str]) -> bool:
+    return any(option in words for option in JSON_OPTIONS)
+
+
+def _caught(run: Callable[[], int], as_json: bool, debug: bool) -> int:
+    try:
+        code = run()
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -37,10 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except LauncherError as error:
-        return _tell(error, arguments.json, arguments.debug)
+        return _tell(error, as_json, debug)
     except OSError as error:
         where = error.filename or "The folder you are in"
-        return _tell(StorageError(f"{where}: {error.strerror}."), arguments.json, arguments.debug)
+        return _tell(StorageError(f"{where}: {error.strerror}."), as_json, debug)
 
 
 def _tell(error: LauncherError, as_json: bool, debug: bool) -> int:
@@ -49,9 +76,12 @@ def _tell(error: LauncherError, as_json: bool, debug: bool) -> int:
     if as_json:
         import json
 
-        print(json.dumps({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}))
+        told = {name: getattr(error, name) for name in ("kind", "message", "hint", "reason", "quote", "log")}
+        print(json.dumps({"error": told}))
     else:
         from launcher.cli.tables import RED, coloured, one_line
 
         print(f"{coloured('launcher:', RED, sys.stderr)} {one_line(str(error))}", file=sys.stderr)
+        for line in (error.quote or "").splitlines():
+            print(f"  > {one_line(line)}", file=sys.stderr)
     return error.exit_code

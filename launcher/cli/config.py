@@ -14,9 +14,10 @@ from launcher.cli.parser import add_command
 from launcher.cli.tables import one_line, table
 from launcher.errors import LauncherError, RequestError, did_you_mean
 from launcher.settings.cautions import cautions
-from launcher.settings.layers import load, load_alone, mistakes, mistakes_in, site_file, user_file
+from launcher.settings.layers import load, load_alone, mistakes, mistakes_in
 from launcher.settings.origins import DEFAULTS
 from launcher.settings.schema import BLOCKS, NAMED, Settings
+from launcher.settings.sources import site_file, user_file
 
 _EXAMPLES = """\
 examples:
@@ -53,14 +54,27 @@ def run(arguments: Namespace) -> int:
 def _show(arguments: Namespace) -> int:
     settings = load()
     shown = dict(_values(settings, arguments.key or ""))
-    if not shown:
+    asked = _asked(arguments.key or "")
+    if not shown and not asked and arguments.key != "request":
         raise _unknown(arguments.key, settings)
     if arguments.json:
-        print(json.dumps({key: _described(settings, key, value) for key, value in shown.items()}))
+        found = {key: _described(settings, key, value) for key, value in shown.items()}
+        plain = {"line": None, "locked": False}
+        said = {key: {"value": value, "origin": name, **plain} for key, (value, name) in asked.items()}
+        print(json.dumps({**found, **said}))
         return 0
     rows = [[key, _short(value), _origin(settings, key)] for key, value in shown.items()]
+    rows += [[key, value, name] for key, (value, name) in asked.items()]
     print(table(rows, head=["Key", "Value", "Origin"]))
     return 0
+
+
+def _asked(wanted: str) -> dict[str, tuple[str, str]]:
+    """What variables say that each launch asks for, by `request.FIELD`, with the variable's name."""
+    from launcher.planning import from_variables
+
+    found = {f"request.{field}": said for field, said in from_variables(os.environ).items()}
+    return {key: said for key, said in found.items() if wanted in ("", "request", key)}
 
 
 def _values(settings: Settings, wanted: str) -> Iterator[tuple[str, Any]]:

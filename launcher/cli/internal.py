@@ -20,6 +20,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     }
     if (text := says.get(parser.prog.rpartition(" ")[2])) is not None:
         parser.add_argument("directory", metavar="DIRECTORY", help=text)
+    if parser.prog.endswith(" serve"):
+        parser.add_argument("--batch", action="store_true", help="all sessions launched with it")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,6 +41,10 @@ def _serve(arguments: argparse.Namespace) -> int:
     from launcher.sessions.plan import Plan
 
     root = Path(arguments.directory).absolute()
+    if arguments.batch:
+        from launcher.serve.members import carry
+
+        return asyncio.run(carry(root))
     plan = Plan.read(SessionPaths(root).plan)
     return asyncio.run(serve(root, keeper(root, plan) if plan.door == "ondemand" else None))
 

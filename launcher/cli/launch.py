@@ -3,102 +3,71 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from launcher.api import Launcher, Session
-from launcher.cli.parser import number, whole
+from launcher.cli.launch_options import add_model, add_request, request_of
 from launcher.cli.status import described, print_json
 from launcher.cli.tables import one_line, table
 from launcher.cli.wait import until_ready
+from launcher.errors import RequestError
 from launcher.sessions.plan import CHOSEN, FIRST_ABLE, Plan
 
-_ASKED = (
-    "profile", "revision", "hours", "idle_minutes", "name", "environment", "trust_remote_code", "partition",
-    "account", "qos", "constraint", "reservation", "gpu_type", "nodes", "gpus", "cpus", "memory_gb",
-    "max_model_len", "fit_check",
-)  # fmt: skip
 EXAMPLES = """\
 examples:
   launcher launch tiny-chat
   launcher launch org/model --profile gpu-small --hours 8 --wait
+  launcher launch org/model --max-num-seqs 64 hours=8       options of the engine, and KEY=VALUE, may stand anywhere
+  launcher launch org/model --config my-model.yaml --env HF_HUB_VERBOSITY=info
   launcher launch /shared/models/my-model --dry-run
-  launcher launch org/model -- --max-model-len 16384      arguments after -- go to the engine
+  launcher launch org/model -- --max-model-len 16384        what stands after -- goes to the engine as it is
+
+What is not said here is looked for in the file of --config, then in LAUNCHER_ACCOUNT, LAUNCHER_PROFILE and others
+(docs/user.md), then in the settings; --dry-run --json tells where each value came from.
 """
 
 
 def options(launch: argparse.ArgumentParser) -> None:
     """Add them."""
     launch.epilog = EXAMPLES
-    launch.usage = "%(prog)s [OPTION ...] MODEL [-- ENGINE_ARGUMENT ...]"
-    launch.add_argument("model", metavar="MODEL", help="a catalog name, an id such as org/name, or a path")
-    launch.add_argument("--profile", metavar="NAME", help="the hardware, by the site's name for it")
-    launch.add_argument("--revision", metavar="R", help="branch, tag or commit of the model")
-    launch.add_argument("--hours", type=number, metavar="H", help="how long it may run")
-    launch.add_argument(
-        "--idle-minutes", type=number, metavar="M", help="stop when unused for so long; 0: never"
+    launch.usage = "%(prog)s [OPTION ...] MODEL [KEY=VALUE ...] [-- ENGINE_ARGUMENT ...]"
+    add_model(launch)
+    add_request(launch)
+    add_after(launch)
+
+
+def add_after(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` what happens after the planning."""
+    parser.add_argument("--wait", action="store_true", help="wait until it is ready")
+    parser.add_argument(
+        "--connect", action="store_true", help="wait, then connect to it as launcher connect does"
     )
-    launch.add_argument(
-        "--name", metavar="NAME", help="a name for the session, seen by everybody in the queue"
-    )
-    launch.add_argument("--environment", metavar="NAME", help="where the engine's program comes from")
-    launch.add_argument(
-        "--max-model-len", type=whole, metavar="N", help="tokens of the longest request, answer included"
-    )
-    launch.add_argument(
-        "--no-fit-check",
-        dest="fit_check",
-        action="store_false",
-        help="start it even if it does not seem to fit; choose nothing",
-    )
-    launch.add_argument(
-        "--no-page", action="store_true", help="no page to chat or transcribe, only the endpoint"
-    )
-    launch.add_argument(
-        "--trust-remote-code", action="store_true", help="run Python code that comes with the model"
-    )
-    hardware = launch.add_argument_group("instead of what the profile says")
-    for name, text in (
-        ("partition", "Slurm's partition"),
-        ("account", "the account to charge"),
-        ("qos", "Slurm's quality of service"),
-        ("constraint", "features that the nodes must have"),
-        ("reservation", "a reservation to run in"),
-        ("gpu-type", "the kind of GPU, by Slurm's name for it"),
-    ):
-        hardware.add_argument(f"--{name}", metavar="NAME", help=text)
-    hardware.add_argument("--nodes", type=whole, metavar="N", help="how many nodes")
-    hardware.add_argument("--gpus", type=whole, metavar="N", help="GPUs on each node")
-    hardware.add_argument("--cpus", type=whole, metavar="N", help="cores on each node")
-    hardware.add_argument("--memory-gb", type=number, metavar="GB", help="memory on each node")
-    launch.add_argument("--wait", action="store_true", help="wait until it is ready")
-    launch.add_argument("--dry-run", action="store_true", help="print the exact script and submit nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the exact script and submit nothing")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Submit a session, or print what would be submitted."""
+    model, wanted = request_of(arguments)
     launcher = Launcher()
-    wanted = {name: getattr(arguments, name) for name in _ASKED}
-    plan = launcher.plan(
-        arguments.model, door="shell", engine_args=tuple(arguments.engine_args),
-        page=False if arguments.no_page else None, **wanted,
-    )  # fmt: skip
-    if arguments.dry_run:
-        from launcher.schedulers.script import job_script
+    return started(arguments, launcher, launcher.plan(model, door="shell", **wanted))
 
-        script = job_script(plan, Path(plan.places.sessions) / plan.id)
-        print(
-            json.dumps({"plan": json.loads(plan.to_json()), "script": script}) if arguments.json else script,
-            end="",
+
+def started(arguments: argparse.Namespace, launcher: Launcher, plan: Plan) -> int:
+    """Submit `plan`, or print it, as `arguments` want; the exit code."""
+    if arguments.connect and (arguments.json or arguments.dry_run):
+        raise RequestError(
+            "--connect stays in the foreground.", "Leave out --json and --dry-run, or --connect."
         )
-        for label, told in chosen(plan):
-            print(f"{label}: {one_line(told)}", file=sys.stderr)
-        return 0
+    if arguments.dry_run:
+        return _dry(arguments, plan)
     session = launcher.submit(plan)
+    if arguments.connect:
+        return _connected(session)
     if not arguments.wait:
         if arguments.json:
-            return print_json(described(session, session.status()))
+            return print_json({**described(session, session.status()), **_submitted(session)})
         print(plan_table(session))
         print(f"\nFollow it:  launcher wait {session.id}\nStop it:    launcher stop {session.id}")
         return 0
@@ -107,24 +76,77 @@ def run(arguments: argparse.Namespace) -> int:
     return until_ready(session, None, arguments.json)
 
 
+def _dry(arguments: argparse.Namespace, plan: Plan) -> int:
+    import json
+
+    from launcher.schedulers.script import job_script
+
+    script = job_script(plan, Path(plan.places.sessions) / plan.id)
+    if arguments.json:
+        print(json.dumps({"plan": json.loads(plan.to_json()), "script": script}))
+    else:
+        print(script, end="")
+    for label, told in chosen(plan):
+        print(f"{label}: {one_line(told)}", file=sys.stderr)
+    return 0
+
+
+def _connected(session: Session) -> int:
+    from launcher.cli.parser import parser
+
+    print(plan_table(session), flush=True)
+    arguments = parser("connect").parse_args(["connect", session.id])
+    arguments.engine_args = ()
+    from launcher.cli import connect
+
+    return connect.run(arguments)
+
+
+def _submitted(session: Session) -> dict[str, Any]:
+    """What vec-inf's `launch --json-mode` says, by its names."""
+    plan, wanted = session.plan, session.plan.resources
+    return {
+        "slurm_job_id": session.job_id,
+        "slurm_job_name": _job_name(plan),
+        "partition": wanted.partition,
+        "account": wanted.account,
+        "qos": wanted.qos,
+        "resource_type": wanted.gpu_type,
+        "num_nodes": wanted.nodes,
+        "gpus_per_node": wanted.gpus,
+        "cpus_per_task": wanted.cpus,
+        "mem_per_node": _memory(plan) or None,
+        "time": _hours(plan.limits.hours),
+        "work_dir": plan.work_dir,
+        "log_dir": str(session.paths.root),
+        "model_weights_path": plan.model.snapshot,
+        "venv": _environment(plan),
+        "engine": plan.engine,
+        "engine_args": list(plan.engine_args),
+        "origins": dict(plan.origins),
+    }
+
+
 def plan_table(session: Session) -> str:
     """What was submitted."""
     plan, wanted = session.plan, session.plan.resources
+    slurm = plan.cluster.scheduler == "slurm"
     rows = [
-        ("Session", plan.id), ("Job ID", session.job_id or ""), ("Model", plan.model.id),
+        ("Session", plan.id), ("Slurm Job ID" if slurm else "Job ID", session.job_id or ""),
+        ("Job Name", _job_name(plan) if slurm else ""), ("Model", plan.model.id), ("Model Type", _model_type(plan)),
         ("Revision", plan.model.revision or ""), ("Model Weights Directory", plan.model.snapshot or ""),
-        ("Inference Engine", plan.engine), ("Environment", f"{plan.environment.name} ({plan.environment.kind})"),
+        ("Inference Engine", plan.engine), ("Virtual Environment", _environment(plan)),
         ("Cluster", plan.cluster.name), ("Profile", wanted.profile + _origin(plan, "profile")),
-        ("Partition", wanted.partition or ""),
+        ("Partition", wanted.partition or ""), ("Resource Type", wanted.gpu_type or ""),
         ("Account", wanted.account or ""), ("QoS", wanted.qos or ""),
         ("Time Limit", _hours(plan.limits.hours)),
-        ("Num Nodes", str(wanted.nodes)),
-        ("GPUs/Node", f"{wanted.gpus} {wanted.gpu_type or ''}".strip() + _origin(plan, "gpus")),
-        ("CPUs/Task", str(wanted.cpus or "")),
-        ("Memory/Node", f"{wanted.memory_gb:g}G" if wanted.memory_gb else ""),
+        ("Num Nodes", str(wanted.nodes)), ("Nodes", wanted.nodelist or ""), ("Excluded Nodes", wanted.exclude or ""),
+        ("GPUs/Node", str(wanted.gpus) + _origin(plan, "gpus")),
+        ("CPUs/Task", str(wanted.cpus or "")), ("Memory/Node", _memory(plan)),
         ("Stops when idle for", f"{plan.limits.idle_minutes:g} min" if plan.limits.idle_minutes else "never"),
         ("Context", plan.origins.get("context", "")),
-        ("Log Directory", str(session.paths.root)), ("Engine arguments", " ".join(plan.engine_args)),
+        ("Working Directory", plan.work_dir or ""), ("Log Directory", str(session.paths.root)),
+        ("Engine arguments", " ".join(plan.engine_args)),
     ]  # fmt: skip
     return table([row for row in rows if row[1]], head=["Job Config", "Value"])
 
@@ -148,3 +170,32 @@ def chosen(plan: Plan) -> list[tuple[str, str]]:
 def _hours(hours: float) -> str:
     minutes = round(hours * 60)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:00"
+
+
+def _memory(plan: Plan) -> str:
+    memory_gb = plan.resources.memory_gb
+    return f"{memory_gb:g}G" if memory_gb else ""
+
+
+def _environment(plan: Plan) -> str:
+    environment = plan.environment
+    where = environment.path if environment.kind == "venv" else environment.image
+    return f"{environment.name} ({environment.kind}{f' {where}' if where else ''})"
+
+
+def _job_name(plan: Plan) -> str:
+    from launcher.schedulers.script import job_name
+
+    return job_name(plan)
+
+
+def _model_type(plan: Plan) -> str:
+    """vec-inf's word for it; empty where the model's files do not tell."""
+    from launcher.errors import LauncherError
+    from launcher.models.inspect.facts import facts
+    from launcher.models.kinds import model_type
+
+    try:
+        return model_type(facts(Path(plan.model.snapshot)).task) if plan.model.snapshot else ""
+    except LauncherError:
+        return ""

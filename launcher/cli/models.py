@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launcher.cli.asking import agreed
 from launcher.cli.parser import add_command
 from launcher.cli.progress import Progress
 from launcher.cli.tables import one_line
@@ -177,7 +178,7 @@ def _rm(arguments: Namespace, settings: Settings) -> int:
     what = one_line(model if gone == copies else f"{model} at {_revision(gone[0])}")
     if not arguments.json:
         print(f"{one_line(str(root))}: {', '.join(map(_revision, gone))}, {size(planned.bytes)}")
-    if not arguments.yes and not _agreed(f"Remove {size(planned.bytes)}?", may_ask=not arguments.json):
+    if not arguments.yes and not agreed(f"Remove {size(planned.bytes)}?", may_ask=not arguments.json):
         print("Nothing is removed.")
         return 1
     freed = remove(planned, Progress(quiet=arguments.json).notice)
@@ -232,13 +233,6 @@ def _chosen(copies: list[Held], revision: str | None, *, every: bool) -> list[He
             "Say which with --revision, or --all for all of them.",
         )
     return copies
-
-
-def _agreed(question: str, *, may_ask: bool) -> bool:
-    if not may_ask or not sys.stdin.isatty():
-        raise RequestError(f"{question[:-1]}: nobody can be asked here.", "Add --yes if that is meant.")
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _refuse_living(model: str, snapshots: list[Path]) -> None:

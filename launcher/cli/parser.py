@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
@@ -22,6 +24,7 @@ examples:
   launcher launch org/model --profile gpu-small --hours 8 --wait
   launcher status                               all your sessions
   launcher stop tiny-chat-3f9a2c1b              the beginning of the id is enough
+  launcher --cluster della status               the same on another cluster, over ssh
 
 exit codes: 1 other, 2 a value you gave, 3 settings, 4 model, 5 scheduler, 6 session, 7 engine, 8 storage, 130 Ctrl-C
 """
@@ -29,10 +32,20 @@ exit codes: 1 other, 2 a value you gave, 3 settings, 4 model, 5 scheduler, 6 ses
 # hundred options that nobody looks at would slow every command down.
 MODULES: dict[str, tuple[str, str]] = {
     "launch": ("launcher.cli.launch", "start a session of a model"),
+    "batch-launch": ("launcher.cli.batch", "start several sessions as one job, all or none"),
+    "run": ("launcher.cli.run", "start a session as Blackfish's users do: run text-generation MODEL"),
     "status": ("launcher.cli.status", "show one session, or all"),
     "wait": ("launcher.cli.wait", "wait until a session is ready"),
+    "connect": ("launcher.cli.connect", "give a session an address on this machine, through ssh where needed"),
     "logs": ("launcher.cli.logs", "show the end of a session's log"),
+    "metrics": ("launcher.cli.metrics", "show what a session does now: tokens a second, requests, caches"),
+    "top": ("launcher.cli.top", "watch all your sessions on the whole screen; stop them, open their logs"),
     "stop": ("launcher.cli.stop", "end a session"),
+    "details": ("launcher.cli.details", "show everything that is known of a session"),
+    "list": ("launcher.cli.catalog", "list the models that the site offers, or what a session of one gets"),
+    "cleanup": ("launcher.cli.cleanup", "remove the files of sessions that are over"),
+    "record": ("launcher.cli.record", "show what a session ran on, or say it in words for a paper"),
+    "rerun": ("launcher.cli.rerun", "start the same session again from its record, and say what differs"),
     "keys": ("launcher.cli.keys", "make, list and revoke further keys of a session"),
     "transcribe": ("launcher.cli.transcribe", "transcribe recordings: files, folders, patterns"),
     "models": ("launcher.cli.models", "list, download, check and remove models"),
@@ -42,9 +55,22 @@ MODULES: dict[str, tuple[str, str]] = {
         "launcher.cli.where",
         "show the hardware one can ask for, what is idle, and when a job would start",
     ),
-    "clusters": ("launcher.cli.where", "show the clusters: idle GPUs, cores, and what jobs wait for"),
+    "clusters": (
+        "launcher.cli.where",
+        "show the clusters: idle GPUs, cores, and what jobs wait for; set up one to be used over ssh",
+    ),
+    "files": ("launcher.cli.files", "list, fetch, send and show files of a cluster that is used over ssh"),
+    "environments": (
+        "launcher.cli.environments",
+        "show where the engines' programs come from, and whether they are there",
+    ),
     "config": ("launcher.cli.config", "show the settings, check a file of them, or print their schema"),
+    "completion": (
+        "launcher.cli.completion",
+        "print what makes a shell complete commands, options and names",
+    ),
     "doctor": ("launcher.cli.doctor", "check what site.yml says against what is there; for a site's staff"),
+    "connection": ("launcher.cli.connection", "tell launcher connect, on another machine, where a session is"),
     "serve": ("launcher.cli.internal", "run a session; this is what its job calls"),
     "offer": ("launcher.cli.internal", "print Open OnDemand's form; form.yml.erb calls this"),
     "plan": (
@@ -55,20 +81,48 @@ MODULES: dict[str, tuple[str, str]] = {
         "launcher.cli.internal",
         "print why Open OnDemand's session is over; completed.html.erb calls this",
     ),
+    "over-ssh": ("launcher.cli.over_ssh", "answer the launcher of another machine, which calls this over ssh"),
 }
 # Other words for a command, for those who come from vec-inf and Blackfish.
-ALIASES = {"shutdown": "stop", "ls": "status", "model": "models"}
+ALIASES = {
+    "shutdown": "stop",
+    "ls": "status",
+    "model": "models",
+    "rm": "cleanup",
+    "prune": "cleanup",
+    "image": "environments",
+}
 # What the app's files and the job call; everything else is for people.
-INTERNAL = ("serve", "offer", "plan", "ended")
+INTERNAL = ("serve", "offer", "plan", "ended", "over-ssh", "connection")
+# Commands that take whatever stands behind `--` as it is, in `engine_args`.
+AFTER_DASHES = ("launch", "run", "fit", "connect", "over-ssh")
 # One switch; the second is vec-inf's name for it.
 JSON_OPTIONS = ("--json", "--json-mode")
 SESSION = "the id, the beginning of it, or the job's id"
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str, **more: Any) -> None:
+        # argparse asks shutil, which loads all of Python's archives, and asks it for every command's usage.
+        more.setdefault("width", _terminal_columns() - 2)
+        super().__init__(prog, **more)
+
+
+def _terminal_columns() -> int:
+    """As shutil.get_terminal_size: what COLUMNS says, else the terminal, else 80."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdecimal() and int(said) > 0:
+        return int(said)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):
+        return 80
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # One sentence and where to look, instead of the whole usage; argparse begins with "argument --hours: ".
-        sentence = re.sub(r"^argument (\S+): ", r"\1 ", message)
+        sentence = re.sub(r"^argument ([^\s/]+)\S*: ", r"\1 ", message)
         end = "" if sentence.endswith("?") else "."
         raise RequestError(f"{sentence[0].upper()}{sentence[1:]}{end}", f"See: {self.prog} --help")
 
@@ -76,10 +130,24 @@ class _Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
         # What a command does not know is its own business: argparse would leave it to the parser of all commands.
+        passed: tuple[str, ...] = ()
+        if self.get_default("engine_args") is not None and args is not None:
+            args, passed = self._divided(args)
         known, rest = super().parse_known_args(args, namespace)
+        if passed:
+            known.engine_args = passed
         if rest:
             self.error(self._unknown(rest[0]))
         return known, rest
+
+    def _divided(self, words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+        from launcher.cli.words import UnknownOptionError, divided
+
+        try:
+            return divided(words, self)
+        except UnknownOptionError as error:
+            near = f". {error.near}" if error.near else ""
+            self.error(f'unknown option "{error.option[:80]}"{near}')
 
     def _unknown(self, word: str) -> str:
         if not word.startswith("-"):
@@ -118,18 +186,22 @@ def whole(text: str) -> int:
 
 def parser(wanted: str | None = None) -> argparse.ArgumentParser:
     """The parser of the whole command line; when the command is known, only with what `wanted` needs."""
+    # Our sentences are English, and gettext would look for each of argparse's words in four folders that are not there.
+    vars(argparse)["_"] = str
     top = _Parser(
         prog="launcher",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     top.add_argument("--version", action=_Version, nargs=0, help="print the version")
     top.set_defaults(json=False, debug=False)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     for name, (module, text) in MODULES.items():
+        if wanted in MODULES and name != wanted:
+            continue
         own = add_command(commands, name, text)
         if wanted in (None, name):
             importlib.import_module(module).options(own)
@@ -146,7 +218,7 @@ def add_command(
         description=f"{text[0].upper()}{text[1:]}.",
         epilog=epilog,
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     # SUPPRESS: a default of `show` would undo what stands before it in `launcher config --json show`.
     for words, does in (

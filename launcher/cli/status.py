@@ -5,44 +5,77 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher.api import Launcher, Session
 from launcher.cli.parser import SESSION
 from launcher.cli.tables import table
+from launcher.errors import RequestError
 from launcher.sessions.clock import clock
 from launcher.sessions.connection import Connection
-from launcher.sessions.status import ENGINE_RESTART, LAUNCHING, READY, UNHEALTHY, Status
+from launcher.sessions.status import ENGINE_RESTART, FAILED, LAUNCHING, PENDING, READY, UNHEALTHY, Status
 
-EXAMPLES = "example:\n  launcher status tiny-chat-3f9a --json"
+if TYPE_CHECKING:
+    from launcher.api.filters import Filter
+
+EXAMPLES = """\
+examples:
+  launcher status                               all your sessions
+  launcher status tiny-chat-3f9a --json
+  launcher status --filter state=READY,model=tiny-chat
+"""
 _DAY_S = 86400.0
+_NONE = "You have no sessions. Start one with: launcher launch MODEL"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add them."""
     parser.epilog = EXAMPLES
     parser.add_argument("session", nargs="?", metavar="ID", help=SESSION)
-    parser.add_argument("--all", action="store_true", help="also those that ended more than a day ago")
+    parser.add_argument("-a", "--all", action="store_true", help="also those that ended more than a day ago")
+    parser.add_argument(
+        "--everywhere", action="store_true", help="those of all clusters that are used over ssh, too"
+    )
+    parser.add_argument(
+        "--filter",
+        "--filters",
+        metavar="KEY=VALUE,...",
+        help="only those with this id, name, model, state, reason, job, engine, profile, partition or cluster",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Show one session, or all."""
+    if arguments.everywhere:
+        from launcher.cli.everywhere import show
+
+        return show(arguments)
     launcher = Launcher()
+    wanted = _filter(arguments)
     if arguments.session is not None:
-        session = launcher.session(arguments.session)
-        status = session.status()
-        if arguments.json:
-            return print_json(described(session, status))
-        print(_status_table(session, status))
-        return 0
-    sessions = launcher.sessions()
-    shown = sessions if arguments.all else [s for s in sessions if not s.ended_before(time.time() - _DAY_S)]
-    older, sessions = len(sessions) - len(shown), shown
+        sessions, older = launcher.members(arguments.session), 0  # all of a batch, by the id of its job
+        if len(sessions) == 1:
+            session = sessions[0]
+            status = session.status()
+            if arguments.json:
+                return print_json(described(session, status))
+            print(_status_table(session, status))
+            return 0
+    else:
+        sessions = launcher.sessions()
+        shown = (
+            sessions if arguments.all else [s for s in sessions if not s.ended_before(time.time() - _DAY_S)]
+        )
+        older, sessions = len(sessions) - len(shown), shown
     statuses = launcher.statuses(sessions)
+    if wanted is not None:
+        pairs = zip(sessions, statuses, strict=True)
+        fitting = [(session, status) for session, status in pairs if wanted.fits(session.plan, status)]
+        sessions, statuses = [session for session, _ in fitting], [status for _, status in fitting]
     if arguments.json:
         return print_json({"sessions": [described(s, t) for s, t in zip(sessions, statuses, strict=True)]})
     if not sessions:
-        print("You have no sessions. Start one with: launcher launch MODEL")
+        print("No session is like that." if wanted else _NONE)
         return _older(older)
     rows = [
         [s.id, s.plan.model.id, t.state, t.job_id or "", s.plan.resources.profile, _left(t),
@@ -51,6 +84,16 @@ def run(arguments: argparse.Namespace) -> int:
     ]  # fmt: skip
     print(table(rows, head=["ID", "Model", "State", "Job", "Profile", "Time left", ""]))
     return _older(older)
+
+
+def _filter(arguments: argparse.Namespace) -> Filter | None:
+    if arguments.filter is None:
+        return None
+    if arguments.session is not None:
+        raise RequestError("--filter is for a list of sessions.", "Leave out the id, or --filter.")
+    from launcher.api.filters import parse
+
+    return parse(arguments.filter)
 
 
 def _older(count: int) -> int:
@@ -64,12 +107,15 @@ def _status_table(session: Session, status: Status) -> str:
     rows = [
         ("Session", session.id), ("Model Name", session.plan.model.id), ("Model Status", status.state),
         ("Phase", ", ".join(filter(None, (status.phase, how_long(status))))),
-        ("Reason", status.reason or ""), ("", status.message), ("", status.hint or ""),
+        ("Reason", status.reason or ""),
+        ({PENDING: "Pending Reason", FAILED: "Failed Reason"}.get(status.state, ""), status.message),
+        ("", status.hint or ""),
         ("Job ID", status.job_id or ""), ("Base URL", connection.base_url if connection else "UNAVAILABLE"),
         ("Page", connection.page_url or "" if connection else ""),
         ("API Key", f"in {session.paths.key}" if connection else ""), ("Time left", _left(status)),
         ("Engine restarts", str(status.engine_restarts or "")),
         ("Idle stop in", clock(status.idle.stops_at - time.time()) if status.idle else ""),
+        *(("Log says", line) for line in (status.quote or "").splitlines()),
         ("Log", status.log or "" if status.state == "FAILED" else ""),
     ]  # fmt: skip
     return table([row for row in rows if row[1]], head=["Job Status", "Value"])
@@ -105,6 +151,11 @@ def described(session: Session, status: Status) -> dict[str, Any]:
     connection = _connection(session, status)
     return {
         **status.to_dict(),
+        # vec-inf's names for the same.
+        "model_name": session.plan.model.id,
+        "model_status": status.state,
+        "pending_reason": (status.reason or status.message) if status.state == PENDING else None,
+        "failed_reason": status.message if status.state == FAILED else None,
         "model": session.plan.model.id,
         "served_name": session.plan.model.served_name,
         "profile": session.plan.resources.profile,

@@ -9,7 +9,11 @@ from launcher.cli.parser import SESSION
 from launcher.cli.status import described, print_json
 from launcher.cli.tables import one_line
 
-EXAMPLES = "example:\n  launcher stop tiny-chat-3f9a"
+EXAMPLES = """\
+examples:
+  launcher stop tiny-chat-3f9a
+  launcher stop 4711+1                          one member of a batch; with 4711 all of it
+"""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -21,12 +25,21 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask for the end, and wait for it."""
-    session = Launcher().session(arguments.session)
-    status = session.stop(wait=not arguments.no_wait)
-    if arguments.json:
-        return print_json(described(session, status))
-    if status.ended:
-        print(f"{session.id}: {status.state}. {one_line(status.message)}")
+    sessions = Launcher().members(arguments.session)
+    wait = not arguments.no_wait
+    if len(sessions) == 1:
+        statuses = [sessions[0].stop(wait=wait)]
     else:
-        print(f"{session.id}: its end was asked for. Follow it: launcher status {session.id}")
+        from launcher.api.batch import stop
+
+        statuses = stop(sessions, wait=wait)
+    ends = list(zip(sessions, statuses, strict=True))
+    if arguments.json:
+        found = [described(session, status) for session, status in ends]
+        return print_json(found[0] if len(found) == 1 else {"sessions": found})
+    for session, status in ends:
+        if status.ended:
+            print(f"{session.id}: {status.state}. {one_line(status.message)}")
+        else:
+            print(f"{session.id}: its end was asked for. Follow it: launcher status {session.id}")
     return 0

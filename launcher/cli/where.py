@@ -1,4 +1,7 @@
-"""`launcher profiles` and `launcher clusters`: what hardware there is, what is free, when a job would start."""
+"""`launcher profiles` and `launcher clusters`: what hardware there is, what is free, when a job would start.
+
+Also `launcher clusters setup`, which makes another one known; how is in launcher.api.remote_setup.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,20 @@ examples:
   launcher profiles --hours 1        the same for a session of one hour
 """
 _CLUSTERS = """\
-example:
+examples:
   launcher clusters --json
+  launcher clusters setup della --host me@della.example.edu
 
 The jobs counted as waiting are those that wait for hardware, as far as Slurm shows you the jobs of others.
+"""
+
+_SETUP = """\
+examples:
+  launcher clusters setup della --host me@della.example.edu
+  launcher clusters setup della --launcher /apps/inference/venv/bin/launcher
+
+It logs in with your ssh (keys, agent, configuration; a code is asked for once), uses the launcher that is there or
+installs this one into your home, and writes the cluster into your settings. Run it again to upgrade.
 """
 
 
@@ -34,6 +47,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the one of both commands that `parser` is for."""
     if parser.prog.endswith("clusters"):
         parser.epilog = _CLUSTERS
+        _setup_options(parser)
         return
     parser.epilog = _PROFILES
     parser.add_argument("--hours", metavar="H", help="how long a session; else what each profile gives")
@@ -41,7 +55,47 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; its exit code."""
-    return _clusters(arguments) if arguments.command == "clusters" else _profiles(arguments)
+    if arguments.command == "clusters":
+        return _setup(arguments) if arguments.clusters_command == "setup" else _clusters(arguments)
+    return _profiles(arguments)
+
+
+def _setup_options(parser: argparse.ArgumentParser) -> None:
+    from launcher.cli.parser import add_command
+
+    commands = parser.add_subparsers(dest="clusters_command", metavar="COMMAND", required=False)
+    setup = add_command(commands, "setup", "make a cluster usable over ssh, from this machine", _SETUP)
+    setup.add_argument("name", metavar="NAME", help="what the cluster is called here")
+    for option, metavar, text in (
+        ("host", "HOST", "where ssh goes: HOST, USER@HOST or a name of ~/.ssh/config (default: NAME)"),
+        ("launcher", "PATH", "use the launcher that is there, and install none"),
+        ("path", "FOLDER", "where to install it there (default: ~/.local/share/inference-ondemand)"),
+        ("python", "PATH", "the Python there, 3.11 to 3.13, to install it with"),
+        ("extras", "WORDS", "what to install beside the core: ui,whisper (default), or none"),
+    ):
+        setup.add_argument(f"--{option}", metavar=metavar, help=text)
+
+
+def _setup(arguments: argparse.Namespace) -> int:
+    from launcher.api.remote_setup import EXTRAS, setup
+    from launcher.settings.layers import load
+
+    asked = arguments.extras
+    extras = EXTRAS if asked is None else tuple(word for word in asked.split(",") if word not in ("", "none"))
+    made = setup(
+        arguments.name, load(), host=arguments.host, path=arguments.path, program=arguments.launcher,
+        python=arguments.python, extras=extras, tell=lambda text: print(one_line(text), file=sys.stderr, flush=True),
+    )  # fmt: skip
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(made)))
+        return 0
+    if not made.slurm:
+        print(f"launcher: no sbatch is found on {made.host}; does its launcher know Slurm?", file=sys.stderr)
+    for folder in made.former:
+        print(f"A former install, for when no session uses it any more: rm -r {one_line(folder)}")
+    print(table([[name, description] for name, description in made.profiles], head=["Profile there", ""]))
+    print(f"\nTry it:  launcher --cluster {made.cluster} launch simulated --wait")
+    return 0
 
 
 def _profiles(arguments: argparse.Namespace) -> int:

@@ -44,11 +44,17 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Why an engine ended: a machine-readable reason, one plain sentence and the next step."""
+    """Why an engine ended: a machine-readable reason, one plain sentence and the next step.
+
+    `form_hint` is that step by the names of the form's fields, where it has one; `quote` the line of the log that told,
+    or several last ones where none is known, without a prompt or a key.
+    """
 
     reason: str
     message: str
     hint: str | None = None
+    form_hint: str | None = None
+    quote: str | None = None
 
 
 class Engine(Protocol):

@@ -1,7 +1,7 @@
 """The engine `whisper`: turns a plan into our own audio server over faster-whisper, on a Unix socket.
 
 Owns the command, its environment variables and the probe. Which arguments a user may add is in `whisper_arguments`,
-what its log means in `whisper_causes`; the program is `launcher.whisper`.
+what its log means in `whisper_log`; the program is `launcher.whisper`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import launcher
 from launcher.engines import Command, Probe
 from launcher.engines.sound import audio_probe
 from launcher.engines.whisper_arguments import check_args
-from launcher.engines.whisper_causes import explain, phase
+from launcher.engines.whisper_log import explain, phase
 from launcher.sessions.plan import Plan
 
 __all__ = ["check_args", "command", "explain", "health", "lost", "phase", "probe"]

@@ -24,6 +24,7 @@ _COOKIES_KEPT_FURTHER = 64  # of each further key
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 5.0
 _GUESSES_WAITING = 32
 _FORGIVEN_AFTER_S = 10.0
+_ANEW_S = 0.5  # so often, at most, the file of further keys is looked at for the sake of a key that is not known
 
 
 @dataclass(slots=True, eq=False)
@@ -52,11 +53,18 @@ class Keys:
         self._file = further
         self._mark: tuple[int, ...] | None = None
         self._further: dict[NamedKey, Holder] = {}
-        self._readable = True
+        self._readable, self._refreshed_at = True, 0.0
         self.refresh()
 
     def holder(self, candidate: str) -> Holder | None:
         """Whose key `candidate` is; takes the same time for every wrong one, whatever it has in common with a key."""
+        found = self._holder(candidate)
+        if found is None and time.monotonic() - self._refreshed_at >= _ANEW_S:  # a key that was made just now
+            self.refresh()
+            found = self._holder(candidate)
+        return found
+
+    def _holder(self, candidate: str) -> Holder | None:
         digest, found = _digest(candidate), None
         for known, holder in self._known:
             if hmac.compare_digest(digest, known):
@@ -89,6 +97,7 @@ class Keys:
 
     def refresh(self) -> None:
         """Take over what has changed in the file of further keys; to be called every two seconds."""
+        self._refreshed_at = time.monotonic()
         if self._file is None:
             return
         try:

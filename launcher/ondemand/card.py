@@ -90,13 +90,22 @@ def info(plan: Plan, status: Status, base_url: str | None = None, key_file: Path
 def ended(plan: Plan, status: Status) -> str:
     """Why the session is over, in one sentence, and what to do."""
     kind = "danger" if status.state == FAILED else "info"
-    hint = f" {text(status.hint)}" if status.hint else ""
-    log = ""
-    if status.state == FAILED and status.log:
-        log = f'<br><small>Log: <code class="text-break text-reset">{text(status.log)}</code></small>'
+    step = status.form_hint or status.hint
+    hint = f" {text(step)}" if step else ""
     return one_line(
-        f'<div class="alert alert-{kind} text-break" role="status">{text(status.message)}{hint}{log}</div>'
+        f'<div class="alert alert-{kind} text-break" role="status">{text(status.message)}{hint}{_log(status)}</div>'
     )
+
+
+def _log(status: Status) -> str:
+    # As entities: in a line of a log Markdown would see emphasis and links.
+    said = "".join(
+        f'<br><code class="text-reset">{code(line)}</code>' for line in (status.quote or "").splitlines()
+    )
+    said = f"<br><small>The log says:{said}</small>" if said else ""
+    if status.state == FAILED and status.log:
+        said += f'<br><small>Log: <code class="text-break text-reset">{text(status.log)}</code></small>'
+    return said
 
 
 def settled(root: Path) -> str:

@@ -28,7 +28,7 @@ def candidates(
 
     Raises RequestError for a profile that is not there, and where none allows the hours, GPUs, account and so on.
     """
-    names = _names(request, model, engine, settings, origins)
+    names = _meant(request, _names(request, model, engine, settings, origins), settings, origins)
     troubles = {name: refusal(request, settings.profiles[name], engine, settings) for name in names}
     able = [name for name in names if troubles[name] is None]
     if not able:
@@ -99,6 +99,22 @@ def _names(
     first = own or next((n for n in names if _rank(settings.profiles[n], settings) < _OLD_GPUS), names[0])
     rest = [n for n in names if n != first]
     return [first, *sorted(rest, key=lambda n: _rank(settings.profiles[n], settings))]
+
+
+def _meant(request: Request, names: list[str], settings: Settings, origins: dict[str, str]) -> list[str]:
+    """Those of `names` that describe the partition and kind of GPU asked for, if any does.
+
+    Who names hardware in Slurm's words means the profile that knows its memory, not the first with another partition.
+    """
+    asked = {f: value for f in ("partition", "gpu_type") if (value := getattr(request, f)) is not None}
+    if request.profile is not None or not asked:
+        return names
+    for fields in (tuple(asked), *((field,) for field in asked)):
+        meant = [n for n in names if all(getattr(settings.profiles[n], f) == asked[f] for f in fields)]
+        if meant:
+            origins["profile"] = f"the first with {' and '.join(f'{f} {asked[f]}' for f in fields)}"
+            return meant
+    return names
 
 
 def _rank(profile: Profile, settings: Settings) -> int:

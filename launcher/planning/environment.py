@@ -10,6 +10,7 @@ from launcher.engines.whisper_arguments import PACKAGES
 from launcher.errors import RequestError, SettingsError
 from launcher.models.resolve import ResolvedModel
 from launcher.planning.request import Request, unknown
+from launcher.planning.surroundings import own_environment
 from launcher.settings.schema import Environment, Profile, Settings
 
 
@@ -22,6 +23,12 @@ def choose_environment(
     origins: dict[str, str],
 ) -> Environment:
     """The environment of a session: asked for, or the catalog's, the profile's, or the site's first."""
+    asked = request.environment
+    if asked is not None and (own := own_environment(asked, engine_name, settings)) is not None:
+        origins["environment"] = "request"
+        if engine_name != "simulated":
+            check_environment(own, engine_name, settings)
+        return own
     holding = [n for n, e in settings.environments.items() if not e.engines or engine_name in e.engines]
     if request.environment is not None:
         if request.environment not in settings.environments:
@@ -36,8 +43,8 @@ def choose_environment(
         )
     elif settings.environments:
         meant = [n for n in holding if _means(n, engine_name, settings)]
-        own = [n for n in meant or holding if settings.origin(f"environments.{n}") != "defaults"]
-        name = (own or meant or holding or list(settings.environments))[0]
+        named = [n for n in meant or holding if settings.origin(f"environments.{n}") != "defaults"]
+        name = (named or meant or holding or list(settings.environments))[0]
         origins["environment"] = "the first environment"
     else:
         raise SettingsError(
@@ -50,7 +57,7 @@ def choose_environment(
             f"Choose one of: {', '.join(holding)}." if holding else "Ask the site for one that does.",
         )
     if engine_name != "simulated":
-        _check_environment(environment, engine_name, settings)
+        check_environment(environment, engine_name, settings)
     return environment
 
 
@@ -67,7 +74,8 @@ def _means(name: str, engine_name: str, settings: Settings) -> bool:
     )
 
 
-def _check_environment(environment: Environment, engine_name: str, settings: Settings) -> None:
+def check_environment(environment: Environment, engine_name: str, settings: Settings) -> None:
+    """Raise SettingsError where `environment` has not what the engine's program needs, as far as files tell."""
     at = f"environments.{environment.name}"
     if environment.kind == "venv":
         folder = (

@@ -8,12 +8,13 @@ from launcher.errors import RequestError
 from launcher.settings.schema import Profile, Settings
 
 
-def within_limits(settings: Settings, living: int) -> None:
-    """Raise RequestError where a user who has `living` sessions may not have one more."""
+def within_limits(settings: Settings, living: int, new: int = 1) -> None:
+    """Raise RequestError where a user who has `living` sessions may not have `new` more."""
     most = settings.limits.sessions
-    if most is not None and living >= most:
+    if most is not None and living + new > most:
+        more = f" and ask for {new} more" if new > 1 else ""
         raise RequestError(
-            f"This site allows {_count(most, 'session')} of one user at a time, and you have {living}.",
+            f"This site allows {_count(most, 'session')} of one user at a time, and you have {living}{more}.",
             "Stop one first: launcher status, launcher stop ID.",
         )
 

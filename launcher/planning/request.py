@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from launcher.errors import RequestError, SettingsError, did_you_mean
 from launcher.settings.records import record
@@ -15,7 +15,9 @@ class Request:
     """What a user asks for; None means: choose for me.
 
     Sizes are per node, `memory_gb` in GiB, `max_model_len` in tokens, times as named. Without `fit_check` nothing is
-    weighed: no model is refused, and no GPUs, split or context are chosen.
+    weighed: no model is refused, and no GPUs, split or context are chosen. `environment` is a name of the site's, or
+    the path of a virtual environment or an image. `binds` are folders that a container shall see, `env` variables for
+    the engine, `log_dir` the folder that the session's own is made in, `work_dir` where the engine runs.
     """
 
     model: str
@@ -24,6 +26,7 @@ class Request:
     name: str | None = None
     hours: float | None = None
     idle_minutes: float | None = None
+    engine: str | None = None
     environment: str | None = None
     page: bool | None = None
     partition: str | None = None
@@ -36,6 +39,12 @@ class Request:
     gpu_type: str | None = None
     cpus: int | None = None
     memory_gb: float | None = None
+    exclude: str | None = None
+    nodelist: str | None = None
+    binds: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    log_dir: str | None = None
+    work_dir: str | None = None
     max_model_len: int | None = None
     engine_args: tuple[str, ...] = ()
     trust_remote_code: bool = False
@@ -57,9 +66,3 @@ def unknown(what: str, value: str, known: Iterable[str]) -> RequestError:
     names = list(known)
     advice = did_you_mean(value, names) or f"Choose one of: {', '.join(names)}."
     return RequestError(f'Unknown {what} "{value[:80]}".', advice)
-
-
-def unknown_field(wanted: Iterable[str]) -> RequestError:
-    """The error for a request with a field that does not exist."""
-    known = [field.name for field in dataclasses.fields(Request)]
-    return unknown("option", next(name for name in wanted if name not in known), known)

@@ -9,9 +9,11 @@ from launcher.errors import RequestError
 from launcher.planning.limits import account_of, check_gpus, qos_of
 from launcher.planning.request import Request
 from launcher.sessions.plan import Resources
-from launcher.settings.schema import GPU_TYPE, TOKEN, Profile, Settings
+from launcher.settings.schema import GPU_TYPE, HOSTS, TOKEN, Profile, Settings
 
 _WORDS = ("partition", "account", "qos", "constraint", "reservation", "gpu_type")
+# Which nodes; a profile says nothing of these.
+_NODES = ("exclude", "nodelist")
 _SIZES = {"nodes": 1, "gpus": 0, "cpus": 1, "memory_gb": 0.1}
 _CALLED = {
     "nodes": "The number of nodes", "gpus": "The number of GPUs", "cpus": "The number of cores",
@@ -28,6 +30,13 @@ def check_values(request: Request) -> None:
         if asked is not None and not re.fullmatch(pattern, asked):
             raise RequestError(
                 f"The {field} must be one plain word, not {asked[:60]!r}.", "Look it up with sinfo."
+            )
+    for field in _NODES:
+        asked = getattr(request, field)
+        if asked is not None and not re.fullmatch(HOSTS, asked):
+            raise RequestError(
+                f"The {field} must be names of nodes such as gpu[01-04],gpu09, not {asked[:60]!r}.",
+                "Look them up with sinfo.",
             )
     for field, least in _SIZES.items():
         asked = getattr(request, field)
@@ -65,4 +74,5 @@ def resources_of(
     check_gpus(values["nodes"], values["gpus"], profile, settings, asked=request.gpus is not None)
     values["account"] = account_of(request.account, profile)
     values["qos"] = qos_of(request.qos, profile)
-    return Resources(profile=profile.name, sbatch_args=profile.sbatch_args, **values)
+    nodes = {field: getattr(request, field) for field in _NODES}
+    return Resources(profile=profile.name, sbatch_args=profile.sbatch_args, **values, **nodes)

@@ -1,7 +1,8 @@
 """This machine as a cluster of one: a session is a process of its own, without a queue.
 
 A job's id is `HOST:PID.START`, the start in clock ticks since boot: a later process with the same PID, or one of
-another machine with the same home, is not mistaken for it.
+another machine with the same home, is not mistaken for it. The members of a batch are children of its process; their
+ids are its id with `+0`, `+1`, …
 """
 
 from __future__ import annotations
@@ -9,20 +10,20 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from launcher.errors import SchedulerError
-from launcher.schedulers.command import run
-from launcher.schedulers.nodes import Node
-from launcher.sessions.job import OVER, RUNNING, Job
+from launcher.sessions.job import OVER, RUNNING, Job, member_of
 from launcher.sessions.plan import Plan
+
+if TYPE_CHECKING:
+    from launcher.schedulers.nodes import Node
 
 POLL_S = 0.2
 _MAKERS = {"nvidia", "tesla", "geforce", "quadro", "amd", "instinct", "graphics", "device"}
@@ -42,6 +43,8 @@ def options(plan: Plan) -> list[str]:
 
 def submit(script: Path) -> str:
     """Start `script` in a session of its own."""
+    import subprocess  # as what is imported below: whoever only asks for jobs need not wait for it
+
     try:
         done = subprocess.run(  # noqa: S603 - fixed text; the path is an argument
             ["/bin/sh", "-c", _START, str(script)],
@@ -55,12 +58,12 @@ def submit(script: Path) -> str:
         raise SchedulerError(f"{script} cannot be started: {error}.") from error
     pid = done.stdout.strip()
     started = _started(pid)
-    return f"{socket.gethostname()}:{pid}.{started or 0}"
+    return f"{os.uname().nodename}:{pid}.{started or 0}"
 
 
 def jobs(job_ids: list[str]) -> dict[str, Job]:
     """Which of `job_ids` are alive."""
-    here = socket.gethostname()
+    here = os.uname().nodename
     # Of another machine's processes nothing is known from here: the session's own words stand.
     return {i: Job(i, RUNNING if _host(i) != here or alive(i) else OVER, None, _host(i)) for i in job_ids}
 
@@ -71,12 +74,12 @@ def outcome(job_id: str) -> Job | None:
 
 
 def cancel(job_id: str) -> None:
-    """Ask the process to end; its own cleaning up ends the rest."""
-    if _host(job_id) != socket.gethostname():
+    """Ask the process to end; its own cleaning up ends the rest. A batch's looks which of its members shall end."""
+    if _host(job_id) != os.uname().nodename:
         raise SchedulerError(f"The session runs on {_host(job_id)}.", "Stop it there.")
     if alive(job_id):
         try:
-            os.kill(int(_process(job_id)[0]), signal.SIGTERM)
+            os.kill(int(_process(job_id)[0]), signal.SIGHUP if member_of(job_id) else signal.SIGTERM)
         except ProcessLookupError:
             pass
         except PermissionError as error:
@@ -100,11 +103,13 @@ def expected_start(wanted: Sequence[str], *, timeout_s: float = 15) -> float | N
 
 def machine(*, timeout_s: float = 10) -> Node:
     """This machine as the one node of a partition without a name; its GPUs as `nvidia-smi` counts them."""
+    from launcher.schedulers.nodes import Node
+
     cores = sorted(os.sched_getaffinity(0))
     pages = {name: os.sysconf(f"SC_{name}") for name in ("PHYS_PAGES", "AVPHYS_PAGES", "PAGE_SIZE")}
     gpus, used = _gpus(timeout_s)
     return Node(
-        name=socket.gethostname(),
+        name=os.uname().nodename,
         partition="",
         default=True,
         up=True,
@@ -123,6 +128,8 @@ def machine(*, timeout_s: float = 10) -> Node:
 
 
 def _gpus(timeout_s: float) -> tuple[dict[str | None, int], dict[str | None, int]]:
+    from launcher.schedulers.command import run
+
     query = ["nvidia-smi", "--query-gpu=name,memory.used", "--format=csv,noheader,nounits"]
     try:
         lines = run(query, timeout_s=timeout_s).splitlines()
@@ -148,11 +155,11 @@ def gpu_word(name: str) -> str | None:
 
 def own_job_id() -> str:
     """The id of this process."""
-    return f"{socket.gethostname()}:{os.getpid()}.{_started(str(os.getpid()))}"
+    return f"{os.uname().nodename}:{os.getpid()}.{_started(str(os.getpid()))}"
 
 
 def alive(job_id: str) -> bool:
-    """Whether that very process still runs."""
+    """Whether that very process still runs; for a member of a batch, the batch's."""
     pid, started = _process(job_id)
     return pid.isdigit() and _started(pid) == started
 
@@ -162,7 +169,8 @@ def _host(job_id: str) -> str:
 
 
 def _process(job_id: str) -> tuple[str, str]:
-    pid, _, started = job_id.rpartition(":")[2].partition(".")
+    place = member_of(job_id)
+    pid, _, started = (place[0] if place else job_id).rpartition(":")[2].partition(".")
     return pid, started
 
 

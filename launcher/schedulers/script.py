@@ -26,11 +26,12 @@ def job_script(plan: Plan, root: Path, *, header: bool = True) -> str:
     return (
         template.render(
             id=plan.id,
-            options=[_line(option) for option in scheduler("slurm").options(plan)] if slurm else [],
+            options=[option_line(option) for option in scheduler("slurm").options(plan)] if slurm else [],
             slurm=slurm,
             job_name=job_name(plan),
             warning_s=WARNING_S,
             root=shlex.quote(str(root)),
+            work_dir=shlex.quote(plan.work_dir) if plan.work_dir else None,
             launcher=shlex.quote(plan.launcher),
         )
         + "\n"
@@ -42,7 +43,8 @@ def job_name(plan: Plan) -> str:
     return f"launcher-{re.sub(r'[^A-Za-z0-9_.-]', '-', plan.name)}"
 
 
-def _line(option: str) -> str:
+def option_line(option: str) -> str:
+    """The option as it stands in an `#SBATCH` line."""
     # sbatch reads quotes in an #SBATCH line; a line break cannot be quoted there, and settings and planning refuse it.
     if not option.isprintable():
         raise SchedulerError(

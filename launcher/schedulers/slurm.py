@@ -7,13 +7,12 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
 from launcher.errors import SchedulerError
 from launcher.schedulers.command import EPOCH, run
-from launcher.sessions.job import OVER, RUNNING, WAITING, Job
+from launcher.sessions.job import OVER, RUNNING, WAITING, Job, member_of
 from launcher.sessions.plan import Plan, Resources
 
 COMMENT = "launcher:"
@@ -30,6 +29,10 @@ _WAITING = {
     "RESV_DEL_HOLD",
 }
 _RUNNING = {"RUNNING", "COMPLETING", "SUSPENDED", "SIGNALING", "STAGE_OUT", "RESIZING", "STOPPED"}
+# What scancel says of a job that is over, and of one component, or of the script, of a job that waits. 229 is the same
+# as "already completing or completed", without words, once any component of a running batch is over.
+_OVER = ("Invalid job id", "already completing or completed")
+_MEMBER = (*_OVER, "exit code 229", "individual component of heterogeneous job", "can not be altered now")
 # https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
 _ENDS = {
     "CANCELLED": "cancelled",
@@ -97,13 +100,23 @@ class Slurm:
         return Job(job_id, kind, _ENDS.get(state))
 
     def cancel(self, job_id: str) -> None:
-        """scancel, which is content with a job that is over."""
+        """scancel, which is content with a job that is over.
+
+        A batch that waits cannot lose a single member: its script looks for those that shall not start (`stop.json`).
+        """
         if not _JOB_ID.fullmatch(job_id):
             raise SchedulerError(f"{job_id[:40]!r} is no job of Slurm.")
+        argv, place = ["scancel", job_id], member_of(job_id)
+        if (
+            place is not None and place[1] == 0
+        ):  # the batch's script runs there: its end would be the end of all
+            # Only if it runs: for one that waits scancel tries again for a minute.
+            argv[1:1] = ["--state=RUNNING", "--batch", "--signal=HUP"]
+        harmless = _OVER if place is None else _MEMBER
         try:
-            run(["scancel", job_id], ssh=self.ssh)
+            run(argv, ssh=self.ssh)
         except SchedulerError as error:
-            if "Invalid job id" not in error.message:
+            if not any(words in error.message for words in harmless):
                 raise
 
     def why_ending(self, job_id: str) -> str | None:
@@ -116,9 +129,14 @@ class Slurm:
         return _ENDS.get(shown.get("JobState", ""))
 
     def ends_at(self, plan: Plan, job_id: str, started_at: float) -> float:
-        """The end that Slurm has set, which an admin may have moved; the planned one where Slurm does not answer."""
-        end = _time(self._shown(job_id).get("EndTime", ""))
-        return end if end is not None else started_at + plan.limits.hours * 3600
+        """The end that Slurm has set, which an admin may have moved; the planned one where Slurm does not answer.
+
+        The first component of a batch lasts as long as the longest, its session as long as was planned.
+        """
+        end, planned = _time(self._shown(job_id).get("EndTime", "")), started_at + plan.limits.hours * 3600
+        if end is None or (member_of(job_id) or ("", 1))[1] == 0:
+            return min(end or planned, planned)
+        return end
 
     def _shown(self, job_id: str) -> dict[str, str]:
         try:
@@ -150,6 +168,8 @@ def hardware(wanted: Resources, hours: float) -> list[str]:
         "qos": wanted.qos,
         "constraint": wanted.constraint,
         "reservation": wanted.reservation,
+        "exclude": wanted.exclude,
+        "nodelist": wanted.nodelist,
         "nodes": wanted.nodes,
         "cpus-per-task": wanted.cpus,
         "mem": f"{max(1, round(wanted.memory_gb * 1024))}M" if wanted.memory_gb is not None else None,
@@ -181,6 +201,8 @@ def _job(line: str) -> Job | None:
 def _time(text: str) -> float | None:
     if text.isdigit():
         return float(text)
+    from datetime import datetime
+
     try:  # where Slurm did not know EPOCH
         return time.mktime(datetime.fromisoformat(text).timetuple())
     except (ValueError, OverflowError):

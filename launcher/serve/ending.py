@@ -32,7 +32,7 @@ def why_told(stop: Path, scheduler: Scheduler, job_id: str, ends_at: float) -> D
 def failure(error: Exception) -> Diagnosis:
     """Why a session ends that met `error` in its own parts."""
     if isinstance(error, LauncherError):
-        return Diagnosis(getattr(error, "reason", None) or error.kind, error.message, error.hint)
+        return Diagnosis(error.reason or error.kind, error.message, error.hint, quote=error.quote)
     if isinstance(error, OSError) and error.errno is not None:
         return Diagnosis(
             "storage", f"{error.filename or 'A file'}: {error.strerror}.", "Look at the job's log."

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from launcher.engines import Command, Diagnosis
+from launcher.engines.causes import quoted_end
 from launcher.engines.whisper import PACKAGE
 from launcher.errors import EngineError
 from launcher.models.links import model_root, reached
@@ -63,7 +64,8 @@ def trouble(log_tail: str, exit_code: int) -> Diagnosis | None:
     if not said:
         return None
     sentence = f"{said[-1][0].upper()}{said[-1][1:]}."
-    return Diagnosis("environment", sentence, "Ask the site to check the environment's modules.")
+    hint = "Ask the site to check the environment's modules."
+    return Diagnosis("environment", sentence, hint, quote=quoted_end(log_tail))
 
 
 def venv_folder(environment: Environment) -> Path:
@@ -103,7 +105,10 @@ def _container(
         model.append(PACKAGE)
         binds += _audio(plan)
     binds += [f"{folder}:{folder}:ro" for folder in model]
-    for folder in map(str, (*folders, *model)):
+    if plan.work_dir:
+        binds.append(plan.work_dir)
+        argv += ["--pwd", plan.work_dir]
+    for folder in map(str, (*folders, *model, plan.work_dir or "")):
         if set(folder) & set(",:"):  # they separate binds, and cannot be quoted
             raise EngineError(
                 f"A container cannot be given the folder {folder}.", "Rename it: no comma, no colon."

@@ -16,9 +16,11 @@ from pathlib import Path
 
 from launcher.errors import StorageError
 from launcher.schedulers import local, slurm
+from launcher.sessions.job import member_of
 from launcher.sessions.plan import Plan
 from launcher.settings.schema import Network
 
+MEMBER_ID = "LAUNCHER_JOB_ID"  # in the environment of a batch's member
 ANY = "0.0.0.0"  # noqa: S104 - compared with, not bound
 _FILES_MAX = 65536
 _LOG_MAX_BYTES = 10_000_000
@@ -124,5 +126,12 @@ def public_host(network: Network) -> str:
 
 
 def job_id(plan: Plan) -> str:
-    """The id of the job that this process is."""
+    """The id of the job that this process is; a member of a batch was told its own by the batch's process."""
+    if (member := os.environ.get(MEMBER_ID)) is not None and member_of(member) is not None:
+        return member
+    return batch_id(plan)
+
+
+def batch_id(plan: Plan) -> str:
+    """The id of the job that this process runs in, without any place in a batch."""
     return (slurm.own_job_id() if plan.cluster.scheduler == "slurm" else None) or local.own_job_id()

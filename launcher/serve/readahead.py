@@ -22,7 +22,7 @@ from launcher.errors import ModelError
 from launcher.models.inspect.header import weight_files
 from launcher.serve.memory import room_bytes
 
-_AT_ONCE = 4
+_AT_ONCE = 8
 _PART_BYTES = 64 * 2**20
 _STEP_BYTES = 4 * 2**20  # between two looks whether it is enough
 _SAMPLES = 32  # pages of a part that must all be there for it to be passed over

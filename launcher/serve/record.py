@@ -185,7 +185,7 @@ def write(
         "usage": usage,
         "end": None
         if not over
-        else {"state": status.state, "reason": status.reason, "message": status.message},
+        else {name: getattr(status, name) for name in ("state", "reason", "message", "hint", "quote", "log")},
     }
     write_private(paths.record if over else paths.preliminary, json.dumps(data, indent=2) + "\n")
     if over:

@@ -182,6 +182,8 @@ class Report:
             reason=end.reason,
             message=end.message,
             hint=end.hint,
+            form_hint=end.form_hint,
+            quote=end.quote,
             phase=None,
             coming=(),
             idle=None,

@@ -35,7 +35,7 @@ from launcher.serve.readiness import ask
 from launcher.serve.report import Report
 from launcher.sessions import starts
 from launcher.sessions.connection import Connection
-from launcher.sessions.job import write_job_id
+from launcher.sessions.job import member_of, write_job_id
 from launcher.sessions.ownership import require_own
 from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
@@ -259,13 +259,18 @@ class _Session:
             now = time.time()
             if now >= self._ends_at - _LAST_MINUTES_S:
                 self._report.ends_soon()
-            if self._plan.cluster.scheduler == "local" and now >= self._ends_at:
+            # What Slurm ends itself; but a batch's first component may last longer than its session.
+            if now >= self._ends_at and (self._plan.cluster.scheduler == "local" or self._first_of_batch()):
                 self._over(ending("time-limit"))
             idle = self._idle.reading(self._gateway.usage, now)
             self._report.idle(idle)
             if idle is not None and now >= idle.stops_at:
                 self._over(ending("idle"))
             self._report.beat()
+
+    def _first_of_batch(self) -> bool:
+        place = member_of(self._job_id)
+        return place is not None and place[1] == 0
 
     async def _watch_end(self) -> None:
         while True:  # an admin may move a job's end

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +62,21 @@ class SessionPaths:
         return self.root / "record.json"
 
     @property
+    def preliminary(self) -> Path:
+        """`preliminary.json`: the record of a session that runs, or that was killed before it could write its own."""
+        return self.root / "preliminary.json"
+
+    @property
+    def members(self) -> Path:
+        """`members.json`: which sessions were launched together with this one."""
+        return self.root / "members.json"
+
+    @property
+    def batch_script(self) -> Path:
+        """`batch.sh`: the one script of all members, in the directory of the first."""
+        return self.root / "batch.sh"
+
+    @property
     def job_log(self) -> Path:
         return self.root / "job.log"
 
@@ -84,6 +98,8 @@ def write_private(path: Path, text: str, *, durable: bool = True) -> None:
 
     What is written again every few seconds need not be `durable`; waiting for the disk would hold up the gateway.
     """
+    import tempfile  # loads `random`: who only looks at sessions need not wait for that
+
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from launcher.errors import SessionError
 from launcher.sessions.stored import made
-from launcher.settings.schema import Environment, Network, Places
+from launcher.settings.carried import Environment, Network, Places
 
 SCHEMA = 1
 # What `origins` says where neither the user nor the site named a value.
@@ -58,6 +58,8 @@ class Resources:
     qos: str | None = None
     constraint: str | None = None
     reservation: str | None = None
+    exclude: str | None = None
+    nodelist: str | None = None
     sbatch_args: tuple[str, ...] = ()
 
 
@@ -81,6 +83,7 @@ class Plan:
     """One session before it runs. No secret is ever in it.
 
     `audio_folders` are those below which a speech engine may read its user's files; empty: wherever that user may.
+    `work_dir` is the folder the engine runs in; None: a private one on the node.
     """
 
     id: str
@@ -100,6 +103,7 @@ class Plan:
     engine_args: tuple[str, ...] = ()
     audio_folders: tuple[str, ...] = ()
     page: bool = True
+    work_dir: str | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:

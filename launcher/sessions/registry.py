@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from launcher.errors import SessionError, StorageError
-from launcher.sessions.job import read_job_id
+from launcher.sessions.job import member_of, read_job_id
 from launcher.sessions.ownership import require_own
 from launcher.sessions.paths import SessionPaths
 from launcher.sessions.status import Status
@@ -71,11 +71,22 @@ def find(folder: Path, wanted: str) -> SessionPaths:
         if fits:
             names = ", ".join(p.root.name for p in fits)
             raise SessionError(f'"{wanted}" may be any of {names}.', "Give more of the id.")
+    if batch := [i for p in known if (i := read_job_id(p.job)) and i.rpartition("+")[0] == wanted]:
+        raise SessionError(
+            f"Job {wanted} carries {len(batch)} sessions.", f"Choose one of: {', '.join(sorted(batch))}."
+        )
     recent = ", ".join(p.root.name for p in known[-5:])
     raise SessionError(
         f'There is no session "{wanted[:80]}".',
         f"Your latest: {recent}." if recent else "You have none; start one with: launcher launch MODEL",
     )
+
+
+def find_all(folder: Path, wanted: str) -> list[SessionPaths]:
+    """The sessions that `wanted` names: all of a batch in their order for the id of its job, else the one of `find`."""
+    places = [(member_of(read_job_id(paths.job)), paths) for paths in entries(folder)]
+    found = [(place[1], paths) for place, paths in places if place is not None and place[0] == wanted]
+    return [paths for _, paths in sorted(found, key=lambda pair: pair[0])] or [find(folder, wanted)]
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:

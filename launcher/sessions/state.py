@@ -20,7 +20,29 @@ _WAITS = {
     "Priority": "other jobs are ahead",
     "Resources": "waiting for free nodes",
     "QOSMaxJobsPerUserLimit": "you run as many jobs as you may",
+    "AssocMaxJobsLimit": "you run as many jobs as you may",
+    "AssocGrpJobsLimit": "your account runs as many jobs as it may",
     "AssocGrpGRES": "your account uses all the GPUs it may",
+    "QOSGrpGRES": "everybody's jobs of this QoS together use all the GPUs they may",
+    "QOSMaxGRESPerUser": "you use all the GPUs you may",
+    "AssocGrpCPUMinutesLimit": "your account has used up its hours; it may never start",
+    "AssocGrpGRESMinutes": "your account has used up its GPU hours; it may never start",
+    "AssocGrpBillingMinutes": "your account has used up its allocation; it may never start",
+    "AssocMaxWallDurationPerJobLimit": "your account may not ask for so many hours; it will never start",
+    "QOSMaxWallDurationPerJobLimit": "the QoS does not allow so many hours; it will never start",
+    "InvalidAccount": "the account does not exist or is not yours; it will never start",
+    "InvalidQOS": "the QoS does not exist or is not for you; it will never start",
+    "BadConstraints": "no node has what was asked for; it will never start",
+    "NodeDown": "a node that it needs is down",
+    "Licenses": "waiting for a licence",
+    "Reservation": "waiting for its reservation to begin",
+    "Dependency": "waiting for another job to end",
+    "DependencyNeverSatisfied": "the job that it waits for did not end as asked; it will never start",
+    "JobHeldUser": "you hold it back; scontrol release JOB lets it go",
+    "JobHeldAdmin": "an administrator holds it back",
+    "JobLaunchFailure": "its node could not start it; ask the site",
+    "PartitionDown": "the partition is closed just now",
+    "PartitionInactive": "the partition is closed just now",
     "ReqNodeNotAvail": "the nodes asked for are not available now",
     "PartitionTimeLimit": "the partition does not allow so many hours",
     "BeginTime": "the cluster starts it again after a short pause",
@@ -43,7 +65,7 @@ def current(
             return _status(plan, PENDING, "The job was not submitted yet.", None)
         return ended(plan, own, own.reason if own is not None and spoke else "lost", job_id)
     if job.state == WAITING:
-        reason = job.reason or "waiting"
+        reason = (job.reason or "waiting").partition(",")[0]  # "ReqNodeNotAvail, UnavailableNodes:g1"
         words = _WAITS.get(reason, f"Slurm says {reason}")
         return _status(plan, PENDING, f"The job waits in the queue: {words}.", job.id, reason=reason.lower())
     # A requeued job keeps its id: what was written before this life began is not of it.
@@ -86,6 +108,8 @@ def ended(plan: Plan, own: Status | None, reason: str | None, job_id: str | None
         reason=reason,
         message=message,
         hint=hint,
+        form_hint=None,
+        quote=None,
         job_id=job_id,
         since=time.time(),
         updated_at=time.time(),

@@ -43,6 +43,7 @@ ENDINGS: dict[str, tuple[str, str, str | None]] = {
         "Choose a profile with more memory.",
     ),
     "cancelled": (SHUTDOWN, "The job was cancelled.", None),
+    "together": (SHUTDOWN, "Another session of its batch ended, and they were to end together.", None),
     "deadline": (FAILED, "The cluster could not start the job before its deadline.", "Start it again."),
     "boot-fail": (FAILED, "The node did not start.", "Start it again; tell the site if it happens twice."),
     "never-started": (FAILED, "The job was never submitted.", "Start the session again."),
@@ -88,6 +89,8 @@ class Status:
 
     `restarts` counts how often the scheduler ran the job again, `engine_restarts` how often the session started a
     crashed engine again. `expected_s` is how long the whole start took last time, from LAUNCHING to READY.
+    `form_hint` is the hint by the names of the form's fields, `quote` the line of `log` that told the reason, or its
+    last lines.
     """
 
     id: str
@@ -96,6 +99,8 @@ class Status:
     message: str
     reason: str | None = None
     hint: str | None = None
+    form_hint: str | None = None
+    quote: str | None = None
     phase: str | None = None
     phases: tuple[Phase, ...] = ()
     expected_s: float | None = None

@@ -42,6 +42,7 @@ SAYS: Mapping[str, str] = {
     "allow.trust_remote_code": "May a user run Python code that comes with a model?",
     "allow.pickle_weights": "May a user load weights that can run code (`.bin`, `.pt`)?",
     "allow.engine_args": "May a user pass further arguments to the engine?",
+    "allow.publish": "May a user offer a session on a host outside, with `launcher connect --publish HOST`?",
     "allow.audio_folders": "Folders below which Whisper may read recordings by their path; empty: what its user may.",
     "limits.sessions": "Sessions of one user at a time, those in the queue too.",
     "limits.gpus": "GPUs of one session, those of all its nodes together.",

@@ -9,11 +9,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +22,7 @@ from launcher.settings.origins import DEFAULTS, where
 from launcher.settings.pathnames import expanded
 from launcher.settings.records import Where, collect, unknown_key, wrong
 from launcher.settings.schema import BLOCKS, NAME, NAMED, Caps, Profile, Settings
+from launcher.settings.sources import site_file, user_file
 
 Tree = dict[str, Any]
 Report = Callable[[LauncherError], None]
@@ -39,9 +38,15 @@ def load(variables: Mapping[str, str] | None = None) -> Settings:
 
     Raises SettingsError naming file, line, key and value; RequestError for a wrong LAUNCHER_… variable.
     """
-    settings = _Layers(os.environ if variables is None else variables, _fail).settings()
+    return load_noting(os.environ if variables is None else variables)[0]
+
+
+def load_noting(variables: Mapping[str, str]) -> tuple[Settings, str]:
+    """`load`, and `places.sessions` as it was written: `~` and variables still stand in it."""
+    layers = _Layers(variables, _fail)
+    settings = layers.settings()
     assert settings is not None
-    return settings
+    return settings, layers.sessions
 
 
 def mistakes(variables: Mapping[str, str] | None = None) -> list[LauncherError]:
@@ -68,26 +73,6 @@ def _with(file: Path, variables: Mapping[str, str]) -> Mapping[str, str]:
     return {"LAUNCHER_SITE": str(file), "LAUNCHER_CONFIG": os.devnull}
 
 
-def site_file(variables: Mapping[str, str]) -> Path | None:
-    """The site's file: $LAUNCHER_SITE, else `site.yml` beside the launcher's venv, else /etc/launcher/site.yml."""
-    if named := variables.get("LAUNCHER_SITE"):
-        return Path(named)
-    for folder in (Path(sys.prefix).parent, Path("/etc/launcher")):
-        if os.path.isfile(path := folder / "site.yml"):  # unlike Path's, it has no error of its own
-            # An install links to it from each release; errors should name the one to edit.
-            return path.resolve()
-    return None
-
-
-def user_file(variables: Mapping[str, str]) -> Path | None:
-    """The user's file: $LAUNCHER_CONFIG, else launcher/config.yml in the user's configuration folder."""
-    if named := variables.get("LAUNCHER_CONFIG"):
-        return Path(named)
-    home = variables.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    path = Path(home, "launcher", "config.yml")
-    return path if os.path.isfile(path) else None
-
-
 def _place(error: LauncherError) -> tuple[str, int]:
     # As one reads: file by file, from the top; what names no line comes first.
     place = re.match(r"(.*?), line (\d+): ", error.message)
@@ -109,9 +94,10 @@ class _Layers:
     locks: tuple[str, ...] = ()
     site: str | None = None
     unread: bool = False
+    sessions: str = ""
 
     def settings(self) -> Settings | None:
-        packaged = resources.files("launcher.settings").joinpath("defaults.yml").read_text("utf-8")
+        packaged = Path(__file__).with_name("defaults.yml").read_text("utf-8")
         self._join(parse(packaged, DEFAULTS).data, DEFAULTS)
         self.tree.pop("locks")
         self._site()
@@ -225,6 +211,8 @@ class _Layers:
             seen.append(error)
             self.report(error)
 
+        if isinstance(self.tree["places"], dict):
+            self.sessions = str(self.tree["places"]["sessions"])
         tree = _expanded(self.tree)
         place = partial(where, origins=self.origins, lines=self.lines)
         blocks: dict[str, Any] = {

@@ -13,12 +13,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.settings import origins as at
+from launcher.settings.carried import Environment as Environment
+from launcher.settings.carried import Network as Network
+from launcher.settings.carried import Places as Places
+from launcher.settings.carried import one_of, place
 
 # What may stand in a Slurm option without quoting; also keeps a leading dash (an option of its own) out.
 TOKEN = r"[A-Za-z0-9_][A-Za-z0-9_.:@+,=/&|*()\[\]!-]{0,199}"
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 # A type of GPU stands in the middle of --gres, where a colon or a comma would ask for more GPUs than were counted.
 GPU_TYPE = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
+# Nodes as Slurm lists them; without a slash, which would make it a file's name.
+HOSTS = r"[A-Za-z0-9][A-Za-z0-9_.,\[\]-]{0,999}"
 
 # A folder or a file as it may be written: from the root, from a home, from a variable.
 PATH = r"(?:[/~]|\$[A-Za-z_{]).*"
@@ -36,20 +42,12 @@ FORM_FIELDS = (
 )  # fmt: skip
 
 
-def _one_of(*choices: str, default: Any = None) -> Any:
-    return field(default=default, metadata={"choices": choices})
-
-
 def _token() -> Any:
     return field(default=None, metadata={"pattern": TOKEN})
 
 
 def _tokens() -> Any:
     return field(default=(), metadata={"pattern": TOKEN})
-
-
-def _path(default: Any = None, also: str | None = None) -> Any:
-    return field(default=default, metadata={"path": True, "also": also})
 
 
 def _from(minimum: float, maximum: float = UNBOUNDED, default: Any = None, example: Any = None) -> Any:
@@ -65,7 +63,7 @@ class Cluster:
     """
 
     name: str
-    scheduler: str = _one_of("slurm", "local", default="slurm")
+    scheduler: str = one_of("slurm", "local", default="slurm")
     ondemand: tuple[str, ...] = _tokens()
     login_host: str | None = _token()
     ssh: str | None = _token()
@@ -113,36 +111,16 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
-class Environment:
-    """Where a program comes from; `setup` is a file that the shell of a `module` environment sources first.
-
-    `engines` are the engines it holds; empty: any.
-    """
-
-    name: str
-    kind: str = _one_of("venv", "module", "container", default="venv")
-    engines: tuple[str, ...] = _one_of("vllm", "whisper", "simulated", default=())
-    path: str | None = _path()
-    modules: tuple[str, ...] = ()
-    # An address such as docker://… is Apptainer's to fetch; the doctor advises against it.
-    image: str | None = _path(also=r"[a-z]+://.+")
-    runtime: str = _one_of("apptainer", "singularity", default="apptainer")
-    binds: tuple[str, ...] = _path(())
-    env: Mapping[str, str] = field(default_factory=dict)
-    setup: str | None = _path()
-
-
-@dataclass(frozen=True, slots=True)
 class CatalogModel:
     """A model that the site offers. `id` or `path` says which weights; `engine_args` come before the user's own."""
 
     name: str
     title: str = ""
     id: str | None = None
-    path: str | None = _path(also=r"shipped:.+")
+    path: str | None = place(also=r"shipped:.+")
     revision: str | None = None
     aliases: tuple[str, ...] = ()
-    engine: str = _one_of("vllm", "whisper", "simulated", default="vllm")
+    engine: str = one_of("vllm", "whisper", "simulated", default="vllm")
     engine_args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     profiles: tuple[str, ...] = ()
@@ -163,45 +141,24 @@ class SessionDefaults:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
-    """The address the gateway binds and the host name that clients are told.
-
-    `host` None means the node's own name; `{node}` in it stands for that name up to the first dot.
-    """
-
-    # 0.0.0.0: the gateway is the one open port, and it denies by default.
-    bind: str = field(default="0.0.0.0", metadata={"pattern": r"[A-Za-z0-9][A-Za-z0-9.-]*"})  # noqa: S104
-    host: str | None = field(default=None, metadata={"pattern": r"[A-Za-z0-9{][A-Za-z0-9.{}-]*"})
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Folders: of sessions and of compile caches; on the node, of sockets and of copies of those caches."""
-
-    sessions: str = _path("~/.local/state/launcher/sessions")
-    cache: str = _path("~/.cache/launcher")
-    runtime: str | None = _path()
-    local: str | None = _path()
-
-
-@dataclass(frozen=True, slots=True)
 class ModelPlaces:
     """Where snapshots are looked for."""
 
-    folders: tuple[str, ...] = _path(())
-    cache: str = _path("~/.cache/huggingface/hub")
+    folders: tuple[str, ...] = place(())
+    cache: str = place("~/.cache/huggingface/hub")
 
 
 @dataclass(frozen=True, slots=True)
 class Allow:
     """What a site lets its users do."""
 
-    models: str = _one_of("any", "catalog", default="any")
+    models: str = one_of("any", "catalog", default="any")
     downloads: bool = True
     trust_remote_code: bool = False
     pickle_weights: bool = False
     engine_args: bool = True
-    audio_folders: tuple[str, ...] = _path(())
+    publish: bool = False
+    audio_folders: tuple[str, ...] = place(())
 
 
 @dataclass(frozen=True, slots=True)

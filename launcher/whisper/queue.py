@@ -134,7 +134,11 @@ class Queue:
         while self.broken is None:
             batch = self._next()
             started = time.monotonic()
-            self._answer(batch)
+            try:
+                self._answer(batch)
+            except Exception as error:  # a slip of ours would leave everybody waiting for ever
+                self._break(f"{type(error).__name__}: {error}", batch)
+                raise
             each_s = (time.monotonic() - started) / len(batch)
             self._each_s += (each_s - self._each_s) * (_SMOOTH if self._each_s else 1.0)
 

@@ -72,6 +72,8 @@ def failed(plan: Plan) -> Status:
         message="vLLM stopped after 41 s (exit code 1) before it was ready: "
         "CUDA out of memory while allocating the KV cache.",
         hint="Try --max-model-len 16384 or profile gpu-large.",
+        form_hint='Set a smaller "Context length" (16384), or choose other "Hardware".',
+        quote="torch.OutOfMemoryError: *CUDA* <b>out</b> of memory\n[a](b) `c` & the next line",
         phase=None,
         final=True,
     )

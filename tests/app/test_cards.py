@@ -163,7 +163,12 @@ def test_a_failure_says_why_and_where_the_log_is(tmp_path: Path, version: Versio
     session.over(states.failed(session.plan))
     card = session.card()
     shown = body(card)
-    assert "CUDA out of memory while allocating the KV cache. Try --max-model-len 16384" in shown.words
+    # The next step by the names of the form's fields, and the line that told, of which Markdown makes nothing.
+    assert 'allocating the KV cache. Set a smaller "Context length" (16384), or choose other' in shown.words
+    assert "--max-model-len" not in shown.words
+    quote = "The log says: torch.OutOfMemoryError: *CUDA* <b>out</b> of memory [a](b) `c` & the next line"
+    assert quote in shown.words
+    assert not {"b", "em", "a"} & set(shown.tags)
     assert states.LOG in shown.words
     assert "alert alert-danger" in (card.completed_html or "")
 
@@ -219,7 +224,8 @@ def test_hostile_values_are_only_text(text: str) -> None:
     )
     phases = (Phase("weights", states.BEGAN, 1.0),)
     start = replace(states.starting(plan), message=text, phases=phases)
-    end = replace(states.failed(plan), message=text, hint=text, log=text)
+    quote = f"{' '.join(text.split())}\nand another line"
+    end = replace(states.failed(plan), message=text, form_hint=text, quote=quote, log=text)
     for shown, usual in (
         (info(named, start), info(plan, replace(states.starting(plan), phases=phases))),
         (

@@ -43,6 +43,7 @@ def no_overflow(page: Page) -> bool:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_login_answer_and_reload(way: str, visitor: Visitor, address: Address, quick: Session) -> None:
+    """Blackfish 12, Blackfish 13: a session with a key, used from its page."""
     where = address(quick, way)
     page = visitor.log_in(where, quick.key)
     page.evaluate(WATCH)
@@ -67,6 +68,7 @@ def test_login_answer_and_reload(way: str, visitor: Visitor, address: Address, q
 
 
 def test_stop_ends_the_engines_work(visitor: Visitor, address: Address, endless: Session) -> None:
+    """Blackfish 12: the stop button."""
     page = visitor.log_in(address(endless, "node"), endless.key)
     before = endless.engine.counts()
     ask(page, "Go on for ever")
@@ -165,6 +167,7 @@ def test_a_stopped_question_and_the_next(visitor: Visitor, address: Address, qui
 
 
 def test_reasoning_is_folded(visitor: Visitor, address: Address, thinker: Session) -> None:
+    """Blackfish 12: what a model thinks is folded."""
     page = visitor.log_in(address(thinker, "direct"), thinker.key)
     ask(page, QUESTION)
     finish(page)
@@ -206,6 +209,7 @@ def test_a_reload_in_the_middle_of_an_answer_is_told(
 
 
 def test_settings_reach_the_engine(visitor: Visitor, address: Address, quick: Session) -> None:
+    """Blackfish 12: parameters."""
     page = visitor.log_in(address(quick, "direct"), quick.key)
     page.get_by_role("button", name="Settings, session and code").click()
     page.get_by_role("tab", name="Settings").click()

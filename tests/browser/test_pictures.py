@@ -76,6 +76,7 @@ def files_with(folder: Path, *needles: bytes) -> list[Path]:
 def test_images_reach_the_model_and_stay_in_the_tab(
     way: str, visitor: Visitor, address: Address, counting: Session
 ) -> None:
+    """Blackfish 12: pictures in a question."""
     page = visitor.log_in(address(counting, way), counting.key)
     choose(page, image("my_photo-1.png"), image("second [2](x).png", png(40, 30)))
     expect(attached(page)).to_have_count(2)

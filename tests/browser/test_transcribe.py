@@ -114,6 +114,7 @@ def talking(chromium: Browser, tmp_path: Path) -> Iterator[Visitor]:
 def test_cluster_path_heard_line_by_line(
     visitor: Visitor, address: Address, session: Listening, words: Path, tmp_path: Path
 ) -> None:
+    """Blackfish 12: a recording on the cluster."""
     page = enter(visitor, address(session, "rnode"))
     by_path(page, str(words))
     state(page, NAME, "done")

@@ -10,6 +10,7 @@ import pytest
 
 from launcher.engines import vllm
 from launcher.engines.vllm_arguments import CODE, OWN
+from launcher.engines.vllm_options import LONE, ONE, SEVERAL, SWITCHES, takes
 from launcher.errors import RequestError
 from launcher.models.fit.options import near_miss
 from tests.engines.plans import vllm_plan
@@ -71,6 +72,18 @@ def test_every_suspicious_option_is_refused_or_reviewed(options: frozenset[str])
         except RequestError:
             continue
     assert passed - REVIEWED == set()
+
+
+def test_which_options_take_values_is_known_of_each(vllm_said: dict[str, Any]) -> None:
+    """Blackfish 1: options of the engine are told from a slip of the hand, and from the model behind them."""
+    found: dict[str, set[str]] = {"none": set(), "one": set(), "several": set()}
+    for spec in re.findall(r"^  (-[^ ].*?)(?:  .*)?$", vllm_said["options"], re.MULTILINE):
+        for name, value in re.findall(r"(?:^|, )(--?[A-Za-z][A-Za-z0-9_-]*)(?: ([^,-].*?))?(?=, -|$)", spec):
+            found["several" if "..." in value and "[" in value else "one" if value else "none"].add(name)
+    assert len(found["one"]) > 100
+    wrong = [(name, takes(name)) for kind, names in found.items() for name in names if takes(name) != kind]
+    assert wrong == []
+    assert {*SWITCHES, *LONE, *ONE, *SEVERAL} <= {*found["none"], *found["one"], *found["several"]}
 
 
 def test_no_option_of_vllm_is_taken_for_a_slip_of_the_hand(options: frozenset[str]) -> None:

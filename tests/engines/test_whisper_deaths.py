@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.engines.whisper_causes import explain
+from launcher.engines.whisper_log import explain
 from tests.engines.whisper_plans import TINY_WHISPER
 
 Change = Callable[[Path], object]

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from launcher import Launcher
+from launcher import Launcher, Session
+from launcher.schedulers import ssh
 from launcher.settings.layers import load
-from tests.programs.front import RunningGateway, SimulatedEngine, Upstream
+from tests.conftest import needs
+from tests.programs.front import RunningGateway, SimulatedEngine, Upstream, wait_until
+from tests.programs.loopback import Host, Loopback
 
 
 @pytest.fixture
@@ -82,3 +85,53 @@ def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launcher:
     monkeypatch.setenv("LAUNCHER_NETWORK__BIND", "127.0.0.1")
     monkeypatch.setenv("LAUNCHER_SESSION__PAGE", "false")
     return Launcher(load())
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Loopback]:
+    """Hosts for ssh on this machine, and `ssh` knows no others."""
+    needs("ssh", "openssh-client")
+    needs("sshd", "openssh-server")
+    with Loopback() as made, pytest.MonkeyPatch.context() as patch:
+        for name, value in made.env.items():
+            patch.setenv(name, value)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def login(hosts: Loopback) -> Host:
+    """One of them."""
+    return hosts.add("login")
+
+
+@pytest.fixture(scope="module")
+def own_launcher(tmp_path_factory: pytest.TempPathFactory, hosts: Loopback) -> Iterator[Launcher]:
+    """As `launcher`, for all tests of a file."""
+    folder = tmp_path_factory.mktemp("connect")
+    settings = {
+        "SITE": os.devnull, "CONFIG": os.devnull, "PLACES__SESSIONS": str(folder / "sessions"),
+        "PLACES__CACHE": str(folder / "cache"), "NETWORK__BIND": "127.0.0.1", "NETWORK__HOST": "127.0.0.1",
+        "SESSION__PAGE": "false",
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(f"LAUNCHER_{name}", value)
+        yield Launcher(load())
+
+
+@pytest.fixture(scope="module")
+def running(own_launcher: Launcher) -> Iterator[Session]:
+    """A simulated session that is ready, for all tests of a file."""
+    with own_launcher.launch("simulated") as session:
+        session.wait()
+        yield session
+
+
+@pytest.fixture
+def nothing_is_left(hosts: Loopback) -> Iterator[None]:
+    """No ssh, and no file of one, is left by a test."""
+    ssh.shared.cache_clear()
+    ssh._configured.cache_clear()
+    yield
+    wait_until(lambda: not hosts.programs(), 10)
+    assert not list((hosts.folder / "run").glob("launcher-ssh/*"))

@@ -34,13 +34,13 @@ session: {page: false}
 class Terminal:
     """A shell whose exported variables are kept from one block to the next, and the session that the examples mean."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: str = SITE) -> None:
         self.home = folder / "home"
         self.home.mkdir()
         self.kept = folder / "exported.sh"
         self.kept.touch()
         site, user = folder / "site.yml", folder / "config.yml"
-        site.write_text(SITE)
+        site.write_text(settings)
         user.touch()
         sessions = self.home / ".local" / "state" / "launcher" / "sessions"
         programs = Path(sys.executable).parent

@@ -48,6 +48,7 @@ def answers(made: Launcher, mark: str = "from the site") -> str:
 
 
 def test_in_a_venv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vec-inf 14: an engine of a virtual environment."""
     (tmp_path / "venv" / "bin").mkdir(parents=True)
     shutil.copy(STAND_IN / "vllm", tmp_path / "venv" / "bin" / "vllm")
     answers(launcher(tmp_path, {"kind": "venv", "path": str(tmp_path / "venv")}, monkeypatch))
@@ -73,6 +74,7 @@ def test_a_missing_module_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_in_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vec-inf 14: an engine of a container; Apptainer itself is a small program here."""
     needs("bwrap", "bubblewrap")
     inside = tmp_path / "inside"
     inside.mkdir()
@@ -88,6 +90,7 @@ def test_in_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_missing_image_is_told_before_anything_is_submitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Blackfish 9: nothing is submitted for an image that is not there."""
     made = launcher(tmp_path, {"kind": "container", "image": str(tmp_path / "no.sif")}, monkeypatch)
     with pytest.raises(LauncherError, match=r"no\.sif is not there"):
         made.launch("tiny-chat")

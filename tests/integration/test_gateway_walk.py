@@ -226,7 +226,10 @@ def test_a_session_that_is_not_ready_is_as_closed(
 def test_a_wrong_key_opens_nothing(
     guarded: RunningGateway, upstream: Recorder, page_routes: list[str]
 ) -> None:
-    """Guesses wait for each other, so this goes side by side: most are told at once that there are too many."""
+    """della 8, Blackfish 13: no route, with any wrong key.
+
+    Guesses wait for each other, so this goes side by side: most are told at once that there are too many.
+    """
     wrong = [f"Authorization: Bearer {KEY[:-1]}\r\n", f"X-Api-Key: {KEY}x\r\n", "Authorization: Bearer\r\n"]
     paths = [*OWN, *page_routes]
     tries = list(zip(itertools.cycle(METHODS), paths, itertools.cycle(wrong), strict=False))

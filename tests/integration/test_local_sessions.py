@@ -104,6 +104,7 @@ def test_a_session_can_be_stopped_while_it_starts(launcher: Launcher) -> None:
 
 
 def test_waiting_for_a_failed_session_raises_its_reason(launcher: Launcher) -> None:
+    """della 6: the waiting ends with the reason."""
     session = launcher.launch(
         "simulated", engine_args=("--fail-at", "start", "--fail-with", "CUDA out of memory")
     )
@@ -158,6 +159,7 @@ def test_a_killed_supervisor_takes_its_engine_along(launcher: Launcher) -> None:
 
 
 def test_the_script_alone_starts_the_same_session_again_with_a_new_key(launcher: Launcher) -> None:
+    """vec-inf 13: job.sh by hand."""
     session = launcher.launch("simulated")
     first = session.wait()
     session.stop()

@@ -27,6 +27,7 @@ def models(tmp_path: Path) -> Iterator[Models]:
 
 
 def test_a_model_is_downloaded_found_checked_and_removed(models: Models) -> None:
+    """Blackfish 4: add, list, verify, remove."""
     out, error = models.run("add", "org/name")
     assert "org/name" in out
     assert "launcher launch org/name" in out
@@ -65,6 +66,7 @@ def test_on_a_terminal_it_shows_bytes_and_speed(models: Models) -> None:
 
 
 def test_a_broken_transfer_goes_on_where_it_broke(models: Models) -> None:
+    """Blackfish 4: an interrupted download goes on."""
     models.hub.trouble(BIG, cut=[2_500_000])
     assert json.loads(models.run("add", "org/name", "--json")[0])["transferred"] > 4_000_000
     assert models.hub.transferred(BIG) == [0, 2 << 20]
@@ -136,6 +138,7 @@ def test_a_gated_model_names_the_page_where_its_licence_is(models: Models) -> No
 
 
 def test_the_token_comes_from_its_private_file_only(models: Models) -> None:
+    """Blackfish 14: the hub's token."""
     models.hub.tokens = {"hf_secret"}
     models.hub.add("org/private", FILES, private=True)
     said, error = models.run("add", "org/private", code=4, HF_TOKEN="hf_secret")
@@ -257,6 +260,7 @@ def test_pickles_and_foreign_formats_are_refused_by_name(models: Models) -> None
 
 
 def test_revisions_stand_beside_each_other_and_share_what_is_equal(models: Models) -> None:
+    """Blackfish 5: a branch, a tag and a commit."""
     models.run("add", "org/name")
     models.hub.add("org/name", {**FILES, "config.json": CONFIG + b"\n"}, revision="release/v2")
     out = json.loads(models.run("add", "org/name", "--revision", "release/v2", "--json")[0])

@@ -65,6 +65,7 @@ def test_a_file_system_without_locks_costs_time_and_breaks_nothing(models: Model
 
 
 def test_two_users_share_a_folder_whatever_their_umask_is(users: People, installed: Install) -> None:
+    """Blackfish 4: two people, one folder."""
     with shared_by_a_group(0o2770) as models:
         hub = models.hub
         closed, usual = (users.alice, 0o077), (users.bob, 0o022)

@@ -39,6 +39,7 @@ def here(shared: Desk, request: pytest.FixtureRequest) -> Path:
 
 
 def test_a_folder_becomes_transcripts_and_a_table(shared: Desk, here: Path) -> None:
+    """Blackfish 10: a folder of recordings."""
     shared.audio(f"{here.name}/a.wav", words=("zero", "one", "two"))
     shared.audio(f"{here.name}/deep/b.wav", words=("yes", "no"))
     done = shared.run(here.name, *ALL)
@@ -79,6 +80,7 @@ def test_one_json_object_tells_all(shared: Desk, here: Path) -> None:
 
 
 def test_a_dry_run_says_all_and_writes_nothing(shared: Desk, here: Path) -> None:
+    """Blackfish 10: `--dry-run`."""
     shared.audio(f"{here.name}/a.wav", words=("zero",))
     before = sorted(here.rglob("*"))
     done = shared.run(here.name, "--dry-run", "--output-dir", f"{here.name}/out")

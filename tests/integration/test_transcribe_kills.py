@@ -69,6 +69,7 @@ def test_a_session_that_was_named_is_not_replaced(shared: Desk, first: tuple[Ses
 
 
 def test_three_kills_in_a_row_and_the_same_command_again(shared: Desk) -> None:
+    """Blackfish 10: the same command goes on."""
     for folder in ("killed", "plain"):
         shared.audio(f"{folder}/one.wav")
         shared.audio(f"{folder}/two.wav", repeat=9)  # long enough for three kills before its end
@@ -115,6 +116,7 @@ def test_three_kills_in_a_row_and_the_same_command_again(shared: Desk) -> None:
 def test_a_time_limit_goes_on_by_itself_and_ctrl_c_leaves_no_session(
     shared: Desk, first: tuple[Session, float]
 ) -> None:
+    """Blackfish 10: over the time limit too."""
     shared.audio("long/talk.wav", repeat=60)  # a quarter of an hour: nobody waits for its end here
     hours = (6 + 2 * first[1]) / 3600
     command = ("long", "--model", "words", "--format", "txt", "--hours", f"{hours:.5f}")

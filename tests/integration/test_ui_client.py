@@ -193,6 +193,7 @@ RUN = {
     "system", ["", 'It\'s "so": $HOME, \\n, `ls`, ${x}, é 日本'], ids=["plain", "system"]
 )
 def test_snippets_run_as_pasted(label: str, system: str, front: RunningGateway) -> None:
+    """Blackfish 12: code to paste."""
     argv, program, package = RUN[label]
     needs(program, package)
     if label == "R" and subprocess.run(["Rscript", "-e", "library(httr2)"], capture_output=True).returncode:

@@ -102,6 +102,7 @@ def test_the_key_is_in_no_log_script_or_record(site: Site, users: People, ready:
 
 
 def test_every_route_is_closed_without_the_key(site: Site, users: People, ready: dict[str, Any]) -> None:
+    """Blackfish 13: there is no session without a key."""
     origin = ready["base_url"].removesuffix("/v1")
     routes = [
         "/", "/v1/models", "/v1/chat/completions", "/metrics", "/tokenize", "/invocations", "/docs", "/openapi.json",
@@ -153,6 +154,7 @@ def test_bob_cannot_steer_alices_session(site: Site, users: People, ready: dict[
 
 
 def test_sessions_of_one_and_of_two_users_do_not_see_each_other(site: Site, users: People) -> None:
+    """della 7: several sessions on one node, each with its port and key."""
     started = [
         (p, site.launch(p, "simulated", "--profile", "cpu")) for p in (users.alice, users.alice, users.bob)
     ]

@@ -30,6 +30,7 @@ def ask(site: Site, status: dict[str, Any]) -> str:
 
 
 def test_from_pending_to_ready_to_shutdown(site: Site, slurm: Cluster, users: People) -> None:
+    """vec-inf 4, vec-inf 8, della 9: each state in its turn on a real Slurm, one answer, and two stops."""
     alice = users.alice
     session = site.launch(alice, "simulated", "--profile", "gpu", "--", "--start-delay-s", "3")
     seen: list[str] = []
@@ -70,6 +71,7 @@ def test_waiting_in_the_queue_is_pending_with_its_reason(site: Site, slurm: Clus
 def test_each_end_keeps_its_own_reason_when_slurm_has_forgotten_it(
     site: Site, slurm: Cluster, users: People
 ) -> None:
+    """vec-inf 5: five ends, each looked at again when squeue knows the job no more."""
     alice = users.alice
     by_scancel = site.launch(alice, "simulated", "--profile", "cpu")
     by_limit = site.launch(alice, "simulated", "--profile", "cpu")
@@ -108,7 +110,7 @@ def test_each_end_keeps_its_own_reason_when_slurm_has_forgotten_it(
 def test_sacct_tells_the_reason_of_what_nobody_looked_at(
     installed: Install, slurm_accounting: Cluster, users: People
 ) -> None:
-    """Three sessions that could not say for certain why they ended, forgotten by squeue before anybody asks."""
+    """vec-inf 5: three that could not say for certain why they ended, forgotten by squeue before anybody asks."""
     alice, slurm = users.alice, slurm_accounting
     site = Site(installed, slurm)
     try:

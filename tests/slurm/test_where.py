@@ -61,6 +61,7 @@ def start(site: Site, users: People, profile: str, *arguments: str) -> dict[str,
 
 
 def test_idle_gpus_are_counted_by_type(site: Site, slurm: Cluster, users: People) -> None:
+    """Blackfish 8: what is idle, by type, on a real Slurm."""
     gpu = part(site, users, "gpu", "a100")
     assert (gpu["gpus"], gpu["gpus_idle"], gpu["gpus_idle_node"], gpu["nodes_idle"]) == (8, 8, 4, 2)
     assert (gpu["hours_max"], gpu["pending"], gpu["available"], gpu["default"]) == (1, 0, True, False)
@@ -107,6 +108,7 @@ def test_a_reserved_node_is_not_idle(site: Site, slurm: Cluster, users: People) 
 
 
 def test_jobs_that_wait_for_hardware_are_counted(site: Site, slurm: Cluster, users: People) -> None:
+    """Blackfish 8: what jobs wait for."""
     held = slurm.submit(users.bob, "true", "-p", "gpu", "--hold", "-o", "/dev/null")
     slurm.wait_for(held, "PENDING")
     whole = ("-p", "gpu", "-N2", "--gpus-per-node=4", "-o", "/dev/null")

@@ -41,4 +41,4 @@ def test_a_slip_is_one_sentence_on_standard_error_or_json(
 def test_the_arguments_of_the_engine_are_in_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["launch", "--help"])
-    assert "MODEL [-- ENGINE_ARGUMENT ...]" in capsys.readouterr().out
+    assert "MODEL [KEY=VALUE ...] [-- ENGINE_ARGUMENT ...]" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from launcher.cli.parser import parser
+from launcher.cli.parser import AFTER_DASHES, ALIASES, parser
 from launcher.errors import RequestError
 from launcher.planning import Request
 from launcher.settings.explained import BLOCK_SAYS, SAYS
@@ -84,7 +84,10 @@ def test_links_and_pictures_lead_somewhere(name: str) -> None:
 def test_commands_parse(name: str) -> None:
     wrong = []
     for where, arguments in commands(ROOT / name):
-        taking = arguments[:1] in (["launch"], ["fit"])  # engine arguments, after --
+        if arguments[:1] == ["--cluster"]:
+            del arguments[:2]
+        arguments[:1] = [ALIASES.get(word, word) for word in arguments[:1]]
+        taking = bool(arguments) and arguments[0] in AFTER_DASHES
         cut = arguments.index("--") if taking and "--" in arguments else len(arguments)
         try:
             parser().parse_args(arguments[:cut])

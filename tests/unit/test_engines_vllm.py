@@ -33,11 +33,13 @@ def test_command_serves_the_snapshot_on_the_socket() -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_served_name_stays_one_word(name: str) -> None:
+    """Blackfish 16: the served name is the model's id."""
     command = vllm.command(vllm_plan(served_name=name), Path("/run/s/engine.sock"), Path("/cache"))
     assert f"--served-model-name={name}" in command.argv
 
 
 def test_nothing_is_fetched_reported_or_logged() -> None:
+    """della 4: the engine is told to ask nobody."""
     env = vllm.command(vllm_plan(), Path("/run/s/engine.sock"), Path("/cache")).env
     assert env["HF_HUB_OFFLINE"] == env["VLLM_NO_USAGE_STATS"] == env["DO_NOT_TRACK"] == "1"
     assert env["VLLM_LOGGING_LEVEL"] == "INFO"
@@ -199,6 +201,7 @@ def test_the_launchers_own_arguments_are_refused(args: tuple[str, ...]) -> None:
     ],
 )
 def test_foreign_code_needs_the_sites_leave(args: tuple[str, ...]) -> None:
+    """Blackfish 16: code of a model."""
     with pytest.raises(RequestError, match="would load Python code"):
         vllm.check_args(args, allow_remote_code=False)
     vllm.check_args(args, allow_remote_code=True)

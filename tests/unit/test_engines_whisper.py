@@ -17,7 +17,7 @@ import pytest
 from launcher.engines import vllm, whisper
 from launcher.engines.sound import one_second
 from launcher.engines.whisper_arguments import OPTIONS, OWN
-from launcher.engines.whisper_causes import CAUSES, ONLY_AT_START, explain, phase
+from launcher.engines.whisper_log import explain, phase
 from launcher.errors import RequestError
 from launcher.serve.environment import inside
 from launcher.sessions.plan import Plan
@@ -256,7 +256,7 @@ LINES = {
     ),
     "ImportError: /lib/libstdc++.so.6: version `GLIBCXX_3.4.30' not found": (
         "environment",
-        "its Python environment is broken (/lib/libstdc++.so.6: version `GLIBCXX_3.4.30' not found)",
+        "the node's system is older than the environment was made for (GLIBCXX_3.4.30 is missing)",
     ),
     "__main__.py: error: argument --beam-size: invalid": (
         "request",
@@ -277,12 +277,6 @@ def test_a_death_has_its_sentence(line: str) -> None:
     assert found.hint
 
 
-def test_each_cause_is_tried_here() -> None:
-    for cause in CAUSES:
-        known = [line for line in LINES if cause.pattern.search(line)]
-        assert known or cause.reason in {"address", "hardware", "model-files"}, cause.pattern.pattern
-
-
 def test_what_a_request_may_have_written_is_not_shown() -> None:
     log = "RuntimeError: my secret words\nValueError: Unable to open file 'secret' in model\n"
     found = explain(log, 1, True, 60.0)
@@ -291,7 +285,6 @@ def test_what_a_request_may_have_written_is_not_shown() -> None:
         found.message
         == "The Whisper server stopped after 60 s (exit code 1) while it was in use: ValueError."
     )
-    assert {"model-files", "request", "environment"} <= ONLY_AT_START
 
 
 @pytest.mark.parametrize(

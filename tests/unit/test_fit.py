@@ -140,6 +140,7 @@ def test_a_processor_is_weighed_by_the_nodes_memory(name: str, memory_gb: float,
 
 
 def test_the_arithmetic_is_shown_and_adds_up() -> None:
+    """Blackfish 7: what is refused is refused with the sum."""
     found = fit(model("llama-70b"), machine("4 × a100_80gb"))
     assert found.arithmetic[0] == "weights 131.4 GB / 4 GPUs = 32.9 GB on each"
     assert "A100: 79.1 GB × 0.92 (--gpu-memory-utilization) = 72.8 GB" in found.arithmetic
@@ -160,6 +161,7 @@ def test_all_gpus_are_used_and_vllm_is_told_how() -> None:
 
 
 def test_where_heads_do_not_divide_layers_are_split() -> None:
+    """vec-inf 14, Blackfish 7: GPUs in any number, where the model can be split over them."""
     found = fit(model("qwen2.5-0.5b"), machine("4 × h100_80gb"))  # 14 heads
     assert (found.tensor, found.pipeline) == (2, 2)
     assert found.engine_args == ("--tensor-parallel-size", "2", "--pipeline-parallel-size", "2")

@@ -174,7 +174,7 @@ def test_a_value_of_the_wrong_type_is_one_sentence(
     "text", [t for t in HOSTILE if not set(t) & {"\0", "/"} and len(t) < 200 and t.strip(". ")]
 )
 def test_the_script_is_whole_in_a_folder_of_any_name(settings: Settings, tmp_path: Path, text: str) -> None:
-    """Real bash runs the script with a stand-in for the launcher: it must be called with exactly this folder."""
+    """Blackfish 17: real bash runs it with a stand-in for the launcher, called with exactly this folder."""
     root = tmp_path / text
     root.mkdir()
     stand_in = root / "the launcher"

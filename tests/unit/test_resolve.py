@@ -132,6 +132,7 @@ FOUND: dict[str, tuple[Layout, str, str | None, str, str]] = {
 
 @pytest.mark.parametrize("case", FOUND)
 def test_each_place_and_revision(site: Folders, case: str) -> None:
+    """Blackfish 5: the plan has the commit, whatever was typed."""
     lay, model, revision, snapshot_at, why = FOUND[case]
     lay(site)
     for name, folder in (("ONE", site.one), ("ROOT", site.root)):

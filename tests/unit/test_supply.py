@@ -103,6 +103,7 @@ def test_which_nodes_count(state: str, in_service: bool, free: bool) -> None:
 
 
 def test_a_node_as_sinfo_writes_it() -> None:
+    """Blackfish 8: the text of sinfo, which every Slurm writes."""
     (found,) = read_nodes(node(used="gpu:a100:1(IDX:3)", cpus="2/5/1/8"))
     assert found == Node(
         name="g1", partition="gpu", default=False, up=True, in_service=True, free=True, state="idle", cpus=8,

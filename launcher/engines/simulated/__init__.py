@@ -11,6 +11,7 @@ import signal
 from pathlib import Path
 
 from launcher.engines import Command, Diagnosis, Probe
+from launcher.engines.causes import one_line, quoted_end
 from launcher.engines.simulated.script import Script
 from launcher.sessions.plan import Plan
 
@@ -73,12 +74,13 @@ def explain(log_tail: str, exit_code: int | None, ready: bool, elapsed_s: float)
     cause = next((line for line in reversed(lines) if _EXCEPTION.match(line)), None)
     message = f"The simulated engine stopped after {elapsed_s:.0f} s ({how}) {when}"
     message += f": {cause.rstrip('.')}." if cause else "."
+    quote = one_line(cause) if cause else quoted_end(log_tail)  # it logs no request
     if cause and "out of memory" in cause.lower():
-        return Diagnosis("out-of-memory", message, "Take a profile with more memory.")
+        return Diagnosis("out-of-memory", message, "Take a profile with more memory.", quote=quote)
     hint = "Look at its --fail-at, --fail-with and --fail-code arguments."
     if exit_code is not None and exit_code < 0:  # mostly somebody from outside
         hint = "Look at engine.log."
-    return Diagnosis("engine-exit", message, hint)
+    return Diagnosis("engine-exit", message, hint, quote=quote)
 
 
 def _ending(exit_code: int | None) -> str:

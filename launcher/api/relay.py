@@ -1,0 +1,165 @@
+"""The port of this machine that leads to a session: it stays the same while what is behind it comes and goes.
+
+Owns the listening socket on 127.0.0.1 and the bytes both ways; knows neither ssh nor sessions. While there is nowhere
+to go, each request gets a 503 in OpenAI's shape, which clients try again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+from launcher.errors import RequestError
+from launcher.gateway.answers import error_body, json_answer
+
+# Host and port, or the path of a Unix socket.
+Target: TypeAlias = tuple[str, int] | str
+LOOPBACK = "127.0.0.1"
+_PIECE_BYTES, _HEAD_MAX_BYTES = 1 << 16, 1 << 16
+_OPEN_S, _HEAD_S, _LAST_WORDS_S = 10.0, 10.0, 2.0
+_RETRY_AFTER_S = 2
+
+
+class Relay:
+    """Listens on a port of 127.0.0.1 that the kernel chooses (or on `port`) until `close`, in a thread of its own.
+
+    `on_trouble` is called, in that thread, when the target could not be reached. Raises RequestError for a `port` that
+    is taken.
+    """
+
+    def __init__(self, port: int = 0, on_trouble: Callable[[], None] = lambda: None) -> None:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((LOOPBACK, port))
+        except (OSError, OverflowError) as error:
+            listener.close()
+            why = getattr(error, "strerror", None) or "a port is a number from 0 to 65535"
+            raise RequestError(
+                f"Port {port} of this machine cannot be used: {why}.", "Leave --port out: one is chosen."
+            ) from error
+        self.port: int = listener.getsockname()[1]
+        self._on_trouble = on_trouble
+        self._target: Target | None = None
+        self._message, self._over = "The session is not ready yet.", False
+        self._passing: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, sock=listener))
+        self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
+        self._thread.start()
+
+    def lead(self, target: Target) -> None:
+        """Pass connections on to `target`; those to an earlier one end."""
+        self._target = target
+        self._run(self._end_all())
+
+    def hold(self, message: str, *, over: bool = False) -> None:
+        """Answer 503 with `message` from now on; `over` tells clients not to try again. Connections end."""
+        self._target, self._message, self._over = None, message, over
+        self._run(self._end_all())
+
+    def close(self) -> None:
+        """End all connections and give the port back; can be called twice."""
+        if self._loop.is_closed():
+            return
+        self._server.close()
+        self._run(self._end_all())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _end_all(self) -> None:
+        tasks = list(self._passing)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._passing.add(task)
+        try:
+            await self._pass_on(reader, writer)
+        except (OSError, asyncio.CancelledError):  # cancelled: the way behind it is gone
+            writer.transport.abort()  # a client must not take half an answer for a whole one
+        finally:
+            self._passing.discard(task)
+            writer.close()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        target = self._target
+        if target is None:
+            await self._refuse(reader, writer)
+            return
+        try:
+            opening = (
+                asyncio.open_unix_connection(target)
+                if isinstance(target, str)
+                else asyncio.open_connection(*target)
+            )
+            there, here = await asyncio.wait_for(opening, _OPEN_S)
+        except OSError:  # TimeoutError is one
+            self._message, self._over = "The way to the session is interrupted.", False
+            self._on_trouble()
+            await self._refuse(reader, writer)
+            return
+        heard = _Heard()
+        try:
+            await _both(_copy(reader, here), _copy(there, writer, heard))
+        finally:
+            here.transport.abort()
+        if not heard.any:
+            self._on_trouble()  # ssh closes what it could not connect at the other end
+
+    async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head and len(head) < _HEAD_MAX_BYTES:
+            piece = await asyncio.wait_for(reader.read(_PIECE_BYTES), _HEAD_S)
+            if not piece:
+                return
+            head += piece
+        code = "session_ended" if self._over else "not_connected"
+        headers = {"X-Should-Retry": "false"} if self._over else {"Retry-After": str(_RETRY_AFTER_S)}
+        answer = json_answer(503, error_body(self._message, "server_error", code), headers)
+        writer.write(answer.head(keep_alive=False) + answer.body)
+        writer.write_eof()
+        # Closed with the rest of a question unread, the system would take the answer back.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_S):
+                while await reader.read(_PIECE_BYTES):
+                    pass
+
+
+class _Heard:
+    """Whether anything came back."""
+
+    any = False
+
+
+async def _both(first: Coroutine[Any, Any, None], second: Coroutine[Any, Any, None]) -> None:
+    """Run both to their end; what ends one ends the other."""
+    tasks = [asyncio.ensure_future(one) for one in (first, second)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, heard: _Heard | None = None
+) -> None:
+    while piece := await reader.read(_PIECE_BYTES):
+        if heard is not None:
+            heard.any = True
+        writer.write(piece)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()

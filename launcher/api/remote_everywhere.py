@@ -1,0 +1,75 @@
+"""The sessions of all clusters whose launcher is reached over ssh, each asked at the same time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from launcher.api.remote_far import Far, fars
+from launcher.errors import LauncherError, SchedulerError
+from launcher.schedulers import ssh
+
+if TYPE_CHECKING:
+    from launcher.settings.schema import Settings
+
+_ANSWER_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one cluster said: its sessions as `launcher status --json` has them, or why it said nothing."""
+
+    cluster: str
+    sessions: tuple[dict[str, Any], ...] = ()
+    trouble: str | None = None
+
+
+def everywhere(settings: Settings, *words: str) -> list[Seen]:
+    """The sessions of every cluster with a launcher of its own, in the order of the settings; `words` are of `status`.
+
+    Nothing is asked on the terminal: of several hosts at once, nobody would know which one asks.
+    """
+    found = fars(settings)
+    if not found:
+        return []
+    with ThreadPoolExecutor(min(16, len(found))) as pool:
+        return list(pool.map(lambda far: _seen(far, words), found))
+
+
+def _seen(far: Far, words: Sequence[str]) -> Seen:
+    try:
+        return Seen(far.cluster, tuple(said_there(far, "status", *words, "--json", ask=False)["sessions"]))
+    except (LauncherError, KeyError, TypeError) as error:
+        return Seen(far.cluster, trouble=str(error))
+
+
+def said_there(far: Far, *words: str, ask: bool = True) -> dict[str, Any]:
+    """The JSON of a command there, which has the option --json; raises the error that it tells."""
+    if ask:
+        far.connect()
+    else:
+        ssh.open_master(far.host, ask=False)
+    argv = far.command(*words)
+    try:
+        done = subprocess.run(  # noqa: S603 - an argument list, no shell
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=_ANSWER_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise SchedulerError(
+            f"{far.cluster} did not answer within {_ANSWER_S:g} s.", "Try again later."
+        ) from None
+    # What a shell's start-up files print comes before it.
+    for line in reversed(done.stdout.splitlines()):
+        if line.startswith("{"):
+            said: dict[str, Any] = json.loads(line)
+            if "error" in said:
+                from launcher.api.remote_values import unpacked_error
+
+                raise unpacked_error(said["error"])
+            return said
+    raise far.trouble(done.returncode, done.stderr, begun=True)

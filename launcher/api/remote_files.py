@@ -1,0 +1,193 @@
+"""Files of another cluster, to list, to fetch and to send, over the connection that its launcher is asked through.
+
+A file that is there with the same size is left as it is; another one is only replaced by force. What was broken off
+goes on where it was, as long as neither end's file was changed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from launcher.api.remote_disk import BLOCK, part_of, version
+from launcher.api.remote_far import Far
+from launcher.errors import RequestError, StorageError
+from launcher.sessions.stored import made
+
+# Called with the path, the bytes so far and all of them.
+Progress = Callable[[str, int, int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file or folder there; `kind` is `file`, `folder` or `other`, `version` changes with the content."""
+
+    name: str
+    path: str
+    kind: str
+    size: int
+    changed_at: float
+    version: str
+    mode: int = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A file that was fetched or sent, by its path at the end of its way; `kept`: it was there already."""
+
+    path: str
+    size: int
+    kept: bool
+
+
+def listed(far: Far, path: str) -> tuple[Entry, list[Entry] | None]:
+    """What `path` is there, and a folder's entries; None for what is no folder. Raises StorageError."""
+    said = far.ask("list", path=path)
+    entries = [made(Entry, entry) for entry in said.pop("entries", [])]
+    found = made(Entry, said)
+    return found, entries if found.kind == "folder" else None
+
+
+def content(far: Far, path: str) -> Iterator[bytes]:
+    """A file's content in pieces."""
+    with far.talk("read", path=path, at=0, version=None) as talk:
+        yield from talk.told()
+
+
+def fetched(
+    far: Far,
+    path: str,
+    to: Path,
+    *,
+    force: bool = False,
+    recursive: bool = False,
+    progress: Progress | None = None,
+) -> list[Moved]:
+    """Fetch `path` to `to`, into it where that is a folder; with `recursive` a folder with all that is in it."""
+    found, entries = listed(far, path)
+    target = to / (found.name or "files") if to.is_dir() else to
+    if entries is None:
+        return [_fetch(far, found, target, force, progress)]
+    if not recursive:
+        raise RequestError(f"{found.path} is a folder.", "Fetch all that is in it with --recursive.")
+    return list(_fetch_all(far, entries, target, force, progress))
+
+
+def sent(
+    far: Far,
+    path: Path,
+    to: str,
+    *,
+    force: bool = False,
+    recursive: bool = False,
+    progress: Progress | None = None,
+) -> list[Moved]:
+    """Send `path` to `to` there, into it where that is a folder; with `recursive` a folder with all that is in it."""
+    if not path.is_dir():
+        return [_send(far, path, to, force, progress)]
+    if not recursive:
+        raise RequestError(f"{path} is a folder.", "Send all that is in it with --recursive.")
+    files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    root = PurePosixPath(to or ".") / path.resolve().name
+    return [
+        _send(far, file, str(root / file.relative_to(path)), force, progress, parents=True)
+        for file in files
+        if file.is_file()
+    ]
+
+
+def _fetch_all(
+    far: Far, entries: list[Entry], target: Path, force: bool, progress: Progress | None
+) -> Iterator[Moved]:
+    target.mkdir(exist_ok=True)
+    for entry in entries:
+        if entry.name in ("", ".", "..") or "/" in entry.name:
+            raise StorageError(f"{far.cluster} named a file {entry.name[:80]!r}.", "Fetch single files.")
+        if entry.kind == "folder":
+            _, below = listed(far, entry.path)
+            yield from _fetch_all(far, below or [], target / entry.name, force, progress)
+        elif entry.kind == "file":
+            yield _fetch(far, entry, target / entry.name, force, progress)
+
+
+def _fetch(far: Far, found: Entry, target: Path, force: bool, progress: Progress | None) -> Moved:
+    if found.kind != "file":
+        raise RequestError(f"{found.path} is no file.", "Name a file, or a folder with --recursive.")
+    if target.exists() or target.is_symlink():
+        if target.is_file() and target.stat().st_size == found.size and not force:
+            return Moved(str(target), found.size, kept=True)
+        if not force:
+            raise StorageError(
+                f"{target} is there already.", "Choose another name, or overwrite it with --force."
+            )
+    part = part_of(target, found.version)
+
+    def once() -> None:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "ab") as file:
+            done = file.tell()
+            with far.talk("read", path=found.path, at=done, version=found.version) as talk:
+                for data in talk.told():
+                    file.write(data)
+                    done += len(data)
+                    if progress is not None:
+                        progress(found.path, done, found.size)
+
+    far.insist(once)
+    if part.stat().st_size != found.size:
+        part.unlink()
+        raise StorageError(f"{found.path} was changed while it was read.", "Try again.")
+    part.chmod(found.mode & ~_umask())
+    part.replace(target)
+    return Moved(str(target), found.size, kept=False)
+
+
+def _send(
+    far: Far, path: Path, to: str, force: bool, progress: Progress | None, *, parents: bool = False
+) -> Moved:
+    def once() -> Moved:
+        with path.open("rb") as file:
+            known = os.fstat(file.fileno())
+            wanted = {
+                "path": to, "name": path.name, "size": known.st_size, "version": version(known), "force": force,
+                "mode": known.st_mode & 0o777, "parents": parents,
+            }  # fmt: skip
+            with far.talk("write", **wanted) as talk:
+                parts = talk.told()
+                try:
+                    done = int(next(parts)["at"])
+                except StopIteration as end:
+                    return Moved(end.value["path"], known.st_size, kept=bool(end.value["kept"]))
+                file.seek(done)
+                left = known.st_size - done
+                while left and (data := file.read(min(BLOCK, left))):
+                    if not talk.send_bytes(data):
+                        break
+                    left -= len(data)
+                    if progress is not None:
+                        progress(str(path), known.st_size - left, known.st_size)
+                talk.close()
+                result: Any = _end(parts)
+                return Moved(result["path"], known.st_size, kept=False)
+
+    try:
+        return far.insist(once)
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}.", "Give a file that can be read.") from error
+
+
+def _end(parts: Any) -> Any:
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            return end.value
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,170 @@
+"""Starting the same again from a record, and saying what is not the same.
+
+The record is a wish, not an order: what it asks for is checked like any request, for whoever runs it, here and now.
+Owns that request; what differs is `launcher.api.differences`' word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pwd
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from launcher.api.differences import Difference, compared
+from launcher.errors import LauncherError, ModelError, RequestError
+from launcher.models.resolve import resolve
+from launcher.planning import Request, make_plan
+from launcher.planning.surroundings import OWN
+from launcher.sessions.plan import Plan
+from launcher.settings.schema import Settings
+
+if TYPE_CHECKING:
+    from launcher.api.launcher import Launcher
+    from launcher.api.record import Record
+
+# What a request may change of a profile; the first three are of a person, not of the work.
+_PERSONAL = ("account", "qos", "reservation")
+_RESOURCES = (
+    "partition",
+    "constraint",
+    "nodes",
+    "gpus",
+    "gpu_type",
+    "cpus",
+    "memory_gb",
+    "exclude",
+    "nodelist",
+)
+# What another site's record says that has a meaning here.
+_SIZES = ("gpus", "gpu_type", "cpus", "memory_gb")
+_TRUST = "--trust-remote-code"
+
+
+@dataclass(frozen=True, slots=True)
+class Rerun:
+    """What would be started, what differs from the record, and what could not be compared, as sentences."""
+
+    plan: Plan
+    differences: tuple[Difference, ...]
+    not_compared: tuple[str, ...]
+
+
+def prepared(launcher: Launcher, record: Record, *, door: str, strict: bool = False, **changed: Any) -> Rerun:
+    """The plan for what `record` says; `changed` are fields of a request that shall be otherwise.
+
+    Reads the model's files to compare them; submits nothing. Raises what planning raises, and with `strict`
+    RequestError where anything differs.
+    """
+    settings = launcher.settings
+    _check_fields(changed)
+    request = _request(record.plan, settings, changed)
+    plan = make_plan(request, settings, door=door)
+    if not changed.get("env") and (missing := _missing_env(record.plan, plan)):
+        # What may not be asked for here (another site's own variables) is left out, and told as a difference.
+        with contextlib.suppress(RequestError):
+            plan = make_plan(dataclasses.replace(request, env=missing), settings, door=door)
+    plan = dataclasses.replace(plan, origins={**plan.origins, "rerun": record.plan.id})
+    differences, not_compared = compared(record, plan)
+    asked = _asked(changed) | (set() if _is_mine(record.plan) else set(_PERSONAL))
+    if strict and (unasked := [one for one in differences if one.what not in asked]):
+        named = ", ".join(one.what for one in unasked[:8])
+        more = f" and {len(unasked) - 8} more" if len(unasked) > 8 else ""
+        verb = "differs" if len(unasked) == 1 else "differ"
+        raise RequestError(
+            f"It would not be the same as session {record.plan.id}: {named}{more} {verb}.",
+            "See: launcher rerun RECORD --dry-run; or leave out --strict.",
+        )
+    return Rerun(plan, differences, not_compared)
+
+
+def _asked(changed: dict[str, Any]) -> set[str]:
+    """What may differ because it was asked for, in the words of `launcher.api.differences`."""
+    names = {name.replace("_", " ") for name in changed}
+    if "profile" in changed:
+        names.update(field.replace("_", " ") for field in (*_RESOURCES, *_PERSONAL, "sbatch args", "cluster"))
+    if "environment" in changed:
+        names.update(("kind of environment", "folder of the environment", "modules", "image"))
+    return names
+
+
+def _check_fields(changed: dict[str, Any]) -> None:
+    known = {field.name for field in dataclasses.fields(Request)} - {"model", "revision"}
+    for name in changed:
+        if name not in known:
+            raise RequestError(f'A rerun cannot change "{name[:60]}".', "Launch a new session instead.")
+
+
+def _request(then: Plan, settings: Settings, changed: dict[str, Any]) -> Request:
+    model, revision = _model(then, settings)
+    name = changed.get("profile") or then.resources.profile
+    wanted: dict[str, Any] = {"fit_check": False, "page": then.page, "name": then.name}
+    if name in settings.profiles:
+        profile = settings.profiles[name]
+        wanted["profile"] = name
+    else:  # another site's record, or the profile has another name by now
+        profile = None
+    personal = _PERSONAL if _is_mine(then) else ()
+    for field in (*(_RESOURCES if profile is not None else _SIZES), *personal):
+        value = getattr(then.resources, field)
+        # What the profile says by itself need not be asked for, and may be the site's to say.
+        if value is not None and (profile is None or getattr(profile, field, None) != value):
+            wanted[field] = value
+    if "profile" in changed:  # other hardware: what was asked of the old one says nothing of it
+        wanted = {field: value for field, value in wanted.items() if field not in (*_RESOURCES, *_PERSONAL)}
+    wanted["hours"], wanted["idle_minutes"] = then.limits.hours, then.limits.idle_minutes
+    wanted["environment"] = _environment(then, settings)
+    wanted.update(_arguments(then, model, revision, settings))
+    return Request(model=model, revision=revision, **{**wanted, **changed})
+
+
+def _model(then: Plan, settings: Settings) -> tuple[str, str | None]:
+    """The model as it has to be called here to get that very copy, and its commit."""
+    was = then.model
+    tries = [(was.id, was.revision)]
+    if was.snapshot is not None and was.revision is None:
+        # A plain folder is the same only at the same place; elsewhere its id may mean another.
+        tries.insert(0, (was.snapshot, None))
+    first: LauncherError | None = None
+    for model, revision in tries:
+        try:
+            resolve(model, settings, revision)
+        except (ModelError, RequestError) as error:
+            first = first or error
+        else:
+            return model, revision
+    assert first is not None
+    raise first
+
+
+def _is_mine(then: Plan) -> bool:
+    return then.user == pwd.getpwuid(os.getuid()).pw_name
+
+
+def _environment(then: Plan, settings: Settings) -> str | None:
+    was = then.environment
+    if was.name == OWN:
+        return was.image if was.kind == "container" else was.path
+    known = settings.environments.get(was.name)
+    holds = known is not None and (not known.engines or then.engine in known.engines)
+    return was.name if holds else None
+
+
+def _arguments(then: Plan, model: str, revision: str | None, settings: Settings) -> dict[str, Any]:
+    """The engine's arguments as they were, less what the catalog gives anyway."""
+    entry = resolve(model, settings, revision).entry
+    preset = entry.engine_args if entry else ()
+    was = then.engine_args
+    own = was[len(preset) :] if was[: len(preset)] == preset else was
+    trusted = _TRUST in own and _TRUST not in preset
+    if not settings.allow.engine_args and own:
+        # Whoever may not add arguments gets those that fit here, as with every launch.
+        return {"fit_check": True}
+    return {"engine_args": tuple(word for word in own if word != _TRUST), "trust_remote_code": trusted}
+
+
+def _missing_env(then: Plan, now: Plan) -> dict[str, str]:
+    was = then.environment.env
+    return {name: value for name, value in was.items() if now.environment.env.get(name) != value}

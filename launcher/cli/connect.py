@@ -1,0 +1,322 @@
+"""`launcher connect`: a local address for a session, from a login node or a laptop."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from launcher.api import Launcher, Session
+from launcher.cli.parser import SESSION, number, whole
+from launcher.cli.status import print_json
+from launcher.cli.tables import one_line, table
+from launcher.errors import EngineError, RequestError, SessionError
+from launcher.sessions.status import FAILED
+
+if TYPE_CHECKING:
+    from launcher.api.background import Kept
+    from launcher.api.connect import Tunnel
+    from launcher.api.whereabouts import Seen
+
+EXAMPLES = """\
+examples:
+  launcher connect tiny-chat-3f9a                    until Ctrl-C; prints what to paste
+  launcher connect tiny-chat-3f9a -- python ask.py   while a program runs, which finds address and key
+  eval "$(launcher connect tiny-chat-3f9a --export)" in the background, for this shell
+  launcher connect --close tiny-chat-3f9a            end that one
+  launcher connect tiny-chat-3f9a --via login2       through a host that you name
+
+The address here stays the same while ssh is interrupted or the job moves to another node. The key is this
+connection's own: it ends with it.
+"""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add them."""
+    parser.epilog = EXAMPLES
+    parser.usage = "%(prog)s [OPTION ...] ID [-- PROGRAM ...]"
+    parser.add_argument("session", nargs="?", metavar="ID", help=SESSION)
+    parser.add_argument("--via", metavar="HOST", help="the host to go through, as ssh knows it")
+    parser.add_argument(
+        "--port", type=whole, default=0, metavar="N", help="the port here; without it a free one is chosen"
+    )
+    parser.add_argument(
+        "--timeout", type=number, metavar="S", help="seconds to wait once the job runs; the queue is free"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--export", action="store_true", help="print only lines for a shell, and stay in the background"
+    )
+    what.add_argument("--close", action="store_true", help="end the connection in the background, or all")
+    what.add_argument("--list", action="store_true", help="show the connections in the background")
+    parser.add_argument(
+        "--publish", metavar="HOST", help="offer it on a host outside too; only where the site allows it"
+    )
+    parser.add_argument("--keep", action="store_true", help=argparse.SUPPRESS)  # what --export starts
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Connect, or look after the connections in the background."""
+    program = list(arguments.engine_args)
+    if arguments.close or arguments.list:
+        return _look_after(arguments)
+    if arguments.session is None:
+        raise RequestError("Which session?", "Give its id; `launcher status` lists them.")
+    if arguments.export and (program or arguments.publish):
+        raise RequestError(
+            "--export goes with neither a program nor --publish.", "Run them one after the other."
+        )
+    if program and arguments.json:
+        raise RequestError("--json does not go with a program.", "What it prints is its own.")
+    if arguments.export:
+        return _export(arguments)
+    with _ending(), contextlib.ExitStack() as kept:
+        session = _session(arguments.session, kept)
+        # Nobody sees a question of ssh between the words of a program.
+        asks_later = not program and not arguments.keep
+        tunnel = connected(
+            session, kept, via=arguments.via, port=arguments.port, timeout_s=arguments.timeout,
+            quiet=arguments.json, ask_later=asks_later,
+        )  # fmt: skip
+        if arguments.publish:
+            _publish(tunnel, arguments.publish)
+        if arguments.keep:
+            return _stay(tunnel)
+        return _beside(tunnel, program) if program else hold(tunnel, as_json=arguments.json)
+
+
+def _session(wanted: str, kept: contextlib.ExitStack) -> Session:
+    launcher = Launcher(cluster=_cluster())
+    if (far := getattr(launcher, "far", None)) is not None:
+        from launcher.schedulers.ssh import can_ask, control, open_master
+
+        # The first to need the connection: it is ours to end, unless somebody else had it open.
+        if open_master(far.host, ask=can_ask()):
+            kept.callback(control, far.host, "stop")
+    return launcher.session(wanted)
+
+
+def _cluster() -> str | None:
+    return os.environ.get("LAUNCHER_CLUSTER") or None
+
+
+def connected(
+    session: Session,
+    kept: contextlib.ExitStack,
+    *,
+    via: str | None = None,
+    port: int = 0,
+    timeout_s: float | None = None,
+    quiet: bool = False,
+    ask_later: bool = True,
+) -> Tunnel:
+    """The connection, once the session is ready; each step is told on standard error, and `kept` ends it."""
+    from launcher.api.connect import connect
+
+    started = time.monotonic()
+
+    def progress(seen: Seen) -> None:
+        if not quiet:
+            _tell(f"{time.monotonic() - started:6.1f} s  {seen.state:<10} {seen.message}")
+
+    tunnel = connect(
+        session, via=via, port=port, timeout_s=timeout_s, ask_later=ask_later, progress=progress, tell=_tell
+    )
+    kept.callback(tunnel.close)
+    return tunnel
+
+
+def hold(tunnel: Tunnel, *, as_json: bool = False) -> int:
+    """Print what to paste and stay until Ctrl-C or until the session is over; the exit code."""
+    if as_json:
+        # The key is left out on purpose: JSON ends in logs and tickets.
+        print_json({name: value for name, value in _facts(tunnel).items() if name != "key"})
+        sys.stdout.flush()
+    else:
+        print(_words(tunnel), flush=True)
+    try:
+        # In steps: a wait without an end would not hear Ctrl-C on every system.
+        while not tunnel.wait(1):
+            pass
+    except KeyboardInterrupt:
+        if not as_json:
+            _tell(f"\nThe session goes on. Stop it with: launcher stop {tunnel.id}")
+        raise
+    return _over(tunnel)
+
+
+def _over(tunnel: Tunnel) -> int:
+    if tunnel.over is not None and tunnel.over.state == FAILED:
+        over = tunnel.over
+        raise EngineError(over.message, over.hint, over.reason, quote=over.quote, log=over.log)
+    return 0
+
+
+def _words(tunnel: Tunnel) -> str:
+    from launcher.ui.snippets import snippets
+
+    lines = [
+        f"Session {tunnel.id} answers here ({tunnel.way}).",
+        "",
+        f"export OPENAI_BASE_URL={tunnel.base_url}",
+    ]
+    if sys.stdout.isatty():
+        lines.append(f"export OPENAI_API_KEY={tunnel.key}")
+    else:
+        lines.append("The key is shown on a terminal only; --export prints it, a program after -- finds it.")
+    lines += [f"Page: {tunnel.page_url}"] if tunnel.page_url else []
+    for snippet in snippets(tunnel.base_url, tunnel.model)[1::-1]:
+        lines += ["", f"{snippet.label}:", *(f"    {line}" for line in snippet.code.splitlines())]
+    return "\n".join([*lines, "", "Ctrl-C ends the connection; the session goes on."])
+
+
+def _facts(tunnel: Tunnel) -> dict[str, object]:
+    from launcher.api.background import described
+
+    return {**described(tunnel, _cluster()), "published": tunnel.published}
+
+
+def _publish(tunnel: Tunnel, host: str) -> None:
+    from launcher.schedulers.ssh import can_ask
+
+    port = tunnel.publish(host, ask=can_ask())
+    _tell(f"On {host}: http://127.0.0.1:{port}/v1, for everybody there who has the key.")
+
+
+def _beside(tunnel: Tunnel, program: list[str]) -> int:
+    """Run the program with the address and the key in its environment; its exit code."""
+    environment = {**os.environ, "OPENAI_BASE_URL": tunnel.base_url, "OPENAI_API_KEY": tunnel.key}
+    # It gets Ctrl-C from the terminal, as we do: what it makes of that is its own business, and we wait for it.
+    interrupted = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        with subprocess.Popen(program, env=environment) as process:  # noqa: S603 - the user's own
+            try:
+                code = process.wait()
+            except BaseException:  # a hangup or TERM: it is for both
+                process.terminate()
+                raise
+    except OSError as error:
+        raise RequestError(f"{program[0]} cannot be run: {error.strerror}.", "Check its name.") from error
+    finally:
+        signal.signal(signal.SIGINT, interrupted)
+    return code if code >= 0 else 128 - code
+
+
+# -- in the background
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    """Start a connection in the background, or find the one that is there; print the lines for a shell."""
+    # The beginning of an id may be another session's by now; only the whole one is sure.
+    same = [one for one in _find(arguments.session) if arguments.session == one.id]
+    facts = same[0] if same else _started(arguments)
+    if facts is None:
+        return SessionError.exit_code  # it has said why
+    if arguments.json:
+        return print_json(
+            {"base_url": facts.base_url, "key": facts.key, "model": facts.model, "id": facts.id}
+        )
+    print(f"export OPENAI_BASE_URL={shlex.quote(facts.base_url)}")
+    print(f"export OPENAI_API_KEY={shlex.quote(facts.key)}")
+    _tell(f"Connected to {facts.id} ({facts.way}). End it with: launcher connect --close {facts.id}")
+    return 0
+
+
+def _started(arguments: argparse.Namespace) -> Kept | None:
+    """Another process that connects, asks on this terminal if it must, and stays; None where it failed."""
+    from launcher.api.background import Kept
+
+    argv = [sys.executable, "-m", "launcher", "connect", "--keep", f"--port={arguments.port}"]
+    argv += [f"--via={arguments.via}"] if arguments.via is not None else []
+    argv += [f"--timeout={arguments.timeout}"] if arguments.timeout is not None else []
+    # Its own process group: what this shell does to its jobs is not for it.
+    with subprocess.Popen(  # noqa: S603 - ourselves
+        [*argv, arguments.session], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        try:
+            said = process.stdout.read()
+        except BaseException:
+            process.terminate()
+            raise
+        if said:
+            process.returncode = 0  # it goes on without us
+            return Kept.told(said.decode())
+    return None
+
+
+def _stay(tunnel: Tunnel) -> int:
+    """Tell who started us, leave the terminal, and stay until we are told to end or the session is over."""
+    from launcher.api.background import Keeper, described
+
+    keeper = Keeper(tunnel, _cluster())
+    try:
+        print_json(described(tunnel, _cluster()))
+        sys.stdout.flush()
+        os.setsid()
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nowhere, stream)
+        while not keeper.closing.wait(1) and not tunnel.wait(0):
+            pass
+        tunnel.close()
+        return 0
+    finally:
+        keeper.close()
+
+
+def _find(wanted: str | None) -> list[Kept]:
+    from launcher.api.background import kept
+
+    return [one for one in kept() if wanted is None or one.id.startswith(wanted)]
+
+
+def _look_after(arguments: argparse.Namespace) -> int:
+    found = _find(arguments.session)
+    if arguments.close:
+        if not found:
+            whose = f" to {arguments.session}" if arguments.session else ""
+            _tell(f"There is no connection{whose} in the background.")
+        for one in found:
+            one.close()
+        if arguments.json:
+            return print_json({"closed": [one.id for one in found]})
+        for one in found:
+            print(f"Closed: {one.id}")
+        return 0
+    if arguments.json:
+        return print_json(
+            {"connections": [{"id": o.id, "base_url": o.base_url, "model": o.model} for o in found]}
+        )
+    if not found:
+        print("No connection is open in the background.")
+        return 0
+    print(table([[o.id, o.model, o.base_url, o.way] for o in found], head=["ID", "Model", "Base URL", "Way"]))
+    return 0
+
+
+def _tell(sentence: str) -> None:
+    print("\n".join(map(one_line, sentence.split("\n"))), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """A hangup or TERM ends us as Ctrl-C does: by the way that leaves nothing."""
+
+    def end(signum: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + signum)
+
+    before = {each: signal.signal(each, end) for each in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for each, was in before.items():
+            signal.signal(each, was)

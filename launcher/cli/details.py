@@ -1,0 +1,81 @@
+"""`launcher details`: everything that is known of a session."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from launcher.api import Launcher
+from launcher.cli.parser import SESSION
+from launcher.cli.status import print_json
+from launcher.cli.tables import table
+from launcher.models.disk import size
+
+EXAMPLES = "example:\n  launcher details tiny-chat-3f9a --json"
+# The plan's blocks, in the order of a reader's questions; what else is in it stands behind them.
+_BLOCKS = ("model", "resources", "limits", "environment", "cluster", "network", "places")
+_OTHERS = ("engine", "engine_args", "page", "work_dir", "audio_folders", "user", "launcher")
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add them."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("session", metavar="ID", help=SESSION)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show all of it."""
+    from launcher.api.details import details
+
+    found = details(Launcher().session(arguments.session))
+    if arguments.json:
+        return print_json(found)
+    print(table(list(_rows(found)), head=["Detail", "Value", "Origin"]))
+    return 0
+
+
+def _rows(found: dict[str, Any]) -> Iterator[list[str]]:
+    status, plan, origins = found["status"], found["plan"], found["origins"]
+    yield ["Session", found["id"], ""]
+    yield ["State", f"{status['state']} {status['reason'] or ''}".strip(), status["message"]]
+    yield ["Since", _when(status["since"]), ""]
+    yield ["Created", _when(found["created_at"]), found["door"]]
+    for phase in status["phases"]:
+        yield [f"  phase {phase['name']}", f"{phase['elapsed_s']:.1f} s", ""]
+    for block in ("job", "connection", "hardware", "usage"):
+        yield from _block(block, found[block] or {}, {})
+    yield ["engine_version", found["engine_version"] or "", ""]
+    for block in _BLOCKS:
+        yield from _block(block, plan.get(block) or {}, origins)
+    for name in _OTHERS:
+        if plan.get(name) not in (None, "", [], ()):
+            yield [name, _text(plan[name]), origins.get(name, "")]
+    shown = {*(f for block in _BLOCKS for f in plan.get(block) or {}), *_OTHERS, *_BLOCKS}
+    for name, origin in origins.items():
+        if name not in shown:
+            yield [f"  {name}", "", origin]
+    for key in found["further_keys"]:
+        yield ["further key", key["name"], f"until {_when(key['expires_at'])}" if key["expires_at"] else ""]
+    yield ["directory", found["directory"], ""]
+    for file in found["files"]:
+        yield [f"  {file['name']}", f"{file['mode']} {size(file['bytes'])}", _when(file["modified_at"])]
+
+
+def _block(name: str, block: dict[str, Any], origins: dict[str, str]) -> Iterator[list[str]]:
+    filled = {key: value for key, value in block.items() if value not in (None, "", [], (), {})}
+    if filled:
+        yield [name, "", origins.get(name, "")]
+    for key, value in filled.items():
+        yield [f"  {key}", _text(value), origins.get(key, "")]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={of}" for key, of in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _when(at: float | None) -> str:
+    return "" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -1,0 +1,103 @@
+"""`launcher rerun`: the same session again from its record, and what differs."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.api import Launcher
+from launcher.cli.parser import SESSION, number
+from launcher.cli.status import described, print_json
+from launcher.cli.tables import one_line, table
+
+if TYPE_CHECKING:
+    from launcher.api.rerun import Rerun
+    from launcher.api.session import Session
+
+EXAMPLES = """\
+examples:
+  launcher rerun tiny-chat-3f9a --dry-run       only say what would differ
+  launcher rerun paper/record.json --wait
+  launcher rerun paper/record.json --strict     start it only if nothing differs
+  launcher rerun paper/record.json --profile gpu-large --hours 8
+"""
+_CHANGED = ("profile", "account", "qos", "partition", "hours", "idle_minutes", "name", "environment")
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add them."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("record", metavar="ID|FILE", help=f"a record.json, or {SESSION}")
+    parser.add_argument("--dry-run", action="store_true", help="say what differs, and submit nothing")
+    parser.add_argument("--strict", action="store_true", help="refuse when anything differs")
+    parser.add_argument("--wait", action="store_true", help="wait until it is ready")
+    changed = parser.add_argument_group("instead of what the record says")
+    changed.add_argument("--profile", metavar="NAME", help="other hardware, by the site's name for it")
+    changed.add_argument("--account", metavar="NAME", help="the account to charge")
+    changed.add_argument("--qos", metavar="NAME", help="Slurm's quality of service")
+    changed.add_argument("--partition", metavar="NAME", help="Slurm's partition")
+    changed.add_argument("--hours", type=number, metavar="H", help="how long it may run")
+    changed.add_argument("--idle-minutes", type=number, metavar="M", help="stop when unused for so long")
+    changed.add_argument("--name", metavar="NAME", help="a name for the session")
+    changed.add_argument("--environment", metavar="NAME", help="where the engine's program comes from")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Say what differs, and start it."""
+    from launcher.api.rerun import prepared
+
+    launcher = Launcher()
+    changed = {name: value for name in _CHANGED if (value := getattr(arguments, name)) is not None}
+    record = launcher.record(arguments.record)
+    found = prepared(launcher, record, door="shell", strict=arguments.strict, **changed)
+    if not arguments.json:
+        _print(found, record.plan.id)
+    if arguments.dry_run:
+        return _dry(found, arguments.json)
+    session = launcher.submit(found.plan)
+    if arguments.wait:
+        from launcher.cli.wait import until_ready
+
+        return until_ready(session, None, arguments.json)
+    return _submitted(found, session, arguments.json)
+
+
+def _dry(found: Rerun, as_json: bool) -> int:
+    from launcher.schedulers.script import job_script
+
+    plan = found.plan
+    script = job_script(plan, Path(plan.places.sessions) / plan.id)
+    if as_json:
+        return print_json({**_described(found), "plan": json.loads(plan.to_json()), "script": script})
+    print(script, end="")
+    return 0
+
+
+def _submitted(found: Rerun, session: Session, as_json: bool) -> int:
+    if as_json:
+        return print_json({**described(session, session.status()), **_described(found)})
+    print(f"Session {session.id}, job {session.job_id}.")
+    print(f"\nFollow it:  launcher wait {session.id}\nStop it:    launcher stop {session.id}")
+    return 0
+
+
+def _print(found: Rerun, was: str) -> None:
+    # On standard error where the script goes to standard output.
+    if found.differences:
+        rows = [[one.what, one.then, one.now] for one in found.differences]
+        print(table(rows, head=[f"Not as in {was}", "Then", "Now"]), file=sys.stderr)
+    else:
+        print(f"Nothing that could be compared differs from {one_line(was)}.", file=sys.stderr)
+    for sentence in found.not_compared:
+        print(one_line(sentence), file=sys.stderr)
+
+
+def _described(found: Rerun) -> dict[str, Any]:
+    return {
+        "differences": [dataclasses.asdict(one) for one in found.differences],
+        "not_compared": list(found.not_compared),
+    }

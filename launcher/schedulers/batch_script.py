@@ -1,0 +1,50 @@
+"""The one script of a batch: on Slurm a heterogeneous job, with one component for each session.
+
+https://slurm.schedmd.com/heterogeneous_jobs.html: all components start together or none does, each may have its own
+partition, account, QoS and time limit, and the script runs in the first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from launcher.schedulers import scheduler
+from launcher.schedulers.script import job_name, option_line
+from launcher.sessions.plan import Plan
+
+
+def batch_script(plans: Sequence[Plan], root: Path) -> str:
+    """The text of `batch.sh` for sessions with these plans; `root` is the directory of the first."""
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # noqa: S701 - shell
+    template = environment.from_string(
+        resources.files("launcher.schedulers").joinpath("batch.sh.j2").read_text("utf-8")
+    )
+    slurm = plans[0].cluster.scheduler == "slurm"
+    text = template.render(
+        components=_components(plans) if slurm else [],
+        ids=[plan.id for plan in plans],
+        root=shlex.quote(str(root)),
+        launcher=shlex.quote(plans[0].launcher),
+    )
+    return f"{text}\n"
+
+
+def _components(plans: Sequence[Plan]) -> list[list[str]]:
+    # With the script of the first component ends the whole job: it lasts as long as the longest.
+    hours = max(plan.limits.hours for plan in plans)
+    first = dataclasses.replace(plans[0], limits=dataclasses.replace(plans[0].limits, hours=hours))
+    return [
+        [
+            *map(option_line, scheduler("slurm").options(plan)),
+            f"--job-name={job_name(plan)}",
+            "--output=/dev/null",
+            "--export=NONE",
+        ]
+        for plan in (first, *plans[1:])
+    ]

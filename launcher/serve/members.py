@@ -1,0 +1,178 @@
+"""The sessions of one batch inside its job: each is started, and what is left of those that end is given back.
+
+On Slurm this runs in the first component of a heterogeneous job, beside the first session; each other session is a
+step in a component of its own. Whoever ends a member leaves `stop.json` in its directory: one that waits for its
+turn is then not started, and HUP makes this process look again. Owns no state of a session but the last word of one
+that could not say it itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher.errors import LauncherError, SessionError
+from launcher.schedulers import scheduler
+from launcher.serve.node import MEMBER_ID, batch_id
+from launcher.serve.process import Child, adopt_orphans
+from launcher.sessions.job import RUNNING, read_job_id, write_job_id
+from launcher.sessions.members import Members
+from launcher.sessions.ownership import require_own
+from launcher.sessions.paths import SessionPaths, write_private
+from launcher.sessions.plan import Plan
+from launcher.sessions.state import ended
+from launcher.sessions.status import FAILED, Status
+
+TOGETHER = "together"
+_STOP_GRACE_S = 75.0  # an engine and its page get theirs from the session's own process
+# Ends that came to the whole job: a member goes on when the job is run again.
+_NOT_ITS_OWN = ("preempted", "cancelled", "node-fail", "boot-fail", "lost")
+
+
+async def carry(root: Path) -> int:
+    """Run all sessions of the batch whose first is in `root` until all are over; 1 where one FAILED, else 0."""
+    require_own(root, "places.sessions")
+    members = Members.read(SessionPaths(root).members)
+    if members is None:
+        raise SessionError(f"{root} is not the first of a batch.", "Launch the batch again.")
+    adopt_orphans()
+    base = batch_id(Plan.read(SessionPaths(root).plan))
+    batch = _Batch(
+        [_Member(SessionPaths(Path(path)), base, i) for i, path in enumerate(members.roots)], members
+    )
+    return await batch.run()
+
+
+class _Member:
+    """One session of the batch, and the process or step that runs it."""
+
+    def __init__(self, paths: SessionPaths, base: str, index: int) -> None:
+        self.paths, self.index, self.job_id = paths, index, f"{base}+{index}"
+        self.plan = Plan.read(paths.plan)
+        self.slurm = self.plan.cluster.scheduler == "slurm"
+        self.child: Child | None = None
+        self.over = False
+        self._since = time.time()
+
+    @property
+    def here(self) -> bool:
+        """Whether its process is a child of this one, and no step in another component."""
+        return not self.slurm or self.index == 0
+
+    def unwanted(self) -> bool:
+        """Whether its end was asked for, in this job."""
+        return self.paths.stop.exists() and read_job_id(self.paths.job) == self.job_id
+
+    def was_over(self) -> bool:
+        """Whether it had ended by itself before the whole job was run again."""
+        own = Status.read(self.paths.status)
+        return own is not None and own.final and own.job_id == self.job_id and own.reason not in _NOT_ITS_OWN
+
+    def failed(self) -> bool:
+        own = Status.read(self.paths.status)
+        return own is not None and own.state == FAILED
+
+    async def start(self) -> None:
+        argv = [] if self.here else self._step()
+        env = {**os.environ, MEMBER_ID: self.job_id}
+        self.child = await Child.start(
+            [*argv, str(self.paths.job_script)], env, self.paths.job_log, append=True
+        )
+
+    def _step(self) -> list[str]:
+        # Since 22.05 srun does not take --cpus-per-task from the job. The environment is this process's own, not NONE.
+        cpus = self.plan.resources.cpus
+        return [
+            "srun", f"--het-group={self.index}", "--nodes=1", "--ntasks=1", "--export=ALL", "--input=none",
+            "--mpi=none", *([f"--cpus-per-task={cpus}"] if cpus is not None else []), "--",
+        ]  # fmt: skip
+
+    def leave(self) -> None:
+        """Say the last word where the session could not, and give its component back."""
+        reads = scheduler(self.plan.cluster.scheduler)
+        job = reads.jobs([self.job_id]).get(self.job_id)
+        # Of a component that Slurm has ended, Slurm knows the reason.
+        if job is None or job.state != RUNNING or job.reason is not None:
+            return
+        own = Status.read(self.paths.status)
+        mine = (
+            own if own is not None and own.job_id == self.job_id and own.updated_at >= self._since else None
+        )
+        if (mine is None or not mine.final) and not self.was_over():
+            reason = "user" if self.unwanted() else mine.reason if mine and mine.ended else "job-exit"
+            for stale in (self.paths.connection, self.paths.key, self.paths.words):
+                stale.unlink(missing_ok=True)
+            ended(self.plan, mine, reason, self.job_id).write(self.paths.status)
+        write_job_id(self.paths.job, self.job_id, over=True)
+        if not self.here:
+            reads.cancel(self.job_id)
+
+    async def end(self) -> None:
+        """End the session, and no other."""
+        if self.over:
+            return
+        if not self.here:
+            await asyncio.to_thread(scheduler("slurm").cancel, self.job_id)
+        elif self.child is not None:
+            await self.child.stop(_STOP_GRACE_S)
+
+
+class _Batch:
+    def __init__(self, members: Sequence[_Member], batch: Members) -> None:
+        self._members, self._together = members, batch.together
+        self._ending = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end_all)
+        loop.add_signal_handler(signal.SIGHUP, self._look)
+        await asyncio.gather(*(self._carry(member) for member in self._members))
+        await asyncio.gather(*self._tasks)
+        return 1 if any(member.failed() for member in self._members) else 0
+
+    async def _carry(self, member: _Member) -> None:
+        try:
+            if not member.unwanted() and not member.was_over():
+                await member.start()
+                assert member.child is not None
+                self._look()  # HUP may have come while it was being started
+                await member.child.wait()
+            member.over = True
+            if not self._ending:
+                await asyncio.to_thread(member.leave)
+        except (LauncherError, OSError) as error:  # one that is in trouble must not take the others with it
+            print(f"launcher: {member.plan.id}: {error}", flush=True)
+        member.over = True
+        if self._together and not self._ending:
+            self._end_the_others()
+
+    def _look(self) -> None:
+        for member in self._members:
+            if member.here and member.unwanted():
+                self._start(member.end())
+
+    def _end_all(self) -> None:
+        # Slurm tells the steps itself.
+        self._ending = True
+        for member in self._members:
+            if member.here:
+                self._start(member.end())
+
+    def _end_the_others(self) -> None:
+        self._together = False
+        for member in self._members:
+            if not member.over:
+                write_private(member.paths.stop, f'{{"reason": "{TOGETHER}"}}\n')
+                self._start(member.end())
+
+    def _start(self, work: object) -> None:
+        assert asyncio.iscoroutine(work)
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
