@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from launcher.cli.parser import INTERNAL, parser
+from launcher.cli.parser import AFTER_DASHES, INTERNAL, parser
 from launcher.engines import causes as known
 from launcher.sessions import state
 from launcher.sessions.status import ENDINGS
@@ -34,6 +34,9 @@ ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- made by scripts/docs.py: {} -->", "<!-- end of what scripts/docs.py makes -->"
 
 _TYPES = {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}
+# Commands whose operands are more than one word says, and one that takes all that another one takes.
+_OPERANDS = {"launch": "MODEL [KEY=VALUE …]", "run": "TASK MODEL [KEY=VALUE …]", "batch-launch": "[MODEL …]"}
+_AS = {"run": "launch"}
 
 
 def commands() -> str:
@@ -47,7 +50,10 @@ def commands() -> str:
         _table(["Command", "What it does"], listed),
         f"```text\n{(top.epilog or '').strip()}\n```",
     ]
-    parts += [_command(name, of) for name, (_, of) in people.items()]
+    parts += [
+        _command(name, of, as_=(_AS[name], people[_AS[name]][1]) if name in _AS else None)
+        for name, (_, of) in people.items()
+    ]
     parts.append(
         "## What the app and the job call\n\nNobody types these; they are listed for those who read logs."
     )
@@ -63,23 +69,44 @@ def _below(parser: argparse.ArgumentParser) -> dict[str, tuple[str, argparse.Arg
             says = {choice.dest: choice.help or "" for choice in action._choices_actions}
             for name, of in action.choices.items():
                 below = {f"{name} {inner}": command for inner, command in _below(of).items()}
-                found |= below or {name: (says[name], of)}
+                if not below or not _needs_another(of):
+                    found[name] = (says[name], of)
+                found |= below
     return found
 
 
-def _command(name: str, command: argparse.ArgumentParser) -> str:
-    operands = [action for action in command._actions if not action.option_strings]
-    options = [action for action in command._actions if action.option_strings and action.dest != "help"]
-    shown = [f"{a.option_strings[0]} {a.metavar}" for a in options if a.required]
-    shown += [f"[{a.metavar}]" if a.nargs == "?" else str(a.metavar) for a in operands]
-    tail = " [-- ENGINE_ARGUMENT …]" if name == "launch" else ""
+def _needs_another(command: argparse.ArgumentParser) -> bool:
+    """Whether `command` is nothing without a command of its own (`keys`), or does something by itself (`clusters`)."""
+    return any(isinstance(a, argparse._SubParsersAction) and a.required for a in command._actions)
+
+
+def _command(
+    name: str, command: argparse.ArgumentParser, as_: tuple[str, argparse.ArgumentParser] | None = None
+) -> str:
+    shown = [a for a in command._actions if a.help != argparse.SUPPRESS and a.dest != "help"]
+    operands = [a for a in shown if not a.option_strings and not isinstance(a, argparse._SubParsersAction)]
+    options = [a for a in shown if a.option_strings]
+    words = [f"{a.option_strings[0]} {a.metavar}" for a in options if a.required]
+    words += [_OPERANDS[name]] if name in _OPERANDS else [_operand(a) for a in operands]
+    if name in AFTER_DASHES:
+        words.append("[-- COMMAND …]" if name == "connect" else "[-- ENGINE_ARGUMENT …]")
+    more = ""
+    if as_ is not None:
+        theirs = {tuple(a.option_strings) for a in as_[1]._actions}
+        options = [a for a in options if tuple(a.option_strings) not in theirs]
+        more = f"\n\nIt also takes all options of [launcher {as_[0]}](#launcher-{as_[0]})."
     rows = [(f"`{a.metavar}`", a.help or "") for a in operands] + [(_option(a), _help(a)) for a in options]
     example = f"\n\n```text\n{command.epilog.strip()}\n```" if command.epilog else ""
+    usage = " ".join(["launcher", *name.split(), "[OPTION …]", *words])
     return (
-        f"## launcher {name}\n\n{command.description}\n\n"
-        f"```text\nlauncher {name} [OPTION …] {' '.join(shown)}{tail}\n```\n\n"
-        f"{_table(['Argument', 'What it means'], rows)}{example}"
+        f"## launcher {name}\n\n{command.description}\n\n```text\n{usage}\n```\n\n"
+        f"{_table(['Argument', 'What it means'], rows)}{more}{example}"
     )
+
+
+def _operand(action: argparse.Action) -> str:
+    forms = {"?": "[{}]", "*": "[{} …]", "+": "{} …"}
+    return forms.get(str(action.nargs), "{}").format(action.metavar)
 
 
 def _option(action: argparse.Action) -> str:

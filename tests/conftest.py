@@ -38,7 +38,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Run side by side, files start in this order of their folders: first those that take a minute each, so that no process
 # is left alone with one of them, and at the end the many short ones.
 ORDER = [
-    "engines", "slurm", "browser", "integration", "whisper", "app", "portal", "contract", "programs", "unit",
+    "engines", "slurm", "browser", "parity", "integration", "whisper", "app", "portal", "contract", "programs", "unit",
 ]  # fmt: skip
 _TOOLS_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 

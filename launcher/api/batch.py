@@ -43,7 +43,7 @@ def planned(
     file = _of_file(config) if config is not None else None
     own = [{"model": model} if isinstance(model, str) else dict(model) for model in models]
     # The call wins over the file, and what it says of one member over what it says of all.
-    wanted = [_joined(_chosen(fields, *file) if file else {}, said, fields) for fields in own]
+    wanted = [_joined(_chosen(of, *file), said, _but_model(of)) if file else _joined(said, of) for of in own]
     if file and not own:
         wanted = [_joined(fields, said) for fields in file[0]]
     if not wanted:
@@ -57,9 +57,8 @@ def planned(
         model = fields.get("model")
         if not isinstance(model, str):
             raise RequestError("A member of the batch has no model.", "Write model: NAME for each.")
-        rest = {word: value for word, value in fields.items() if word != "model"}
         try:
-            plans.append(launcher.plan(model, door=door, **rest))
+            plans.append(launcher.plan(model, door=door, **_but_model(fields)))
         except RequestError as error:
             raise RequestError(f"{model[:80]}: {error.message}", error.hint) from error
     _check_cluster(plans)
@@ -154,6 +153,10 @@ def _check_cluster(plans: Sequence[Plan]) -> None:
         )
 
 
+def _but_model(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {word: value for word, value in fields.items() if word != "model"}
+
+
 def _joined(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """One request from several, the last of which wins; of arguments for the engine it stands last."""
     joined: dict[str, Any] = {}
@@ -190,19 +193,12 @@ def _listed(data: Mapping[str, Any], file: Path) -> list[dict[str, Any]]:
     if not (
         isinstance(defaults, dict)
         and isinstance(listed, list)
-        and all(
-            isinstance(entry, str) or (isinstance(entry, dict) and all(map(_is_text, entry)))
-            for entry in listed
-        )
+        and all(isinstance(entry, str | dict) for entry in listed)
     ):
         raise SettingsError(
             f"{file}: members must be a list, each a model's name or a block of keys, and defaults a block of keys."
         )
     return [_joined(defaults, {"model": e} if isinstance(e, str) else e) for e in listed]
-
-
-def _is_text(key: object) -> bool:
-    return isinstance(key, str)
 
 
 def _chosen(own: Mapping[str, Any], known: Sequence[dict[str, Any]], file: Path) -> dict[str, Any]:
@@ -217,7 +213,7 @@ def _chosen(own: Mapping[str, Any], known: Sequence[dict[str, Any]], file: Path)
     raise RequestError(f"{file}: {error.message}", error.hint)
 
 
-def order(sessions: Sequence[Session]) -> str | None:
+def job_of(sessions: Sequence[Session]) -> str | None:
     """The id of the one job that carries `sessions`; None where it is not one batch."""
     places = {place[0] for session in sessions if (place := member_of(session.job_id)) is not None}
     return places.pop() if len(places) == 1 else None

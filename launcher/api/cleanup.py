@@ -83,7 +83,9 @@ def planned(launcher: Launcher, wanted: Wanted) -> list[Removal]:
     """
     chosen = _filter(wanted)
     older_s = None if wanted.older_than is None else span_s(wanted.older_than)
-    sessions = [launcher.session(one) for one in dict.fromkeys(wanted.ids)] or launcher.sessions()
+    # The id of a batch's job means all its members, who may be named once more by their own.
+    named = {session.id: session for one in wanted.ids for session in launcher.members(one)}
+    sessions = list(named.values()) or launcher.sessions()
     pairs = [
         (session, status)
         for session, status in zip(sessions, launcher.statuses(sessions), strict=True)
@@ -108,7 +110,14 @@ def remove(launcher: Launcher, wanted: Sequence[Removal], *, keep_record: bool =
     ]
     ids = [one.id for one in wanted if one.kept is None]
     now = {one.id: one for one in planned(launcher, Wanted(ids=ids))} if ids else {}
-    return [_removed(now[one.id], keep_record) if one.kept is None else one for one in wanted]
+    done = [_removed(now[one.id], keep_record) if one.kept is None else one for one in wanted]
+    for one in done:
+        entry = launcher.folder / one.id
+        if (
+            one.removed and not one.path.exists() and entry.is_symlink()
+        ):  # the folder had been asked for elsewhere
+            entry.unlink(missing_ok=True)
+    return done
 
 
 def _filter(wanted: Wanted) -> Filter:

@@ -43,6 +43,15 @@ def only(name: str, settings: Settings | None) -> Settings:
     )
 
 
+def elsewhere(settings: Settings, profile: str | None) -> tuple[str, str] | None:
+    """The cluster behind ssh that a request on `profile` (None: the usual one) goes to, and the profile; None: here."""
+    name = profile or settings.session.profile or next(iter(settings.profiles), "")
+    found = settings.profiles.get(name)
+    if found is None or not settings.clusters[found.cluster].remote:
+        return None
+    return found.cluster, name
+
+
 def _load() -> Settings:
     from launcher.settings.layers import load
 

@@ -7,6 +7,7 @@ at the end. How one gets there is launcher.api.ways', what the session does is l
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import secrets
 import socket
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 from launcher.api.relay import LOOPBACK, Relay, Target
 from launcher.api.ways import Published, Way, Ways, answers, knows
 from launcher.api.whereabouts import Far, Near, Seen, Whereabouts
-from launcher.errors import EngineError, LauncherError, SessionError
+from launcher.errors import EngineError, LauncherError, SchedulerError, SessionError
 from launcher.schedulers.ssh import can_ask
 from launcher.sessions.connection import Connection
 from launcher.sessions.status import FAILED, PENDING
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
 _TICK_S, _NEAR_S, _FAR_S, _FRESH_S = 0.5, 0.5, 2.0, 3.0
 _LONGEST_PAUSE_S = 30.0
-_KEY_KNOWN_S, _ANSWER_S = 20.0, 5.0
+_KEY_KNOWN_S, _ANSWER_S, _END_S = 20.0, 5.0, 3.0
+_UNREACHABLE_S = 300.0  # a network or a controller that comes back is no reason to give up hours of waiting
+_LOST_S = 5.0
 _HIDDEN_MAX = 3  # looks; a network file system may hide a file for a moment
 
 
@@ -92,7 +95,7 @@ class Tunnel:
         self._way: Way | None = None
         self._target: Target | None = None
         self._at: Connection | None = None
-        self._outside: Published | None = None
+        self._outside: dict[str, Published] = {}
         self._key_name: str | None = None
         self._told, self._hidden = "", 0
         self._looked_at = self._fresh_at = 0.0
@@ -136,13 +139,14 @@ class Tunnel:
         Raises RequestError where the site does not allow that.
         """
         self._there.may_publish()
-        outside = Published(host, ask=ask)
-        try:
-            self.published[host] = outside.open(self.port)
-        except BaseException:
-            outside.close()
-            raise
-        self._outside = outside
+        if host not in self.published:
+            outside = Published(host, ask=ask)
+            try:
+                self.published[host] = outside.open(self.port)
+            except BaseException:
+                outside.close()
+                raise
+            self._outside[host] = outside
         return self.published[host]
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -152,19 +156,28 @@ class Tunnel:
     def close(self) -> None:
         """End the connection and take its key back; the session goes on. Can be called twice."""
         self._closing.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        busy = self._thread
+        if busy is not None:
+            busy.join(_END_S)
+            if busy.is_alive():  # it waits for an answer over a network that is gone
+                self._there.abort()
+                self._ways.abort()
+                busy.join(_END_S)
         if self._relay is not None:
             self._relay.close()
+        if busy is None or not busy.is_alive():
+            self._leave()
+        self._finished.set()
+
+    def _leave(self) -> None:
         if self._key_name is not None:
             with contextlib.suppress(LauncherError, OSError):
                 self._there.revoke(self._key_name)
             self._key_name = None
-        if self._outside is not None:
-            self._outside.close()
+        for outside in self._outside.values():
+            outside.close()
         self._ways.close()
         self._there.close()
-        self._finished.set()
 
     def __enter__(self) -> Self:
         return self
@@ -198,9 +211,12 @@ class Tunnel:
             except (LauncherError, OSError) as error:
                 message = error.message if isinstance(error, LauncherError) else str(error)
                 self._say(f"{message} Trying again; the address here stays the same.")
-                if self._at is not None:
+                # A question that went unanswered does not take away a way that stands.
+                if self._way is None or not self._way.alive():
                     self._hold(message)
                 pause_s = min(_LONGEST_PAUSE_S, max(1.0, 2 * pause_s))
+        if self._finished.is_set():  # who closed it could not wait for us
+            self._leave()
 
     def _step(self) -> bool:
         """Look once, and follow what has changed; whether it is all over."""
@@ -232,17 +248,19 @@ class Tunnel:
             return False
         self._hidden = 0
         moved = self._at is None or _place(seen.connection) != _place(self._at)
-        if moved or self._target is None or (fresh and not answers(self._target, _ANSWER_S)):
+        if moved:  # the old port may be anybody's by now, and the key would go there
+            self._hold("The session has moved, and the way there is being made.")
+        if self._target is None or (fresh and not answers(self._target, _ANSWER_S)):
             self._lead(seen.connection)
             where = f"now to {seen.connection.host}" if moved else "again"
             self._say(f"Connected {where}, {self.way}; the address here is the same: {self.base_url}")
         if self._key_name is None and seen.connection.key != self.key:
             self.key = seen.connection.key
             self._say("The session has another key now: connect anew.")
-        if self._outside is not None and not self._outside.alive():
-            (host,) = self.published
-            self.published[host] = self._outside.open(self.port)
-            self._say(f"Offered again on {host}: http://{LOOPBACK}:{self.published[host]}/v1")
+        for host, outside in list(self._outside.items()):
+            if not outside.alive():
+                self.published[host] = outside.open(self.port)
+                self._say(f"Offered again on {host}: http://{LOOPBACK}:{self.published[host]}/v1")
         return False
 
     def _lead(self, connection: Connection) -> None:
@@ -269,9 +287,8 @@ class Tunnel:
             return
         assert self._target is not None
         until = time.monotonic() + _KEY_KNOWN_S
-        while not answers(
-            self._target, _ANSWER_S, self.key
-        ):  # the gateway looks for new keys every two seconds
+        while not answers(self._target, _ANSWER_S, self.key):
+            # The gateway looks for new keys every two seconds; a network file system may hide one for longer.
             if time.monotonic() > until:
                 raise SessionError(f"Session {self.id} does not take the new key.", "Try again.")
             time.sleep(_TICK_S)
@@ -297,9 +314,16 @@ def _ready(
     look_s: float,
 ) -> Seen:
     """Look until it is ready; the time in the queue is free."""
-    told, running_since = "", None
+    told, running_since, heard_at = "", None, -math.inf
     while True:
-        seen = there.look()
+        try:
+            seen = there.look()
+        except SchedulerError:
+            if time.monotonic() - heard_at > _UNREACHABLE_S:
+                raise
+            time.sleep(_LOST_S)
+            continue
+        heard_at = time.monotonic()
         if progress is not None and told != (told := f"{seen.state} {seen.message}"):
             progress(seen)
         if seen.over and seen.state == FAILED:

@@ -13,6 +13,8 @@ from launcher.sessions.status import READY, UNHEALTHY, Status
 if TYPE_CHECKING:
     from launcher.api.session import Session
 
+_PATIENCE_S = 3.0
+
 
 def details(session: Session) -> dict[str, Any]:
     """All of it as plain data for JSON; sizes in bytes, times as Unix seconds."""
@@ -38,7 +40,7 @@ def details(session: Session) -> dict[str, Any]:
         "origins": dict(plan.origins),
         "engine_version": record.engine_version,
         "hardware": record.part("hardware") or None,
-        "usage": _usage(record.part("usage"), record.preliminary),
+        "usage": _usage(session, status) if record.preliminary else record.part("usage") or None,
         "further_keys": _further_keys(session),
         "directory": str(session.paths.root),
         "files": _files(session),
@@ -55,9 +57,20 @@ def _connection(session: Session, status: Status) -> dict[str, Any] | None:
     return {**shown, "key_file": str(session.paths.key)}
 
 
-def _usage(use: dict[str, Any], preliminary: bool) -> dict[str, Any] | None:
-    # Of a session that runs, `launcher metrics` tells what it does.
-    return None if preliminary or not use else use
+def _usage(session: Session, status: Status) -> dict[str, Any] | None:
+    """What the gateway of a session that runs has counted so far, in the words of the record; None out of reach."""
+    found = session.connection if status.state == READY else None
+    if found is None:
+        return None
+    from launcher.api.metrics import read
+
+    try:
+        now = read(found, _PATIENCE_S)
+    except LauncherError:
+        return None
+    totals = {"requests": "requests", "prompt_tokens": "prompt_tokens", "completion_tokens": "completion_tokens",
+              "audio_s": "audio_seconds"}  # fmt: skip
+    return {name: now.total(f"launcher_gateway_{metric}_total") or 0 for name, metric in totals.items()}
 
 
 def _further_keys(session: Session) -> list[dict[str, Any]]:

@@ -127,7 +127,6 @@ def _programs(record: Record, plan: Plan, unknown: list[str]) -> Iterator[Differ
 
 
 def _images(then: dict[str, Any], now: Image | None, unknown: list[str]) -> Iterator[Difference]:
-    yield from _unequal("image", then.get("path"), now.path if now else None)
     if not then or now is None:
         return
     if then.get("id") or now.id:
@@ -165,6 +164,9 @@ def _plans(then: Plan, now: Plan) -> Iterator[Difference]:
     yield from _unequal("environment", was.name, here.name)
     yield from _unequal("kind of environment", was.kind, here.kind)
     yield from _unequal("folder of the environment", was.path, here.path)
+    yield from _unequal("image", was.image, here.image)
+    yield from _unequal("binds", " ".join(was.binds), " ".join(here.binds))
+    yield from _unequal("working directory", then.work_dir, now.work_dir)
     yield from _unequal("modules", " ".join(was.modules), " ".join(here.modules))
     for name in sorted({*was.env, *here.env}):
         yield from _unequal(f"variable {name}", was.env.get(name), here.env.get(name))

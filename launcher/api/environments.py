@@ -49,7 +49,8 @@ def _held(environment: Environment, settings: Settings) -> Held:
     trouble = None
     if environment.engines:
         trouble = next((why for why in troubles.values() if why is not None), None)
-    elif not there:
+    elif not there and not (environment.kind == "venv" and environment.path is None):
+        # The launcher's own is always there, if only for the simulated engine.
         trouble = troubles[engines[0]]
     place = {
         "container": environment.image or "",

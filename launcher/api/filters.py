@@ -83,7 +83,7 @@ _VALUES: dict[str, Callable[[Plan, Status], tuple[Any, ...]]] = {
         (status.state, "time-limit") if status.reason == "time-limit" else (status.state,)
     ),
     "reason": lambda _, status: (status.reason,),
-    "job": lambda _, status: (status.job_id,),
+    "job": lambda _, status: (status.job_id, (status.job_id or "").partition("+")[0]),  # of a batch, too
     "engine": lambda plan, _: (plan.engine,),
     "profile": lambda plan, _: (plan.resources.profile,),
     "partition": lambda plan, _: (plan.resources.partition,),

@@ -97,6 +97,12 @@ class Launcher:
 
     def launch(self, model: str, *, door: str = "python", **wanted: Any) -> Session:
         """Submit a session of `model` and return at once; nothing is left behind when that fails."""
+        from launcher.api.clusters import elsewhere
+
+        if (there := elsewhere(self.settings, wanted.get("profile"))) is not None:
+            cluster, wanted["profile"] = there
+            self._launched.append(session := Launcher(cluster=cluster).launch(model, door=door, **wanted))
+            return session
         return self.submit(self.plan(model, door=door, **wanted))
 
     def submit(self, plan: Plan) -> Session:
@@ -148,7 +154,11 @@ class Launcher:
         """Make the private directory of a session, visible to `status`."""
         paths = registry.make(Path(plan.places.sessions), plan.id)
         if (folder := self._folder()) != Path(plan.places.sessions):  # a log directory of the user's own
-            registry.link(folder, plan.id, paths.root)
+            try:
+                registry.link(folder, plan.id, paths.root)
+            except BaseException:
+                paths.root.rmdir()
+                raise
         return paths
 
     def within_limits(self, new: int = 1) -> None:

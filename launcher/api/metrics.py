@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EVERY_S = 2.0
 _APART_S = 1.0  # long enough for a rate, short enough to wait for
-_TIMEOUT_S = 5.0
+_TIMEOUT_S = 6.0  # the gateway itself waits five seconds for its engine, then says what it knows
 _LONGEST_BYTES = 16 * 2**20
 _FRESH_S = 30.0  # the session writes its status every ten seconds while it lives
 _SAMPLE = re.compile(r"([A-Za-z_:][\w:]*)(?:\{(.*)\})? (\S+)(?: -?\d+)?")

@@ -28,7 +28,7 @@ def explained(paths: SessionPaths, status: Status) -> Status:
         if (found := explain(_tail(log))) is not None:
             return _with(status, found, log)
     if status.reason == "job-exit" and status.log is None and not _size(paths.job_log):
-        return _with(status, _wrote_nothing(paths.root), None)
+        return _with(status, _wrote_nothing(paths), None)
     quote = quoted_end(_tail(paths.job_log))
     return dataclasses.replace(status, quote=quote, log=status.log or (str(paths.job_log) if quote else None))
 
@@ -47,8 +47,8 @@ def _with(status: Status, found: Diagnosis, log: Path | None) -> Status:
     )
 
 
-def _wrote_nothing(root: Path) -> Diagnosis:
-    # The first thing that a job does is to open job.log.
+def _wrote_nothing(paths: SessionPaths) -> Diagnosis:
+    root = paths.root
     try:
         free = os.statvfs(root).f_bavail > 0
     except OSError:
@@ -58,6 +58,12 @@ def _wrote_nothing(root: Path) -> Diagnosis:
             "storage",
             f"The job could not write into {root}: the disk is full.",
             "Free space there, or set places.sessions to another file system with `launcher config`.",
+        )
+    if paths.job_log.exists():  # the first thing that a job does is to open it
+        return Diagnosis(
+            "job-exit",
+            "The job ended before it could say a word.",
+            f"It was killed, or your quota in {root} is used up (`quota -s` shows it on most clusters).",
         )
     return Diagnosis(
         "storage",

@@ -141,9 +141,17 @@ def _check(plan: Plan) -> None:
         plan.resources.profile,
         plan.cluster.name,
     )
-    optional = (plan.model.snapshot, plan.model.revision, plan.environment.path, plan.environment.image)
+    optional = (
+        plan.work_dir,
+        plan.model.snapshot,
+        plan.model.revision,
+        plan.environment.path,
+        plan.environment.image,
+    )
     numbers = (plan.limits.hours, plan.limits.idle_minutes, plan.resources.nodes, plan.resources.gpus)
-    listed = (*plan.engine_args, *plan.environment.modules, *plan.resources.sbatch_args)
+    listed = (
+        *plan.engine_args, *plan.environment.modules, *plan.environment.binds, *plan.resources.sbatch_args
+    )  # fmt: skip
     env = plan.environment.env
     if not (
         all(isinstance(word, str) for word in (*words, *listed, *env, *env.values()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
@@ -88,7 +89,7 @@ class Relay:
         try:
             await self._pass_on(reader, writer)
         except (OSError, asyncio.CancelledError):  # cancelled: the way behind it is gone
-            writer.transport.abort()  # a client must not take half an answer for a whole one
+            _reset(writer)
         finally:
             self._passing.discard(task)
             writer.close()
@@ -135,6 +136,14 @@ class Relay:
             async with asyncio.timeout(_LAST_WORDS_S):
                 while await reader.read(_PIECE_BYTES):
                     pass
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close so that the other side sees a failure: it must not take half an answer for a whole one."""
+    with contextlib.suppress(OSError):
+        at_once = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    writer.transport.abort()
 
 
 class _Heard:

@@ -62,10 +62,11 @@ def prepared(launcher: Launcher, record: Record, *, door: str, strict: bool = Fa
     _check_fields(changed)
     request = _request(record.plan, settings, changed)
     plan = make_plan(request, settings, door=door)
-    if not changed.get("env") and (missing := _missing_env(record.plan, plan)):
+    for name, value in _missing(record.plan, plan, changed).items():
         # What may not be asked for here (another site's own variables) is left out, and told as a difference.
         with contextlib.suppress(RequestError):
-            plan = make_plan(dataclasses.replace(request, env=missing), settings, door=door)
+            wider = dataclasses.replace(request, **{name: value})
+            plan, request = make_plan(wider, settings, door=door), wider
     plan = dataclasses.replace(plan, origins={**plan.origins, "rerun": record.plan.id})
     differences, not_compared = compared(record, plan)
     asked = _asked(changed) | (set() if _is_mine(record.plan) else set(_PERSONAL))
@@ -86,7 +87,8 @@ def _asked(changed: dict[str, Any]) -> set[str]:
     if "profile" in changed:
         names.update(field.replace("_", " ") for field in (*_RESOURCES, *_PERSONAL, "sbatch args", "cluster"))
     if "environment" in changed:
-        names.update(("kind of environment", "folder of the environment", "modules", "image"))
+        own = ("kind of environment", "folder of the environment", "modules", "binds", "image")
+        names.update((*own, "image's id", "image's size", "image's time"))
     return names
 
 
@@ -165,6 +167,13 @@ def _arguments(then: Plan, model: str, revision: str | None, settings: Settings)
     return {"engine_args": tuple(word for word in own if word != _TRUST), "trust_remote_code": trusted}
 
 
-def _missing_env(then: Plan, now: Plan) -> dict[str, str]:
-    was = then.environment.env
-    return {name: value for name, value in was.items() if now.environment.env.get(name) != value}
+def _missing(then: Plan, now: Plan, changed: dict[str, Any]) -> dict[str, Any]:
+    """What the plan `now` would still have to be asked for: variables, binds, the folder that the engine runs in."""
+    was, here = then.environment, now.environment
+    found: dict[str, Any] = {
+        "env": {name: value for name, value in was.env.items() if here.env.get(name) != value},
+    }
+    if _is_mine(then):  # folders of somebody else mean nothing to me
+        found["binds"] = tuple(bind for bind in was.binds if bind not in here.binds)
+        found["work_dir"] = then.work_dir
+    return {name: value for name, value in found.items() if value and name not in changed}

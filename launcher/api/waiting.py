@@ -66,7 +66,7 @@ def until_ready(sessions: Sequence[Session], timeout_s: float | None) -> Steps[l
         if status.state == FAILED:
             raise EngineError(status.message, status.hint, status.reason, quote=status.quote, log=status.log)
         if status.ended:
-            raise SessionError(f"Session {session.id} is over. {status.message}", status.hint)
+            raise SessionError(f"Session {session.id} is over. {status.message}", status.hint, status.reason)
         if status.state == READY and (connection := session.connection) is not None:
             ready[session.id] = connection
         elif status.state == PENDING:

@@ -97,6 +97,10 @@ class _Ssh:
             control(host, "stop", through=through)  # it ends when nobody uses it any more
         self._opened = []
 
+    def abort(self) -> None:
+        if self._line is not None:
+            self._line.abort()
+
     def _stand(self) -> None:
         if not master_runs(self.host, self._through):
             self._drop_line()
@@ -148,7 +152,7 @@ class OverSsh(_Ssh):
         self._rest()
         try:
             self._stand()
-            if self._folder is None:
+            if self._folder is None or not self._folder.exists():
                 self._folder = _folder()
             path = str(self._folder / str(port))
             Path(path).unlink(missing_ok=True)
@@ -246,6 +250,12 @@ class Ways:
                 return way, target
         assert first is not None
         raise first
+
+    def abort(self) -> None:
+        """Let another thread, which waits for one of them, wait no longer."""
+        for way in list(self._made.values()):
+            if isinstance(way, OverSsh):
+                way.abort()
 
     def close(self) -> None:
         """Leave nothing of them; can be called twice."""

@@ -22,7 +22,7 @@ from launcher.sessions.connection import Connection
 from launcher.sessions.status import READY, SHUTDOWN, UNHEALTHY, Status
 
 _READY_S, _UNREADY_S = 30.0, 2.0  # how often the scheduler is asked; the files are read at every look
-_ANSWER_S = 40.0  # a scheduler may be slow
+_ANSWER_S = 30.0  # a scheduler may be slow
 _HOST = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9.:_\]-]{0,254}")
 
 
@@ -68,6 +68,9 @@ class Whereabouts(Protocol):
 
     def may_publish(self) -> None:
         """Raise RequestError where the site does not allow that a session is offered on an outside host."""
+
+    def abort(self) -> None:
+        """Let another thread, which waits for an answer, wait no longer."""
 
     def close(self) -> None:
         """Let go of what this holds."""
@@ -130,6 +133,9 @@ class Near:
                 "Ask its staff for allow.publish: true, or connect from where you are.",
             )
 
+    def abort(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -162,6 +168,10 @@ class Far:
 
     def may_publish(self) -> None:
         self._order({"order": "publish"})
+
+    def abort(self) -> None:
+        if self._line is not None:
+            self._line.abort()
 
     def close(self) -> None:
         self._drop()
@@ -236,4 +246,5 @@ def _carried(error: Any) -> LauncherError:
     kind = next(
         (one for one in LauncherError.__subclasses__() if one.kind == told.get("kind")), LauncherError
     )
-    return kind(str(told.get("message", "The cluster's launcher failed.")), told.get("hint"))
+    words = {name: told.get(name) for name in ("reason", "quote", "log")}
+    return kind(str(told.get("message", "The cluster's launcher failed.")), told.get("hint"), **words)

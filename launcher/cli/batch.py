@@ -55,7 +55,8 @@ def options(parser: argparse.ArgumentParser) -> None:
         ("work-dir", "the folder that the engines run in"),
         ("log-dir", "the folder that the sessions' own are made in"),
     ):
-        common.add_argument(f"--{name}", metavar="TEXT", help=text)
+        short = {"account": ["-A"], "work-dir": ["-D"]}.get(name, [])  # vec-inf's
+        common.add_argument(f"--{name}", *short, metavar="TEXT", help=text)
     common.add_argument("--hours", type=number, metavar="H", help="how long they may run")
     common.add_argument(
         "--idle-minutes", type=number, metavar="M", help="stop one that is unused for so long"
@@ -93,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         return all_ready(launcher, sessions, None, arguments.json)
     if arguments.json:
         return print_json(described_all(launcher, sessions))
-    job = batch.order(sessions) or sessions[0].id
+    job = batch.job_of(sessions) or sessions[0].id
     print(f"\nFollow them:  launcher wait {job}\nStop them:    launcher stop {job}")
     return 0
 
@@ -126,7 +127,7 @@ def described_all(launcher: Launcher, sessions: list[Session]) -> dict[str, obje
 
     statuses = launcher.statuses(sessions)
     members = [described(session, status) for session, status in zip(sessions, statuses, strict=True)]
-    return {"job_id": batch.order(sessions), "sessions": members}
+    return {"job_id": batch.job_of(sessions), "sessions": members}
 
 
 def _show(plans: list[Plan], as_json: bool) -> int:

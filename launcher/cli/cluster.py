@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import IO, Any
 
-from launcher.api.remote_far import Far, LostError, far_of
+from launcher.api.remote.far import Far, LostError, far_of
 from launcher.cli.parser import ALIASES, INTERNAL, JSON_OPTIONS, MODULES, parser
 from launcher.errors import RequestError
 from launcher.schedulers.ssh import SSH_FAILED
@@ -27,7 +27,7 @@ VARIABLE = "LAUNCHER_CLUSTER"
 _HERE = {"connect", "files", "completion"}
 # What reads its input; the others must not take it away from a script's `while read` loop.
 _READ = {"cleanup", "models", "transcribe", "launch", "run", "batch-launch", "rerun"}
-_LAUNCHES = {"launch", "run", "rerun"}
+_LAUNCHES = {"launch", "run"}
 _SAID_MAX = 4000
 
 Here = Callable[[list[str]], int]
@@ -75,25 +75,17 @@ def for_profile(arguments: argparse.Namespace, words: list[str], here: Here) -> 
     """Forward a launch whose profile is on a cluster with a launcher of its own; None where it is not."""
     if arguments.command not in ("launch", "run", "batch-launch"):
         return None
-    from launcher.cli.launch_options import profile_named
+    from launcher.api.clusters import elsewhere as on_another
     from launcher.settings.layers import load
 
     settings = load()
-    if not any(cluster.remote for cluster in settings.clusters.values()):
+    asked = getattr(arguments, "profile", None)
+    if (there := on_another(settings, asked)) is None:
         return None
-    asked = profile_named(arguments)
-    name = (
-        asked
-        or os.environ.get("LAUNCHER_PROFILE")
-        or settings.session.profile
-        or next(iter(settings.profiles), None)
-    )
-    profile = settings.profiles.get(name) if name else None
-    if profile is None or not settings.clusters[profile.cluster].remote:
-        return None
-    given = words if asked else [words[0], "--profile", profile.name, *words[1:]]
-    print(f"launcher: profile {profile.name} is on cluster {profile.cluster}", file=sys.stderr)
-    return forwarded(far_of(profile.cluster, settings), given, here)
+    cluster, profile = there
+    given = words if asked else [words[0], "--profile", profile, *words[1:]]
+    print(f"launcher: profile {profile} is on cluster {cluster}", file=sys.stderr)
+    return forwarded(far_of(cluster, settings), given, here)
 
 
 def forwarded(far: Far, words: list[str], here: Here) -> int:
@@ -111,7 +103,7 @@ def forwarded(far: Far, words: list[str], here: Here) -> int:
 
 def _launched(far: Far, before: list[str], after: list[str], here: Here) -> int:
     """A launch that waits: first the launch, whose answer is short, so that a connection that breaks loses nothing."""
-    from launcher.api.remote_everywhere import said_there
+    from launcher.api.remote.everywhere import said_there
 
     as_json = any(option in before for option in JSON_OPTIONS)
     kept = [word for word in before if word not in ("--wait", "--connect", *JSON_OPTIONS)]

@@ -53,7 +53,8 @@ SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 # What may stand for an option or an operand, by its destination or what the help calls it.
 _KINDS = {
     "profile": "profiles", "environment": "environments", "cluster": "clusters", "session": "sessions",
-    "sessions": "sessions", "operands": "models", "model": "models", "ID": "sessions", "MODEL": "models",
+    "sessions": "sessions", "record": "sessions", "operands": "models", "models": "models", "model": "models",
+    "ID": "sessions", "MODEL": "models",
 }  # fmt: skip
 # Nothing else is given to a shell.
 _PLAIN = re.compile(r"[A-Za-z0-9_.-][A-Za-z0-9_./@+:,-]{0,199}")

@@ -90,7 +90,9 @@ def run(arguments: argparse.Namespace) -> int:
             _publish(tunnel, arguments.publish)
         if arguments.keep:
             return _stay(tunnel)
-        return _beside(tunnel, program) if program else hold(tunnel, as_json=arguments.json)
+        return (
+            _beside(tunnel, program) if program else hold(tunnel, session.plan.engine, as_json=arguments.json)
+        )
 
 
 def _session(wanted: str, kept: contextlib.ExitStack) -> Session:
@@ -134,14 +136,14 @@ def connected(
     return tunnel
 
 
-def hold(tunnel: Tunnel, *, as_json: bool = False) -> int:
+def hold(tunnel: Tunnel, engine: str, *, as_json: bool = False) -> int:
     """Print what to paste and stay until Ctrl-C or until the session is over; the exit code."""
     if as_json:
         # The key is left out on purpose: JSON ends in logs and tickets.
         print_json({name: value for name, value in _facts(tunnel).items() if name != "key"})
         sys.stdout.flush()
     else:
-        print(_words(tunnel), flush=True)
+        print(_words(tunnel, engine), flush=True)
     try:
         # In steps: a wait without an end would not hear Ctrl-C on every system.
         while not tunnel.wait(1):
@@ -160,21 +162,21 @@ def _over(tunnel: Tunnel) -> int:
     return 0
 
 
-def _words(tunnel: Tunnel) -> str:
-    from launcher.ui.snippets import snippets
+def _words(tunnel: Tunnel, engine: str) -> str:
+    from launcher.ui.snippets import audio_snippets, snippets
 
-    lines = [
-        f"Session {tunnel.id} answers here ({tunnel.way}).",
-        "",
-        f"export OPENAI_BASE_URL={tunnel.base_url}",
+    lines = [f"Session {tunnel.id} answers here ({tunnel.way}).", ""]
+    lines += [
+        f"export {name}={shlex.quote(value)}" for name, value in _exported(tunnel.base_url, None).items()
     ]
     if sys.stdout.isatty():
-        lines.append(f"export OPENAI_API_KEY={tunnel.key}")
+        lines.append(f"export OPENAI_API_KEY={shlex.quote(tunnel.key)}")
     else:
         lines.append("The key is shown on a terminal only; --export prints it, a program after -- finds it.")
     lines += [f"Page: {tunnel.page_url}"] if tunnel.page_url else []
-    for snippet in snippets(tunnel.base_url, tunnel.model)[1::-1]:
-        lines += ["", f"{snippet.label}:", *(f"    {line}" for line in snippet.code.splitlines())]
+    shown = (audio_snippets if engine == "whisper" else snippets)(tunnel.base_url, tunnel.model)
+    for snippet in (shown[1], shown[0]):
+        lines += ["", f"# {snippet.label}", "", snippet.code.rstrip()]
     return "\n".join([*lines, "", "Ctrl-C ends the connection; the session goes on."])
 
 
@@ -193,11 +195,18 @@ def _publish(tunnel: Tunnel, host: str) -> None:
 
 def _beside(tunnel: Tunnel, program: list[str]) -> int:
     """Run the program with the address and the key in its environment; its exit code."""
-    environment = {**os.environ, "OPENAI_BASE_URL": tunnel.base_url, "OPENAI_API_KEY": tunnel.key}
-    # It gets Ctrl-C from the terminal, as we do: what it makes of that is its own business, and we wait for it.
-    interrupted = signal.signal(signal.SIGINT, lambda *_: None)
+    environment = {**os.environ, **_exported(tunnel.base_url, tunnel.key)}
+    # What the program makes of Ctrl-C is its own business, and we wait for it.
+    started: list[subprocess.Popen[bytes]] = []
+
+    def interrupt(signum: int, _: FrameType | None) -> None:
+        if started and not _from_the_terminal():
+            started[0].send_signal(signum)
+
+    interrupted = signal.signal(signal.SIGINT, interrupt)
     try:
         with subprocess.Popen(program, env=environment) as process:  # noqa: S603 - the user's own
+            started.append(process)
             try:
                 code = process.wait()
             except BaseException:  # a hangup or TERM: it is for both
@@ -208,6 +217,35 @@ def _beside(tunnel: Tunnel, program: list[str]) -> int:
     finally:
         signal.signal(signal.SIGINT, interrupted)
     return code if code >= 0 else 128 - code
+
+
+def _exported(base_url: str, key: str | None) -> dict[str, str]:
+    """What a program or a shell is given."""
+    return {"OPENAI_BASE_URL": base_url, **({"OPENAI_API_KEY": key} if key else {}), **_no_proxy()}
+
+
+def _no_proxy() -> dict[str, str]:
+    """What keeps a cluster's proxy, which is for the world outside, from being given our requests and the key."""
+    known = {name.lower() for name, value in os.environ.items() if value}
+    if not known & {"http_proxy", "all_proxy"}:
+        return {}
+    return {
+        name: ",".join(filter(None, (os.environ.get(name), "127.0.0.1"))) for name in ("no_proxy", "NO_PROXY")
+    }
+
+
+def _from_the_terminal() -> bool:
+    """Whether a Ctrl-C of now came from the terminal, which sends it to our program as well."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 # -- in the background
@@ -224,8 +262,8 @@ def _export(arguments: argparse.Namespace) -> int:
         return print_json(
             {"base_url": facts.base_url, "key": facts.key, "model": facts.model, "id": facts.id}
         )
-    print(f"export OPENAI_BASE_URL={shlex.quote(facts.base_url)}")
-    print(f"export OPENAI_API_KEY={shlex.quote(facts.key)}")
+    for name, value in _exported(facts.base_url, facts.key).items():
+        print(f"export {name}={shlex.quote(value)}")
     _tell(f"Connected to {facts.id} ({facts.way}). End it with: launcher connect --close {facts.id}")
     return 0
 

@@ -20,7 +20,7 @@ _LOCAL = "here"
 
 def show(arguments: argparse.Namespace) -> int:
     """Show them all; the exit code is 5 only when no cluster answered."""
-    from launcher.api.remote_everywhere import Seen, everywhere
+    from launcher.api.remote.everywhere import Seen, everywhere
     from launcher.settings.layers import load
 
     if arguments.session is not None:

@@ -56,7 +56,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command that was asked for; its exit code."""
-    from launcher.api.remote_far import far_of
+    from launcher.api.remote.far import far_of
     from launcher.settings.layers import load
 
     name, path = _place(arguments.place)
@@ -81,7 +81,7 @@ def _place(text: str) -> tuple[str, str]:
 def _list(far: Any, path: str, arguments: argparse.Namespace) -> int:
     import dataclasses
 
-    from launcher.api.remote_files import listed
+    from launcher.api.remote.files import listed
 
     found, entries = listed(far, path)
     shown = [found] if entries is None else entries
@@ -101,7 +101,7 @@ def _list(far: Any, path: str, arguments: argparse.Namespace) -> int:
 
 
 def _show(far: Any, path: str, arguments: argparse.Namespace) -> int:
-    from launcher.api.remote_files import content
+    from launcher.api.remote.files import content
 
     for data in content(far, path):
         sys.stdout.buffer.write(data)
@@ -112,7 +112,7 @@ def _show(far: Any, path: str, arguments: argparse.Namespace) -> int:
 def _move(far: Any, path: str, arguments: argparse.Namespace) -> int:
     import dataclasses
 
-    from launcher.api.remote_files import fetched, sent
+    from launcher.api.remote.files import fetched, sent
 
     given = {"force": arguments.force, "recursive": arguments.recursive, "progress": _progress()}
     if arguments.files_command == "get":

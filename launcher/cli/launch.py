@@ -56,15 +56,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def started(arguments: argparse.Namespace, launcher: Launcher, plan: Plan) -> int:
     """Submit `plan`, or print it, as `arguments` want; the exit code."""
-    if arguments.connect and (arguments.json or arguments.dry_run):
-        raise RequestError(
-            "--connect stays in the foreground.", "Leave out --json and --dry-run, or --connect."
-        )
+    if arguments.connect and arguments.dry_run:
+        raise RequestError("A dry run starts nothing to connect to.", "Leave out --connect, or --dry-run.")
     if arguments.dry_run:
         return _dry(arguments, plan)
     session = launcher.submit(plan)
     if arguments.connect:
-        return _connected(session)
+        return _connected(session, arguments.json)
     if not arguments.wait:
         if arguments.json:
             return print_json({**described(session, session.status()), **_submitted(session)})
@@ -91,15 +89,14 @@ def _dry(arguments: argparse.Namespace, plan: Plan) -> int:
     return 0
 
 
-def _connected(session: Session) -> int:
+def _connected(session: Session, as_json: bool) -> int:
+    from launcher.cli import connect
     from launcher.cli.parser import parser
 
-    print(plan_table(session), flush=True)
-    arguments = parser("connect").parse_args(["connect", session.id])
-    arguments.engine_args = ()
-    from launcher.cli import connect
-
-    return connect.run(arguments)
+    if not as_json:
+        print(plan_table(session), flush=True)
+    words = ["connect", session.id, *(["--json"] if as_json else [])]
+    return connect.run(parser("connect").parse_args(words, argparse.Namespace(engine_args=())))
 
 
 def _submitted(session: Session) -> dict[str, Any]:

@@ -20,6 +20,8 @@ _ASKED = (
     "work_dir", "engine", "vllm_args", "sglang_args", "hf_model", "model_weights_parent_dir", "data_type",
     "model_family", "model_variant", "model_type", "vocab_size",
 )  # fmt: skip
+# What may be said more than once.
+_AGAIN = ("bind", "env", "vllm_args")
 _OVERRIDE = re.compile(r"([a-z][a-z0-9_.-]*)=(.*)", re.DOTALL)
 
 
@@ -86,13 +88,19 @@ def _add_surroundings(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("around the engine").add_argument
     add(
         "--bind",
+        action="append",
         metavar="DIR,...",
         help="folders that its container shall see, as /folder or /folder:/inside:ro",
     )
-    add("--env", metavar="K=V,...|FILE", help="variables for it; a file has one in each line. Never a secret")
+    add(
+        "--env",
+        action="append",
+        metavar="K=V,...|FILE",
+        help="variables for it; a file has one in each line. Never a secret",
+    )
     add("--work-dir", "-D", metavar="DIR", help="the folder it runs in (default: a private one on the node)")
     add("--log-dir", metavar="DIR", help="where the session's folder is made, with logs, script and plan")
-    add("--vllm-args", metavar="A=B,...", help="options of vLLM between commas")
+    add("--vllm-args", action="append", metavar="A=B,...", help="options of vLLM between commas")
 
 
 def _add_vec_inf(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +138,7 @@ def request_of(arguments: argparse.Namespace) -> tuple[str | None, dict[str, Any
     """The model, if it was named, and what was asked for, for `Launcher.plan`."""
     models: list[str] = []
     wanted = {name: value for name in _ASKED if (value := getattr(arguments, name, None)) is not None}
+    wanted |= {name: ",".join(wanted[name]) for name in _AGAIN if name in wanted}
     for operand in arguments.operands:
         if (found := _OVERRIDE.fullmatch(operand)) is None:
             models.append(operand)

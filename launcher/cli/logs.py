@@ -47,9 +47,10 @@ def show(session: Session, which: str, lines: int, follow: bool, as_json: bool) 
         "job": paths.job_log,
     }[which]
     if not path.exists() and not follow:
-        raise SessionError(
-            f"Session {session.id} has no {which} log yet.", f"Look at: launcher status {session.id}"
-        )
+        # A job that dies before its session could speak leaves its own log, and only that.
+        other = paths.job_log.exists() and which != "job"
+        look = f"launcher logs {session.id} --of job" if other else f"launcher status {session.id}"
+        raise SessionError(f"Session {session.id} has no {which} log yet.", f"Look at: {look}")
     text, offset = tail(path, lines)
     if as_json:
         print(json.dumps({"id": session.id, "log": str(path), "lines": text.splitlines()}))

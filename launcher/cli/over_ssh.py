@@ -1,7 +1,7 @@
 """`launcher over-ssh`: what another launcher runs here; nobody types it.
 
 With a command after `--` it is that command, but one that ends when the other end of the connection does: sshd leaves a
-program without a terminal running for ever. Without, it answers requests (launcher.api.remote_answers).
+program without a terminal running for ever. Without, it answers requests (launcher.api.remote.answers).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import threading
 import time
 from types import FrameType
 from typing import BinaryIO
+
+import launcher
 
 _END_S = 10.0  # to tidy up; then it ends anyhow
 
@@ -36,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         _say_skew(arguments.version_here, arguments.cluster_here)
         _watch(1)
         return main(arguments.engine_args)
-    from launcher.api.remote_answers import Answers, silent_output
+    from launcher.api.remote.answers import Answers, silent_output
 
     given: BinaryIO = sys.stdin.buffer
     taken = silent_output()
@@ -51,12 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _say_skew(there: str | None, cluster: str | None) -> None:
-    from launcher import __version__
-
-    if there and there != __version__:
+    if there and there != launcher.__version__:
         advice = f" Run: launcher clusters setup {cluster[:64]}" if cluster else ""
         shown = "".join(c for c in there[:40] if c.isprintable())
-        print(f"launcher: this cluster has version {__version__}, you have {shown}.{advice}", file=sys.stderr)
+        print(
+            f"launcher: this cluster has version {launcher.__version__}, you have {shown}.{advice}",
+            file=sys.stderr,
+        )
 
 
 def _watch(output: int) -> None:

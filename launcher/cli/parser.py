@@ -36,7 +36,10 @@ MODULES: dict[str, tuple[str, str]] = {
     "run": ("launcher.cli.run", "start a session as Blackfish's users do: run text-generation MODEL"),
     "status": ("launcher.cli.status", "show one session, or all"),
     "wait": ("launcher.cli.wait", "wait until a session is ready"),
-    "connect": ("launcher.cli.connect", "give a session an address on this machine, through ssh where needed"),
+    "connect": (
+        "launcher.cli.connect",
+        "give a session an address on this machine, through ssh where needed",
+    ),
     "logs": ("launcher.cli.logs", "show the end of a session's log"),
     "metrics": ("launcher.cli.metrics", "show what a session does now: tokens a second, requests, caches"),
     "top": ("launcher.cli.top", "watch all your sessions on the whole screen; stop them, open their logs"),
@@ -70,7 +73,10 @@ MODULES: dict[str, tuple[str, str]] = {
         "print what makes a shell complete commands, options and names",
     ),
     "doctor": ("launcher.cli.doctor", "check what site.yml says against what is there; for a site's staff"),
-    "connection": ("launcher.cli.connection", "tell launcher connect, on another machine, where a session is"),
+    "connection": (
+        "launcher.cli.connection",
+        "tell launcher connect, on another machine, where a session is",
+    ),
     "serve": ("launcher.cli.internal", "run a session; this is what its job calls"),
     "offer": ("launcher.cli.internal", "print Open OnDemand's form; form.yml.erb calls this"),
     "plan": (
@@ -81,7 +87,10 @@ MODULES: dict[str, tuple[str, str]] = {
         "launcher.cli.internal",
         "print why Open OnDemand's session is over; completed.html.erb calls this",
     ),
-    "over-ssh": ("launcher.cli.over_ssh", "answer the launcher of another machine, which calls this over ssh"),
+    "over-ssh": (
+        "launcher.cli.over_ssh",
+        "answer the launcher of another machine, which calls this over ssh",
+    ),
 }
 # Other words for a command, for those who come from vec-inf and Blackfish.
 ALIASES = {
@@ -196,6 +205,13 @@ def parser(wanted: str | None = None) -> argparse.ArgumentParser:
         formatter_class=_Help,
     )
     top.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    # Taken off before anything is parsed (launcher.cli.cluster); here for --help.
+    top.add_argument(
+        "--cluster",
+        metavar="NAME",
+        default=argparse.SUPPRESS,
+        help="run the command on that cluster, over ssh",
+    )
     top.set_defaults(json=False, debug=False)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 

@@ -305,7 +305,10 @@ class _Screen:
             return key
         # An arrow as this terminal sends it and terminfo does not expect it: Esc [ A, or Esc O A.
         self._window.timeout(_ARROW_MS)
-        if self._window.getch() not in (ord("["), ord("O")):
+        following = self._window.getch()
+        if following not in (ord("["), ord("O")):
+            if following != -1:
+                curses.ungetch(following)
             return key
         return _ARROWS.get(self._window.getch(), -1)
 

@@ -25,6 +25,10 @@ examples:
   launcher status --filter state=READY,model=tiny-chat
 """
 _DAY_S = 86400.0
+# Those of Blackfish's `ls` in their order, then vec-inf's.
+_LONG = (
+    "ID", "Engine", "Model", "Created", "Updated", "State", "Port", "Name", "Profile", "Job", "Base URL"
+)  # fmt: skip
 _NONE = "You have no sessions. Start one with: launcher launch MODEL"
 
 
@@ -33,6 +37,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("session", nargs="?", metavar="ID", help=SESSION)
     parser.add_argument("-a", "--all", action="store_true", help="also those that ended more than a day ago")
+    parser.add_argument("-l", "--long", action="store_true", help="also engine, age, name, port and base URL")
     parser.add_argument(
         "--everywhere", action="store_true", help="those of all clusters that are used over ssh, too"
     )
@@ -77,6 +82,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not sessions:
         print("No session is like that." if wanted else _NONE)
         return _older(older)
+    if arguments.long:
+        pairs = zip(sessions, statuses, strict=True)
+        print(table([_long(session, status) for session, status in pairs], head=_LONG))
+        return _older(older)
     rows = [
         [s.id, s.plan.model.id, t.state, t.job_id or "", s.plan.resources.profile, _left(t),
          f"{t.message} ({spent})" if (spent := how_long(t)) else t.message]
@@ -84,6 +93,19 @@ def run(arguments: argparse.Namespace) -> int:
     ]  # fmt: skip
     print(table(rows, head=["ID", "Model", "State", "Job", "Profile", "Time left", ""]))
     return _older(older)
+
+
+def _long(session: Session, status: Status) -> list[str]:
+    plan, connection = session.plan, _connection(session, status)
+    return [
+        session.id, plan.engine, plan.model.id, _ago(plan.created_at), _ago(status.updated_at or status.since),
+        status.state, str(connection.port) if connection else "", plan.name, plan.resources.profile,
+        status.job_id or "", connection.base_url if connection else "",
+    ]  # fmt: skip
+
+
+def _ago(when: float) -> str:
+    return f"{clock(time.time() - when)} ago"
 
 
 def _filter(arguments: argparse.Namespace) -> Filter | None:
@@ -157,6 +179,10 @@ def described(session: Session, status: Status) -> dict[str, Any]:
         "pending_reason": (status.reason or status.message) if status.state == PENDING else None,
         "failed_reason": status.message if status.state == FAILED else None,
         "model": session.plan.model.id,
+        "name": session.plan.name,
+        "engine": session.plan.engine,
+        "created_at": session.plan.created_at,
+        "port": connection.port if connection else None,
         "served_name": session.plan.model.served_name,
         "profile": session.plan.resources.profile,
         "gpus": session.plan.resources.gpus,

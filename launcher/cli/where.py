@@ -1,6 +1,6 @@
 """`launcher profiles` and `launcher clusters`: what hardware there is, what is free, when a job would start.
 
-Also `launcher clusters setup`, which makes another one known; how is in launcher.api.remote_setup.
+Also `launcher clusters setup`, which makes another one known; how is in launcher.api.remote.setup.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _setup_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _setup(arguments: argparse.Namespace) -> int:
-    from launcher.api.remote_setup import EXTRAS, setup
+    from launcher.api.remote.setup import EXTRAS, setup
     from launcher.settings.layers import load
 
     asked = arguments.extras
@@ -198,9 +198,20 @@ def _asked(cluster: Cluster) -> tuple[list[Supply], str | None]:
     from launcher.schedulers.supply import supply
 
     try:
-        return supply(cluster), None
+        return _asked_there(cluster) if cluster.remote else supply(cluster), None
     except LauncherError as error:
         return [], str(error)
+
+
+def _asked_there(cluster: Cluster) -> list[Supply]:
+    from launcher.api.remote.everywhere import said_there
+    from launcher.api.remote.far import Far
+    from launcher.schedulers.supply import Supply
+    from launcher.sessions.stored import made
+
+    far = Far(cluster.name, cluster.ssh or "", cluster.launcher or "")
+    there = said_there(far, "clusters", "--json", ask=False)["clusters"]
+    return [made(Supply, part) for one in there for part in one["supply"]]
 
 
 def _shown(part: Supply) -> list[str]:

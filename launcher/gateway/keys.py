@@ -24,7 +24,8 @@ _COOKIES_KEPT_FURTHER = 64  # of each further key
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 5.0
 _GUESSES_WAITING = 32
 _FORGIVEN_AFTER_S = 10.0
-_ANEW_S = 0.5  # so often, at most, the file of further keys is looked at for the sake of a key that is not known
+# So often, at most, the file of further keys is looked at for a key that is not known.
+_ANEW_S = 0.5
 
 
 @dataclass(slots=True, eq=False)

@@ -214,6 +214,8 @@ def _understand(layer: _Layer, notes: list[str]) -> None:
         if word in NOTES:
             notes.append(f"{option} means nothing here. {NOTES[word]}")
             continue
+        if word == "time" and re.fullmatch(r"[1-9]\d?", str(value)):
+            notes.append(f"{option} {value} is {value} minutes, as for Slurm. Hours are: --hours {value}")
         fields: Fields | None = {word: _weights(value, option)} if word in WEIGHTS else {}
         if word not in ("mem_per_gpu", "cpus_per_gpu", *WEIGHTS):
             fields = fields_of(word, value, option)

@@ -81,6 +81,7 @@ def _names(
     if request.profile is not None:
         if request.profile not in settings.profiles:
             raise unknown("profile", request.profile, settings.profiles)
+        _check_here(request.profile, settings)
         check_allowed(request.profile, request.model, allowed)
         origins["profile"] = "request"
         return [request.profile]
@@ -88,7 +89,9 @@ def _names(
         origins["profile"] = "catalog"
         return list(allowed)
     own = settings.session.profile
-    names = list(settings.profiles)
+    names = [n for n, p in settings.profiles.items() if not settings.clusters[p.cluster].remote]
+    if own is not None or not names:
+        _check_here(own or next(iter(settings.profiles)), settings)
     origins["profile"] = settings.origin("session.profile") if own is not None else "the first profile"
     if engine == "simulated":
         return list(dict.fromkeys([own or names[0], *names]))
@@ -115,6 +118,15 @@ def _meant(request: Request, names: list[str], settings: Settings, origins: dict
             origins["profile"] = f"the first with {' and '.join(f'{f} {asked[f]}' for f in fields)}"
             return meant
     return names
+
+
+def _check_here(name: str, settings: Settings) -> None:
+    cluster = settings.clusters[settings.profiles[name].cluster]
+    if cluster.remote:
+        raise RequestError(
+            f'Profile "{name}" is on cluster {cluster.name}, which is planned for by its own launcher.',
+            f'Use launcher --cluster {cluster.name}, or Launcher(cluster="{cluster.name}").',
+        )
 
 
 def _rank(profile: Profile, settings: Settings) -> int:

@@ -203,7 +203,8 @@ def _env(value: Any, option: str) -> Fields:
 
 def _env_file(name: str, option: str) -> dict[str, str]:
     try:
-        lines = Path(name).expanduser().read_text(encoding="utf-8")[:1_000_000].splitlines()
+        with Path(name).expanduser().open(encoding="utf-8") as file:
+            lines = file.read(1_000_000).splitlines()
     except (OSError, ValueError, RuntimeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "it cannot be read"
         raise RequestError(

@@ -5,6 +5,7 @@ A scheduler is one module and one line in `SCHEDULERS`.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,7 @@ class Scheduler(Protocol):
         """Asked inside the job: the Unix time at which the job's time is over."""
 
 
+@functools.cache  # asked for each of a hundred sessions
 def scheduler(name: str, ssh: str | None = None) -> Scheduler:
     """The scheduler called `name` (`slurm` or `local`), here or on the host `ssh`."""
     if name not in SCHEDULERS:

@@ -45,6 +45,9 @@ def _components(plans: Sequence[Plan]) -> list[list[str]]:
             f"--job-name={job_name(plan)}",
             "--output=/dev/null",
             "--export=NONE",
+            # Last, so that it holds: Slurm 22.05 may leave a requeued heterogeneous job in the queue for ever, always
+            # where one of its components was over.
+            "--no-requeue",
         ]
         for plan in (first, *plans[1:])
     ]

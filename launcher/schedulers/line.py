@@ -56,6 +56,10 @@ class Line:
             pass
         return line
 
+    def abort(self) -> None:
+        """End it at once, so that who waits for an answer gets none; `close` is still to be called."""
+        self._process.kill()
+
     def close(self) -> None:
         """End the program there, and the ssh here; can be called twice."""
         pipe, answers = self._process.stdin, self._process.stdout

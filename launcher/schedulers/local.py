@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 POLL_S = 0.2
 _MAKERS = {"nvidia", "tesla", "geforce", "quadro", "amd", "instinct", "graphics", "device"}
 # The shell between makes the job an orphan: nobody has to wait for it, and Ctrl-C in a terminal does not reach it.
-_START = '"$0" </dev/null >/dev/null 2>&1 & echo $!'
+# Bash by name: where another thread is just starting a process, that still holds the new script open for writing, and
+# the kernel would not execute it ("Text file busy").
+_START = '/bin/bash "$0" </dev/null >/dev/null 2>&1 & echo $!'
 
 
 def here(ssh: str | None = None) -> ModuleType:

@@ -107,10 +107,9 @@ class Slurm:
         if not _JOB_ID.fullmatch(job_id):
             raise SchedulerError(f"{job_id[:40]!r} is no job of Slurm.")
         argv, place = ["scancel", job_id], member_of(job_id)
-        if (
-            place is not None and place[1] == 0
-        ):  # the batch's script runs there: its end would be the end of all
-            # Only if it runs: for one that waits scancel tries again for a minute.
+        if place is not None and place[1] == 0:
+            # There runs the batch's script, whose end would be that of all. For one that waits, scancel would try again
+            # for a minute.
             argv[1:1] = ["--state=RUNNING", "--batch", "--signal=HUP"]
         harmless = _OVER if place is None else _MEMBER
         try:

@@ -83,17 +83,16 @@ def _ssh(host: str, *, through: str | None = None, ask: bool = True) -> list[str
     return [*argv, *shared(host, through).options]
 
 
-@functools.cache
 def shared(host: str, through: str | None = None) -> Shared:
-    """How connections to `host` are shared; asks ssh for the user's own configuration once."""
+    """How connections to `host` are shared; ssh is asked for the user's own configuration once in a process."""
     own = _configured(host)
     options: list[str] = []
     if own.get("serveraliveinterval", "0") == "0":  # else a network that is gone would be noticed after hours
         options += ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3"]
     if through is not None:
         # Not -J: that would start a second ssh with none of our options.
-        jump = shlex.join([*_ssh(through), "-T", "-W"]).replace("%", "%%")
-        options += ["-o", f"ProxyCommand={jump} [%h]:%p -- {shlex.quote(through)}"]
+        jump, by = shlex.join([*_ssh(through), "-T", "-W"]), shlex.quote(through)
+        options += ["-o", f"ProxyCommand={jump.replace('%', '%%')} [%h]:%p -- {by.replace('%', '%%')}"]
     path = own.get("controlpath", "none")
     if path != "none":
         path = os.path.expanduser(path)
@@ -150,9 +149,8 @@ def open_master(host: str, *, through: str | None = None, ask: bool = True) -> b
     """
     if master_runs(host, through):
         return False
-    argv = [*_ssh(host, through=through, ask=ask), "-T", "-n", "--", host, "true"]
-    if not ask:
-        argv[1:1] = ["-o", f"ConnectTimeout={int(_LOGIN_S) // 2}"]
+    wait = f"ConnectTimeout={int(_LOGIN_S) // 2}"  # typing does not count towards that
+    argv = [*_ssh(host, through=through, ask=ask), "-o", wait, "-T", "-n", "--", host, "true"]
     # A file and no pipe: before OpenSSH 8.5 the master in the background kept its standard error open.
     with tempfile.TemporaryFile() as errors:
         try:
@@ -212,7 +210,6 @@ def _configured(host: str) -> dict[str, str]:
     return found
 
 
-@functools.cache
 def private_folder() -> Path | None:
     """A folder on this machine that only this user can enter, short enough for a socket; None where there is none."""
     uid = os.getuid()

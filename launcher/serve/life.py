@@ -93,7 +93,11 @@ class Life:
             self._module.command(self._plan, self.socket, cache), self._plan, self._runtime, cache, os.environ
         )
         self._child = await Child.start(
-            command.argv, command.env, self._log, cwd=Path(self._plan.work_dir or self._runtime), append=line is not None
+            command.argv,
+            command.env,
+            self._log,
+            cwd=Path(self._plan.work_dir or self._runtime),
+            append=line is not None,
         )
         self._started_at = time.time()
         if self._plan.model.snapshot is not None:

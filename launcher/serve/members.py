@@ -12,8 +12,9 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 from launcher.errors import LauncherError, SessionError
 from launcher.schedulers import scheduler
@@ -29,8 +30,7 @@ from launcher.sessions.status import FAILED, Status
 
 TOGETHER = "together"
 _STOP_GRACE_S = 75.0  # an engine and its page get theirs from the session's own process
-# Ends that came to the whole job: a member goes on when the job is run again.
-_NOT_ITS_OWN = ("preempted", "cancelled", "node-fail", "boot-fail", "lost")
+_AGAIN_S = 10.0  # Slurm did not answer
 
 
 async def carry(root: Path) -> int:
@@ -40,10 +40,17 @@ async def carry(root: Path) -> int:
     if members is None:
         raise SessionError(f"{root} is not the first of a batch.", "Launch the batch again.")
     adopt_orphans()
-    base = batch_id(Plan.read(SessionPaths(root).plan))
-    batch = _Batch(
-        [_Member(SessionPaths(Path(path)), base, i) for i, path in enumerate(members.roots)], members
-    )
+    first = Plan.read(SessionPaths(root).plan)
+    base = batch_id(first)
+    found = []
+    for place, path in enumerate(members.roots):
+        try:
+            found.append(_Member(SessionPaths(Path(path)), base, place))
+        except SessionError as error:  # somebody deleted its directory while the job waited
+            print(f"launcher: {error}", flush=True)
+            if place:
+                scheduler(first.cluster.scheduler).cancel(f"{base}+{place}")
+    batch = _Batch(found, members)
     return await batch.run()
 
 
@@ -67,11 +74,6 @@ class _Member:
         """Whether its end was asked for, in this job."""
         return self.paths.stop.exists() and read_job_id(self.paths.job) == self.job_id
 
-    def was_over(self) -> bool:
-        """Whether it had ended by itself before the whole job was run again."""
-        own = Status.read(self.paths.status)
-        return own is not None and own.final and own.job_id == self.job_id and own.reason not in _NOT_ITS_OWN
-
     def failed(self) -> bool:
         own = Status.read(self.paths.status)
         return own is not None and own.state == FAILED
@@ -93,23 +95,23 @@ class _Member:
 
     def leave(self) -> None:
         """Say the last word where the session could not, and give its component back."""
-        reads = scheduler(self.plan.cluster.scheduler)
-        job = reads.jobs([self.job_id]).get(self.job_id)
+        asks = scheduler(self.plan.cluster.scheduler)
+        job = asks.jobs([self.job_id]).get(self.job_id)
         # Of a component that Slurm has ended, Slurm knows the reason.
-        if job is None or job.state != RUNNING or job.reason is not None:
+        if job is not None and job.state == RUNNING and job.reason is None:
+            own = Status.read(self.paths.status)
+            self._say(own if own and own.job_id == self.job_id and own.updated_at >= self._since else None)
+            write_job_id(self.paths.job, self.job_id, over=True)
+            if not self.here:
+                asks.cancel(self.job_id)
+
+    def _say(self, own: Status | None) -> None:
+        if own is not None and own.final:
             return
-        own = Status.read(self.paths.status)
-        mine = (
-            own if own is not None and own.job_id == self.job_id and own.updated_at >= self._since else None
-        )
-        if (mine is None or not mine.final) and not self.was_over():
-            reason = "user" if self.unwanted() else mine.reason if mine and mine.ended else "job-exit"
-            for stale in (self.paths.connection, self.paths.key, self.paths.words):
-                stale.unlink(missing_ok=True)
-            ended(self.plan, mine, reason, self.job_id).write(self.paths.status)
-        write_job_id(self.paths.job, self.job_id, over=True)
-        if not self.here:
-            reads.cancel(self.job_id)
+        reason = "user" if self.unwanted() else own.reason if own and own.ended else "job-exit"
+        for stale in (self.paths.connection, self.paths.key, self.paths.words):
+            stale.unlink(missing_ok=True)
+        ended(self.plan, own, reason, self.job_id).write(self.paths.status)
 
     async def end(self) -> None:
         """End the session, and no other."""
@@ -138,19 +140,25 @@ class _Batch:
 
     async def _carry(self, member: _Member) -> None:
         try:
-            if not member.unwanted() and not member.was_over():
+            if not member.unwanted():
                 await member.start()
                 assert member.child is not None
                 self._look()  # HUP may have come while it was being started
                 await member.child.wait()
-            member.over = True
-            if not self._ending:
-                await asyncio.to_thread(member.leave)
         except (LauncherError, OSError) as error:  # one that is in trouble must not take the others with it
-            print(f"launcher: {member.plan.id}: {error}", flush=True)
+            _tell(member, error)
         member.over = True
         if self._together and not self._ending:
             self._end_the_others()
+        while not self._ending:
+            try:
+                await asyncio.to_thread(member.leave)
+                break
+            except (LauncherError, OSError) as error:
+                _tell(member, error)
+            if all(other.over for other in self._members):
+                break
+            await asyncio.sleep(_AGAIN_S)
 
     def _look(self) -> None:
         for member in self._members:
@@ -171,8 +179,11 @@ class _Batch:
                 write_private(member.paths.stop, f'{{"reason": "{TOGETHER}"}}\n')
                 self._start(member.end())
 
-    def _start(self, work: object) -> None:
-        assert asyncio.iscoroutine(work)
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _tell(member: _Member, error: Exception) -> None:
+    print(f"launcher: {member.plan.id}: {error}", flush=True)

@@ -126,8 +126,11 @@ def public_host(network: Network) -> str:
 
 
 def job_id(plan: Plan) -> str:
-    """The id of the job that this process is; a member of a batch was told its own by the batch's process."""
-    if (member := os.environ.get(MEMBER_ID)) is not None and member_of(member) is not None:
+    """The id of the job that this process is; a member of a batch was told its own by the batch's process.
+
+    To be asked once: what this process starts is not that member, and shall not take itself for it.
+    """
+    if (member := os.environ.pop(MEMBER_ID, None)) is not None and member_of(member) is not None:
         return member
     return batch_id(plan)
 

@@ -74,6 +74,12 @@ class Child:
                 preexec_fn=prepare,
             )
         except OSError as error:
+            if cwd is not None and str(error.filename) == str(cwd):
+                raise EngineError(
+                    f"The engine cannot run in the folder {cwd}: {error.strerror}.",
+                    "Name one that compute nodes see with --work-dir, or leave it out.",
+                    "engine-missing",
+                ) from error
             raise EngineError(
                 f"{argv[0]} cannot be started: {error.strerror}.", "Check the environment.", "engine-missing"
             ) from error

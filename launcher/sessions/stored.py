@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,5 +16,5 @@ def made(type_: type[T], data: Mapping[str, Any]) -> T:
 
     Keys of a newer launcher are passed over, those of an older one have defaults: an upgrade must not hide sessions.
     """
-    names = {field.name for field in dataclasses.fields(type_)}
+    names = type_.__dataclass_fields__
     return type_(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in names})

@@ -1,6 +1,6 @@
 """The blocks of the settings that a session carries with it in `session.json`.
 
-As launcher.settings.schema, of which they are a part; apart from it, so that `launcher status` need not make the others.
+As launcher.settings.schema, of which they are a part; apart from it, so that `launcher status` need not make the rest.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ import pytest
 from playwright.sync_api import expect
 
 from launcher import Connection, Launcher, Session
+from launcher.cli.metrics import rows as metric_rows
 from launcher.engines import vllm
 from launcher.settings.layers import load
 from tests.browser.chat import answers, ask, finish
@@ -222,6 +223,20 @@ def test_paris_appears_step_by_step(visitor: Visitor, portal_https: Portal, engi
     assert page.evaluate("window.steps.size") > 2, "the answer must grow before one's eyes"
     wait_until(lambda: engine.metric("vllm:num_requests_running") == 0)
     assert engine.metric("launcher_gateway_completion_tokens_total") > before
+
+
+def test_every_row_that_a_real_vllm_reports_is_shown(engine: Engine) -> None:
+    """vec-inf 7: vec-inf's rows from a current vLLM's own `/metrics`; what it has no more is not reported."""
+    engine.answer(("user", "hello"))
+    metrics = engine.session.metrics()
+    rows = dict(metric_rows(metrics))
+    absent = {name for name, value in rows.items() if value == "not reported"}
+    assert absent == {"Requests Swapped", "CPU Cache Usage"}
+    assert metrics.total_prompt_tokens == engine.metric("vllm:prompt_tokens_total")
+    assert metrics.successful_requests_total is not None
+    assert metrics.successful_requests_total >= 1
+    assert metrics.avg_request_latency is not None
+    assert metrics.avg_request_latency > 0
 
 
 def test_no_prompt_reaches_the_log(engine: Engine) -> None:

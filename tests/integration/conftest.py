@@ -130,7 +130,6 @@ def running(own_launcher: Launcher) -> Iterator[Session]:
 @pytest.fixture
 def nothing_is_left(hosts: Loopback) -> Iterator[None]:
     """No ssh, and no file of one, is left by a test."""
-    ssh.shared.cache_clear()
     ssh._configured.cache_clear()
     yield
     wait_until(lambda: not hosts.programs(), 10)

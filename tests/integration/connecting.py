@@ -21,8 +21,7 @@ import json, os, sys, urllib.request
 body = json.dumps({"model": sys.argv[1], "messages": [{"role": "user", "content": "Hello"}]}).encode()
 headers = {"Authorization": "Bearer " + os.environ["OPENAI_API_KEY"], "Content-Type": "application/json"}
 url = os.environ["OPENAI_BASE_URL"] + "/chat/completions"
-opened = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(urllib.request.Request(url, body, headers))
-print(json.load(opened)["choices"][0]["message"]["content"])
+print(json.load(urllib.request.urlopen(urllib.request.Request(url, body, headers)))["choices"][0]["message"]["content"])
 sys.exit(7)
 """
 PATIENT = """

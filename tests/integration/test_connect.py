@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 
 from launcher import Launcher, Session
 from launcher.api.connect import Tunnel, connect
-from launcher.errors import EngineError, RequestError, SchedulerError, SessionError
+from launcher.errors import RequestError, SchedulerError, SessionError
 from tests.hostile import HOSTILE
 from tests.integration.connecting import (
     ASK,
@@ -33,8 +32,11 @@ from tests.programs.loopback import Host, Loopback
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("nothing_is_left")]
 
 
-def test_a_program_finds_address_and_key_and_its_exit_code_is_ours(running: Session) -> None:
-    """della 5: from a login node, where the node can be reached, no ssh is needed."""
+def test_a_program_finds_address_and_key_and_its_exit_code_is_ours(
+    running: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """della 5: from a login node, where the node can be reached, no ssh is needed; a proxy is not asked."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     done = run("connect", running.id, "--", sys.executable, "-c", ASK, running.plan.model.served_name)
     assert (done.returncode, done.stderr.count("Traceback")) == (7, 0), done.stderr
     assert done.stdout.startswith("Simulated answer")
@@ -52,12 +54,13 @@ def test_ctrl_c_ends_the_connection_and_not_the_session(running: Session, login:
         check=True,
     ).stdout.split()
     assert status_of(*shown) == 200
-    snippet = re.search(r"curl:\n((?:    .*\n)+)", text)
-    assert snippet is not None
-    pasted = subprocess.run(
-        ["bash", "-c", f"{exports}\n{snippet[1]}"], capture_output=True, text=True, check=True
-    )
-    assert json.loads(pasted.stdout)["choices"]
+    pasted = text[text.index("# curl") : text.index("# Python")]
+    said = subprocess.run(["bash", "-c", f"{exports}\n{pasted}"], capture_output=True, text=True, check=True)
+    assert json.loads(said.stdout)["choices"]
+    pasted = text[text.index("# Python") : text.index("Ctrl-C ends")]
+    script = f"{exports}\n{sys.executable} - <<'END'\n{pasted}\nEND"
+    said = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert said.stdout.startswith("Simulated answer")
     os.write(terminal, b"\x03")
     assert "The session goes on" in read_until(terminal, "launcher stop")
     assert process.wait(20) == 130
@@ -196,27 +199,23 @@ def status_at_the_outside(tunnel: Tunnel) -> int:
         return 0
 
 
-def test_a_session_that_ends_while_one_is_connected(own_launcher: Launcher) -> None:
-    """The client is told not to try again, and the command ends by itself."""
+def test_a_session_that_ends_while_one_is_connected(own_launcher: Launcher, running: Session) -> None:
+    """The client is told not to try again, and the command ends by itself; another session knows nothing of it.
+
+    della 7: two connections have two ports, and the key of one does not open the other.
+    """
     with own_launcher.launch("simulated") as session:
-        with connect(session) as tunnel:
+        with connect(session) as tunnel, running.connect() as other:
+            assert (tunnel.port, tunnel.key) != (other.port, other.key)
+            assert status_of(other.base_url, tunnel.key) == 401
             session.stop()
             assert tunnel.wait(20)
             assert tunnel.over is not None
             assert tunnel.over.reason == "user"
             assert status_of(tunnel.base_url, tunnel.key) == 503
+            assert status_of(other.base_url, other.key) == 200
         with pytest.raises(SessionError, match="is over"):
             connect(session)
-
-
-def test_a_session_that_fails_ends_with_its_reason(own_launcher: Launcher) -> None:
-    """della 6: a job that fails while one waits ends the command with the reason."""
-    session = own_launcher.launch(
-        "simulated", engine_args=("--fail-at", "start", "--fail-with", "CUDA out of memory")
-    )
-    done = run("connect", session.id)
-    assert done.returncode == EngineError.exit_code
-    assert "stopped" in done.stderr
 
 
 def test_the_key_is_never_printed_to_a_terminal_by_the_clusters_side(running: Session) -> None:

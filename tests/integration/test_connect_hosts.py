@@ -175,6 +175,19 @@ def test_what_a_login_host_refuses_is_one_sentence(
     assert words in done.stderr
 
 
+def test_a_host_that_ssh_does_not_know_yet(running: Session, hosts: Loopback) -> None:
+    """Nobody is there to compare its fingerprint, so nothing goes there."""
+    host = hosts.add("new")
+    host.new_host_key()
+    known = hosts.folder / "known_hosts"
+    kept = known.read_text()
+    known.write_text("".join(line for line in kept.splitlines(True) if not line.startswith("new ")))
+    with pytest.raises(SchedulerError, match="new is a host that your ssh does not know yet"):
+        running.connect(via="new", ask=False)
+    assert host.logins == 0
+    host.stop()
+
+
 def test_another_launcher_over_ssh_tells_and_gets_a_key_of_its_own(running: Session, login: Host) -> None:
     """What `launcher connect` on a laptop does with a cluster that has a launcher of its own."""
 

@@ -114,6 +114,10 @@ def test_a_job_that_could_not_write_a_line_is_told_of_its_folder_and_quota(
     assert found.reason == "storage"
     assert str(paths.root) in found.message
     assert "quota" in (found.hint or "")
+    paths.job_log.touch()  # it could open the file, and no more
+    found = explained(paths, status)
+    assert (found.reason, found.message) == ("job-exit", "The job ended before it could say a word.")
+    assert "quota" in (found.hint or "")
 
 
 def test_what_open_ondemand_kept_of_the_job_is_read_too(launcher: Launcher, tmp_path: Path) -> None:

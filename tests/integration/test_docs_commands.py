@@ -1,4 +1,4 @@
-"""The examples of README.md and docs/user.md, run as they stand against a real session of the simulated engine.
+"""The examples of README.md, docs/user.md and docs/shell.md, run as they stand on the simulated engine.
 
 Each page is one terminal: its blocks run in their order, and variables that one exports are there in the next. Only the
 example's session id and address are replaced by the real ones. HOME is a fresh folder, so `~` in the examples is true.
@@ -21,9 +21,23 @@ from launcher.settings.layers import load
 from tests.conftest import needs
 from tests.markdown import ROOT, Block, blocks
 
-PAGES = ("README.md", "docs/user.md")
+PAGES = ("README.md", "docs/user.md", "docs/shell.md")
 EXAMPLE_ID, EXAMPLE_URL = "tiny-chat-3f9a2c1b", "http://gpu07:41823"
 LANGUAGES = {"sh": "bash", "python": "python", "r": "Rscript"}
+# What a user of the example would look for in its output.
+SAYS = {
+    "What is the capital of France?": ["Simulated answer: your question has 6 words."],
+    "--env OMP_NUM_THREADS": ["#!/bin/bash"],
+    "--config big.yaml": ['"account": "chem123"', "big.yaml, line 3"],
+    "launcher environments": ["ready to start", "model_name", "There"],
+    "--filter state=READY": ["READY"],
+    "launcher wait --all": ["READY"],
+    "launcher metrics": ["Generation Throughput", "not reported"],
+    "launcher top --once": ["READY", '"sessions"'],
+    "launcher batch-launch": ["READY", "SHUTDOWN"],
+    "printenv OPENAI_BASE_URL": ["http://127.0.0.1:"],
+    "launcher record": ["simulated"],
+}
 SITE = """
 catalog:
   tiny-chat: {engine: simulated, path: null, engine_args: [--start-delay-s, "0.1", --token-rate, "0"]}
@@ -121,8 +135,10 @@ def test_the_examples_run(name: str, terminal: Terminal, capsys: pytest.CaptureF
                 print(f"\n{block} is not run: {why}", end="")
             continue
         said[str(block)] = terminal.run(block)
-        if "What is the capital of France?" in block.text:
-            assert "Simulated answer: your question has 6 words." in said[str(block)], block
+        for word, expected in SAYS.items():
+            if word in block.text:
+                missing = [text for text in expected if text not in said[str(block)]]
+                assert missing == [], f"{block}\n{said[str(block)]}"
     assert len(said) >= 4
 
 

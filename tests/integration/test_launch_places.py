@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import stat
@@ -13,6 +14,7 @@ import pytest
 from launcher import Launcher
 from launcher.cli import main
 from launcher.errors import EngineError
+from launcher.serve.process import Child
 from tests.conftest import needs
 from tests.programs.containers import PROGRAMS, make_image
 
@@ -63,6 +65,13 @@ def test_a_folder_that_the_node_does_not_have_ends_the_job_with_its_name(
     assert f"cannot enter the folder {runs}" in str(caught.value)
     assert session.status().state == "FAILED"
     assert str(runs) in session.paths.job_log.read_text()
+
+
+def test_a_folder_that_is_gone_when_the_engine_starts_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        EngineError, match=f"The engine cannot run in the folder {tmp_path}/gone: No such file"
+    ):
+        asyncio.run(Child.start(["/bin/true"], {}, tmp_path / "log", cwd=tmp_path / "gone"))
 
 
 def test_an_image_of_ones_own_with_binds_and_variables(

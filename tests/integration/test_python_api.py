@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,21 +11,35 @@ from pathlib import Path
 
 import pytest
 
-from launcher import Connection, Launcher, Session, Status
+from launcher import Launcher, Session, Status
 from launcher.errors import EngineError, RequestError, SessionError
+from launcher.schedulers import local
+from launcher.sessions.paths import write_private
 from launcher.settings.layers import load
+from tests.hostile import HOSTILE
+from tests.programs.front import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 SLOW = ("--start-delay-s", "60")
 
 
-def test_what_a_block_launched_ends_with_it(launcher: Launcher) -> None:
-    """Blackfish 15: the block of a launcher stops its own sessions, and no other."""
-    other = launcher.launch("simulated", name="other")
+def test_several_are_waited_for_together_and_end_with_the_block(launcher: Launcher) -> None:
+    """vec-inf 11: each step is told, answers come in the order of the question; Blackfish 15: a block of a launcher."""
+    other = launcher.launch("simulated", name="other", engine_args=SLOW)
+    told: list[tuple[str, str]] = []
+
+    def progress(session: Session, status: Status) -> None:
+        told.append((session.plan.name, status.state))
+
     with Launcher(load()) as ours:
-        own = [ours.launch("simulated", name=f"own-{number}") for number in (1, 2)]
-        assert all(isinstance(connection, Connection) for connection in ours.wait_all(own))
-    assert [session.status().reason for session in own] == ["user", "user"]
+        slow = ours.launch("simulated", name="slow", engine_args=("--start-delay-s", "2"))
+        quick = ours.launch("simulated", name="quick")
+        connections = ours.wait_all([slow, quick], 60, progress)
+        assert [connection.id for connection in connections] == [slow.id, quick.id]
+        assert [name for name, state in told if state == "READY"] == ["quick", "slow"]
+        assert ours.wait_all([]) == []
+        assert [status.state for status in ours.statuses([quick, slow])] == ["READY", "READY"]
+    assert [session.status().reason for session in (slow, quick)] == ["user", "user"]
     assert not other.status().ended
     other.stop()
 
@@ -59,36 +74,37 @@ def test_a_block_that_is_told_to_leaves_its_sessions_alone(
 
 
 PROGRAM = """\
+import signal
 from launcher import Launcher
+
 launcher = Launcher(auto_cleanup=True)
-print(launcher.launch("simulated").id)
-raise SystemExit(3)
+print(launcher.launch("simulated").id, flush=True)
+{end}
 """
 
 
-def test_what_a_program_launched_ends_with_it(launcher: Launcher) -> None:
+@pytest.mark.parametrize(
+    ("end", "code"), [("raise SystemExit(3)", 3), ("signal.pause()", -signal.SIGINT)], ids=["exit", "ctrl-c"]
+)
+def test_what_a_program_launched_ends_with_it(end: str, code: int, launcher: Launcher) -> None:
     """Blackfish 15: `auto_cleanup`, also where the program ends in the middle."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (3, "")
-    assert launcher.session(done.stdout.strip()).status().reason == "user"
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(end=end)], stdout=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout is not None
+        session = launcher.session(program.stdout.readline().strip())
+        if code < 0:
+            program.send_signal(signal.SIGINT)
+    assert program.returncode == code
+    assert session.status().reason == "user"
 
 
-def test_several_are_waited_for_together(launcher: Launcher) -> None:
-    """vec-inf 11: each step of each session is told, and the connections come in the order of the question."""
-    with launcher:
-        slow = launcher.launch("simulated", name="slow", engine_args=("--start-delay-s", "2"))
-        quick = launcher.launch("simulated", name="quick")
-        told: list[tuple[str, str]] = []
-
-        def progress(session: Session, status: Status) -> None:
-            told.append((session.plan.name, status.state))
-
-        connections = launcher.wait_all([slow, quick], 60, progress)
-        assert [connection.id for connection in connections] == [slow.id, quick.id]
-        ready = [name for name, state in told if state == "READY"]
-        assert ready == ["quick", "slow"]
-        assert launcher.wait_all([]) == []
-        assert [status.state for status in launcher.statuses([quick, slow])] == ["READY", "READY"]
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name])  # an empty one is none
+def test_no_cluster_and_no_session_of_a_hostile_name(name: str, launcher: Launcher) -> None:
+    with pytest.raises(RequestError, match="Unknown cluster"):
+        Launcher(cluster=name)
+    with pytest.raises(SessionError):
+        launcher.session(name)
 
 
 def test_one_that_fails_ends_the_waiting_and_not_the_others(launcher: Launcher) -> None:
@@ -104,39 +120,27 @@ def test_one_that_fails_ends_the_waiting_and_not_the_others(launcher: Launcher) 
         assert good.wait().id == good.id
 
 
-def test_a_time_limit_of_a_wait_is_told(launcher: Launcher) -> None:
-    with launcher, pytest.raises(SessionError, match=r"is not ready after 0\.5 s"):
-        launcher.launch("simulated", engine_args=SLOW).wait(0.5)
-
-
-def test_delete_removes_an_ended_session_and_no_other(launcher: Launcher) -> None:
-    """Blackfish 15: `delete`."""
-    session = launcher.launch("simulated")
-    with pytest.raises(SessionError):
-        session.delete()
-    session.stop()
-    session.delete()
-    assert not session.paths.root.exists()
-    assert session.id not in [each.id for each in launcher.sessions()]
-    with pytest.raises(SessionError):
-        session.status()
-
-
-def test_a_client_only_for_what_answers(launcher: Launcher) -> None:
-    with launcher:
-        session = launcher.launch("simulated", engine_args=SLOW)
-        for client in (session.openai, session.async_openai):
-            with pytest.raises(SessionError, match=r"is not ready: .* Call wait\(\) first"):
-                client()
-
-
-def test_a_session_that_somebody_else_stops_ends_the_waiting(launcher: Launcher) -> None:
+def test_a_session_that_does_not_answer_yet(launcher: Launcher) -> None:
+    """Blackfish 15: `wait` with a limit, `delete` and a stop by somebody else; no client for what does not answer."""
     session = launcher.launch("simulated", engine_args=SLOW)
+    with pytest.raises(SessionError, match=r"is not ready after 0\.5 s"):
+        session.wait(0.5)
+    for client in (session.openai, session.async_openai):
+        with pytest.raises(SessionError, match=r"is not ready: .* Call wait\(\) first"):
+            client()
+    with pytest.raises(SessionError, match="is not removed"):
+        session.delete()
     other = threading.Timer(0.5, session.stop)
     other.start()
-    with pytest.raises(SessionError, match="You stopped the session"):
+    with pytest.raises(SessionError, match="You stopped the session") as caught:
         session.wait()
+    assert caught.value.reason == "user"
     other.join()
+    session.delete()
+    assert not session.paths.root.exists()
+    assert launcher.sessions() == []
+    with pytest.raises(SessionError, match="is gone"):
+        session.status()
 
 
 def test_what_is_wrong_is_raised_before_anything_is_there(launcher: Launcher, tmp_path: Path) -> None:
@@ -172,3 +176,21 @@ def test_a_launcher_of_one_cluster_knows_no_other(
             ours.launch("simulated", profile="small")
     with pytest.raises(RequestError, match=r'Unknown cluster "nxt"\. Did you mean next'):
         Launcher(cluster="nxt")
+
+
+def test_many_threads_can_submit_at_once(tmp_path: Path) -> None:
+    """Each script is run, also where another thread starts a process while it is written."""
+
+    def submit(thread: int) -> None:
+        for number in range(15):
+            script = tmp_path / f"{thread}-{number}.sh"
+            write_private(script, f"#!/bin/bash\ntouch '{script}.done'\n")
+            script.chmod(0o700)
+            local.submit(script)
+
+    threads = [threading.Thread(target=submit, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wait_until(lambda: len(list(tmp_path.glob("*.done"))) == 60, 20)

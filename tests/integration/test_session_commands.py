@@ -82,11 +82,32 @@ def test_the_status_of_all_is_filtered(running: Session, said: Any) -> None:
     said("status", running.id, "--filter", "state=READY", code=2)
 
 
+def test_the_long_list_has_blackfishs_and_vec_infs_columns(running: Session, said: Any) -> None:
+    """Blackfish 2: `ls` with the same columns; vec-inf 4: `status` without id lists all my jobs."""
+    connection = running.connection
+    assert connection is not None
+    head, row = (
+        [cell.strip() for cell in line.strip("│|").split("│" if "│" in line else "|")]
+        for line in said("ls", "--long", "--filters", f"id={running.id}").splitlines()[1:4:2]
+    )
+    shown = dict(zip(head, row, strict=True))
+    assert head[:9] == ["ID", "Engine", "Model", "Created", "Updated", "State", "Port", "Name", "Profile"]
+    assert shown["Base URL"] == connection.base_url
+    assert (shown["Port"], shown["Name"], shown["Engine"]) == (str(connection.port), "carrier", "simulated")
+    assert shown["Created"].endswith(" ago")
+    data = said("status", running.id, "--json")
+    assert (data["port"], data["name"], data["engine"]) == (connection.port, "carrier", "simulated")
+
+
 def test_details_have_everything_but_the_key(running: Session, said: Any) -> None:
     """Blackfish 2: `details`."""
     connection = running.connection
     assert connection is not None
+    with running.openai() as client:
+        client.chat.completions.create(model="simulated", messages=[{"role": "user", "content": "Hello"}])
     shown = said("details", running.id, "--json")
+    assert shown["usage"]["requests"] >= 1
+    assert shown["usage"]["completion_tokens"] > 0
     assert shown["status"]["state"] == "READY"
     assert shown["connection"]["base_url"] == connection.base_url
     assert shown["job"]["id"] == running.job_id

@@ -68,6 +68,11 @@ class Desk:
     def terminal(self, *arguments: str, columns: int = 80, lines: int = 24, **env: str) -> Terminal:
         return Terminal(launcher(*arguments), columns=columns, lines=lines, env={**self.env, **env})
 
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        env = {**os.environ, **self.env}
+        return subprocess.Popen(launcher(*arguments), cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
+
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             launcher(*arguments), cwd=ROOT, env={**os.environ, **self.env}, capture_output=True, text=True,
@@ -160,7 +165,7 @@ def test_the_window_may_be_any_size_and_change_it(desk: Desk) -> None:
         assert all(word in terminal.rows[1] for word in ("Model", "State", "Phase", "Wait", "Left"))
         terminal.resize(40, 6)
         terminal.wait_without("Phase")
-        terminal.wait_for(desk.busy.id, 5)
+        terminal.wait_for(desk.busy.id[-8:], 5)
         assert "Model" not in terminal.rows[1]
         assert "State" in terminal.rows[1]
         terminal.resize(9, 2)
@@ -190,7 +195,8 @@ def test_a_controller_that_hangs_does_not_hold_the_keys_up(desk: Desk, tmp_path:
     """squeue may take a minute to give up; the list, the pages and q must not."""
     squeue = tmp_path / "bin" / "squeue"
     squeue.parent.mkdir()
-    squeue.write_text("#!/bin/sh\nexec sleep 60\n")
+    pid = tmp_path / "pid"
+    squeue.write_text(f"#!/bin/sh\necho $$ >'{pid}'\nexec sleep 60\n")
     squeue.chmod(0o755)
     site = tmp_path / "site.yml"
     site.write_text("clusters: {far: {scheduler: slurm}}\nprofiles: {cpu: {cluster: far}}\n")
@@ -203,9 +209,13 @@ def test_a_controller_that_hangs_does_not_hold_the_keys_up(desk: Desk, tmp_path:
     with desk.terminal(
         "top", PATH=path, LAUNCHER_SITE=str(site), LAUNCHER_PLACES__SESSIONS=str(sessions)
     ) as terminal:
+        wait_until(pid.exists)
         terminal.wait_for("Looking for your sessions")
         terminal.press("j", "q")
         assert terminal.ended() == 0
+    os.kill(
+        int(pid.read_text()), signal.SIGKILL
+    )  # the last question is nobody's now; Slurm's own gives up by itself
 
 
 def test_without_a_terminal_there_is_one_table_or_json(desk: Desk) -> None:
@@ -239,27 +249,34 @@ def test_metrics_are_drawn_again_in_their_place_until_ctrl_c(desk: Desk) -> None
 
 
 def test_metrics_for_scripts(desk: Desk) -> None:
+    silent = desk.start("metrics", desk.frozen.id, "--json")  # it takes a while to give up
     once = json.loads(desk.run("metrics", desk.busy.id, "--json").stdout)
     assert once["id"] == desk.busy.id
     assert once["requests_running"] == 1
     assert once["requests_swapped"] is None
     assert "Generation Throughput" in desk.run("metrics", desk.busy.id, "--once").stdout
-    argv = launcher("metrics", desk.busy.id, "--json", "-f")
-    with subprocess.Popen(
-        argv, cwd=ROOT, env={**os.environ, **desk.env}, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with desk.start("metrics", desk.busy.id, "--json", "-f") as process:
         assert process.stdout is not None
         lines = [json.loads(process.stdout.readline()) for _ in range(2)]
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
     assert lines[0]["generation_tokens_per_sec"] is None
     assert lines[1]["total_generation_tokens"] > lines[0]["total_generation_tokens"]
-
-
-def test_a_session_that_is_over_or_silent_says_so(desk: Desk) -> None:
+    said, _ = silent.communicate(timeout=30)
+    assert silent.returncode == 6
+    assert "no answer within" in json.loads(said)["error"]["message"]
     failed = desk.run("metrics", desk.failed.id)
     assert failed.returncode == 6
     assert "is FAILED and has no metrics" in failed.stderr
-    silent = desk.run("metrics", desk.frozen.id, "--json")
-    assert silent.returncode == 6
-    assert "no answer within" in json.loads(silent.stdout)["error"]["message"]
+
+
+def test_metrics_that_are_followed_end_with_the_session(desk: Desk) -> None:
+    own = desk.launcher.launch("simulated", engine_args=("--start-delay-s", "0"))
+    own.wait(60)
+    with desk.start("metrics", own.id, "--json", "--follow") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["requests_running"] == 0
+        own.stop()
+        assert process.wait(20) == 0
+        assert process.stderr.read() == f"{own.id}: SHUTDOWN. You stopped the session.\n"

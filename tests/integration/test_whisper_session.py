@@ -20,6 +20,10 @@ import openai
 import pytest
 
 from launcher import Connection, Launcher, Session
+from launcher.api.methods import methods
+from launcher.api.record import read
+from launcher.api.rerun import prepared
+from launcher.cli.metrics import rows as metric_rows
 from launcher.engines.whisper_arguments import PACKAGES
 from launcher.errors import EngineError
 from launcher.models.resolve import SHIPPED
@@ -101,6 +105,11 @@ def test_a_word_is_heard_and_its_seconds_are_counted(
     after = usage(session)
     assert after["requests"] == before["requests"] + 1
     assert after["audio_s"] - before["audio_s"] == pytest.approx(1, abs=1)
+    rows = dict(metric_rows(session.metrics()))
+    assert rows["Prompt Throughput"] == rows["GPU Cache Usage"] == "not reported"
+    assert rows["Requests Running"] == "0 reqs"
+    assert float(rows["Total Audio"].split()[0]) >= 1
+    assert float(rows["Avg Request Latency"].split()[0]) > 0
 
 
 def test_the_start_went_through_its_phases(session: Session) -> None:
@@ -218,6 +227,13 @@ def test_an_engine_that_is_killed_comes_back_and_leaves_nothing(place: Path, rec
     assert record["usage"]["audio_s"] > 0
     assert record["plan"]["engine"] == "whisper"
     assert {entry["name"] for entry in record["weights"]} >= {"model.bin", "tokenizer.json"}
+    assert record["model"]["task"] == "transcription"
+    assert any(package.startswith("faster-whisper==") for package in record["environment"]["packages"])
+    written = methods(read(session.paths.record))
+    assert f"served by faster-whisper {record['versions']['whisper']} without a GPU" in written
+    assert "of audio)" in written
+    again = prepared(launcher_in(place, "own"), read(session.paths.record), door="python", strict=True)
+    assert again.differences == ()
     logs = "".join(path.read_text() for path in session.paths.root.glob("*.log*"))
     for secret in (connection.key, "seven"):
         assert secret not in logs

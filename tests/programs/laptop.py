@@ -104,6 +104,9 @@ class Laptop(Loopback):
                     found.append(int(entry.name))
         return found
 
+    def __enter__(self) -> Laptop:
+        return self
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
 def test_cleanup_removes_what_is_over_and_a_record_starts_the_same_again(
     site: Site, slurm: Cluster, users: People
 ) -> None:
-    """vec-inf 10: by job id and before-job-id; a dry run deletes nothing; the files of running jobs stay.
+    """vec-inf 4: why it waits; vec-inf 10: by job ids; a dry run deletes nothing; the files of running jobs stay.
 
     The record of one user starts the same for another, who is charged himself.
     """
@@ -54,7 +54,10 @@ def test_cleanup_removes_what_is_over_and_a_record_starts_the_same_again(
     assert [one["id"] for one in everything["removed"]] == [later]
     assert {one["id"] for one in everything["kept"]} == {runs, waits}
     assert site.status(alice, runs)["state"] == "READY"
-    assert site.status(alice, waits)["state"] == "PENDING"
+    pending = site.status(alice, waits)
+    assert (pending["model_status"], pending["failed_reason"]) == ("PENDING", None)
+    assert pending["pending_reason"] in ("resources", "priority")
+    assert " Pending Reason " in site.run(alice, "status", waits).text
     slurm.scancel(held)
 
     # Nobody else can remove it, or read its record.

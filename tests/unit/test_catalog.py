@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,22 @@ def test_environments_say_which_is_there_and_with_which_version(
     assert main(["launch", "llama", "--environment", "image"]) == 3
     assert f"{site / 'none.sif'} is not there" in capsys.readouterr().err
     assert not (site / "sessions").exists()
+
+
+def test_the_launchers_own_environment_is_no_trouble_without_an_engine(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each site has it beside its own; it holds the simulated engine in any case."""
+    (site / "none.sif").write_bytes(b"image")
+    monkeypatch.setattr(sys, "prefix", str(site / "bare"))
+    monkeypatch.setattr(sys, "executable", str(site / "bare" / "bin" / "python"))
+    assert main(["environments", "--json"]) == 0
+    found = {one["name"]: one for one in json.loads(capsys.readouterr().out)["environments"]}
+    assert (found["launcher"]["staged"], found["launcher"]["versions"], found["launcher"]["trouble"]) == (
+        True,
+        {},
+        None,
+    )
 
 
 def test_a_staged_image_is_shown_with_its_day(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

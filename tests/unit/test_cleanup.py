@@ -153,13 +153,16 @@ def test_where_slurm_does_not_answer_nothing_goes(
     make: Make, sessions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make("a", job="100", scheduler="slurm")
+    make("b", job="101", scheduler="slurm", final=False)  # a preempted one, which Slurm may run again
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(["cleanup", "--yes"]) == 0
-    assert names(sessions) == ["a"]
-    assert "a stays. Its job may not be over: There is no program squeue here" in capsys.readouterr().out
+    assert names(sessions) == ["a", "b"]
+    said = capsys.readouterr().out
+    assert "a stays. Its job may not be over: There is no program squeue here" in said
+    assert "b stays. It may run again." in said
 
 
-def test_one_that_may_run_again_or_still_ends_stays(
+def test_one_whose_process_still_ends_stays(
     make: Make, sessions: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make("ends", job=local.own_job_id())  # it has said its last word, its process is still there
@@ -231,6 +234,33 @@ def test_a_batch_keeps_the_files_of_its_members_until_all_are_over(
     assert "Others of its batch are not over" in capsys.readouterr().out
 
 
+def test_a_batchs_number_means_all_its_members(make: Make, sessions: Path, slurm_forgot: None) -> None:
+    for place in range(2):
+        make(f"member{place}", job=f"77+{place}", scheduler="slurm")
+    make("other", job="770", scheduler="slurm")
+    assert main(["cleanup", "77", "77+1", "--dry-run"]) == 0
+    assert main(["cleanup", "--job-id", "77", "--yes"]) == 0
+    assert names(sessions) == ["other"]
+
+
+def test_a_session_in_a_log_directory_of_the_users_own_goes_with_it(
+    sessions: Path, tmp_path: Path, make: Make
+) -> None:
+    make("first")  # makes the usual folder
+    logs = tmp_path / "logs"
+    plan = make_plan(Request("simulated", log_dir=str(logs)), load(), door="shell")
+    paths = Launcher().make(plan)
+    write_private(paths.plan, plan.to_json())
+    Status(plan.id, SHUTDOWN, time.time(), "Over.", reason="user", job_id=OVER, final=True).write(
+        paths.status
+    )
+    write_job_id(paths.job, OVER)
+    (logs / "mine.txt").write_text("not a session")
+    assert main(["cleanup", "--yes"]) == 0
+    assert names(sessions) == []
+    assert names(logs) == ["mine.txt"]
+
+
 def test_what_a_broken_removal_left_is_taken_along(make: Make, sessions: Path) -> None:
     make("over")
     (sessions / ".gone.0123abcd.removed" / "below").mkdir(parents=True)
@@ -240,16 +270,14 @@ def test_what_a_broken_removal_left_is_taken_along(make: Make, sessions: Path) -
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-@pytest.mark.parametrize(
-    "option", ["--model", "--model-family", "--name", "--state", "--job-id", "--older-than"]
-)
 def test_a_hostile_word_removes_nothing(
-    make: Make, sessions: Path, option: str, text: str, capsys: pytest.CaptureFixture[str]
+    make: Make, sessions: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An empty word above all: a script's variable that was not set must not mean everything."""
     make("over")
-    assert main(["cleanup", "--yes", f"{option}={text}"]) in (0, 2)
-    assert names(sessions) == ["over"]
+    for option in ("--model", "--model-family", "--name", "--state", "--job-id", "--older-than"):
+        assert main(["cleanup", "--yes", f"{option}={text}"]) in (0, 2), option
+        assert names(sessions) == ["over"], option
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -258,6 +286,20 @@ def test_an_id_that_is_not_there_stops_all(make: Make, sessions: Path) -> None:
     assert main(["cleanup", "over", "nothere", "--yes"]) == 6
     assert main(["cleanup", "", "--yes"]) in (2, 6)
     assert names(sessions) == ["over"]
+
+
+def test_a_session_that_never_spoke_has_only_its_jobs_log(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = make("silent", FAILED)
+    paths.engine_log.unlink()
+    assert main(["logs", "silent"]) == 6
+    assert "has no engine log yet. Look at: launcher status silent" in capsys.readouterr().err
+    paths.job_log.write_text("slurmstepd: error: no such module\n")
+    assert main(["logs", "silent"]) == 6
+    assert "Look at: launcher logs silent --of job" in capsys.readouterr().err
+    assert main(["logs", "silent", "--of", "job"]) == 0
+    assert "no such module" in capsys.readouterr().out
 
 
 def test_python_gets_the_same(make: Make, sessions: Path) -> None:

@@ -21,12 +21,11 @@ environments: {vllm-here: {kind: venv}}
 catalog: {tiny-one: {engine: simulated}, tiny-two: {engine: simulated}, secret: {engine: simulated, hidden: true}}
 """
 # As readline calls it: the words, divided at its own breaks, and the place of the cursor.
-PRESS = """
-eval "$(launcher completion bash)"
+PRESS = f"""{SCRIPTS["bash"]}
 COMP_WORDS=("$@")
 COMP_CWORD=$(( $# - 1 ))
 _launcher
-printf '%s\\n' "${COMPREPLY[@]}"
+printf '%s\\n' "${{COMPREPLY[@]}}"
 """
 Tab = Callable[..., list[str]]
 

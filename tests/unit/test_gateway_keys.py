@@ -18,6 +18,7 @@ from launcher.gateway.keys import (
 )
 from launcher.sessions import keys as files
 from launcher.sessions.paths import SessionPaths
+from tests.programs.front import wait_until
 
 OWN = "sk-" + "5a" * 32
 
@@ -92,11 +93,20 @@ def test_the_sessions_own_key_has_neither_limits_nor_an_end(keys: Keys) -> None:
     assert holder.valid
 
 
+def test_a_key_that_was_made_just_now_opens_before_the_next_look_at_the_file(
+    paths: SessionPaths, keys: Keys
+) -> None:
+    """Who has made a key tries it at once; for wrong ones the file is opened twice a second at most."""
+    _, secret = files.new(paths, "alice")
+    wait_until(lambda: keys.holder(secret))
+    files.revoke(paths, "alice")
+    assert keys.holder(secret) is not None  # a known key costs no look at the file
+
+
 def test_a_further_key_is_known_by_the_next_refresh_and_so_is_its_end(
     keys: Keys, paths: SessionPaths
 ) -> None:
     _, secret = files.new(paths, "alice")
-    assert keys.holder(secret) is None
     keys.refresh()
     alice = keys.holder(secret)
     assert alice is not None

@@ -170,6 +170,15 @@ def test_an_option_without_meaning_is_one_sentence_on_standard_error(
     assert said.out.startswith("#!/bin/bash")
 
 
+def test_a_small_number_for_the_time_is_told_to_be_minutes(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["launch", "simulated", "--time", "4", "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "launcher: --time 4 is 4 minutes, as for Slurm. Hours are: --hours 4\n"
+    assert "#SBATCH --time=0:04:00" in said.out.splitlines()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -199,7 +208,7 @@ def test_an_option_without_meaning_is_one_sentence_on_standard_error(
         (["--venv", "image", "--bind", "relative"], "The bind must be an absolute path, not 'relative'."),
         (["--venv", "image", "--bind", "/a:/b:exec"], "must end with ro or rw."),
         (["--venv", "image", "--bind", "$NOT_SET/a"], "The bind names $NOT_SET, which is not set."),
-        (["--connect", "--dry-run"], "--connect stays in the foreground."),
+        (["--connect", "--dry-run"], "A dry run starts nothing to connect to."),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_one_sentence(

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,32 @@ def test_a_records_site_arguments_are_no_way_round_the_site(place: Place) -> Non
     assert plan.network.bind == "0.0.0.0"
     with pytest.raises(RequestError, match="folder of the environment"):
         place.again(record, strict=True)
+
+
+def test_what_stood_around_the_engine_is_asked_for_again(place: Place) -> None:
+    image = place.root / "vllm.sif"
+    image.write_bytes(SIF + b"1" * 16)
+    folder = place.root / "data"
+    folder.mkdir()
+    around: dict[str, Any] = {
+        "binds": (str(folder),),
+        "work_dir": str(folder),
+        "env": {"HF_HUB_OFFLINE": "1"},
+    }
+    record = place.record(environment=str(image), **around)  # no environment of the site's
+    record = dataclasses.replace(record, data={**record.data, "environment": {}})
+    found = place.again(record)
+    assert said(found) == {}
+    assert (found.plan.environment.image, found.plan.work_dir) == (str(image), str(folder))
+    assert str(folder) in found.plan.environment.binds
+    assert found.plan.environment.env["HF_HUB_OFFLINE"] == "1"
+    (place.root / "venv" / "bin" / "python").symlink_to(sys.executable)
+    venv = place.record(environment=str(place.root / "venv"))
+    assert place.again(venv, strict=True).plan.environment.path == str(place.root / "venv")
+    folder.rmdir()
+    found = place.again(record)
+    assert "working directory" in said(found)
+    assert found.plan.environment.env["HF_HUB_OFFLINE"] == "1"
 
 
 def test_where_the_site_allows_no_arguments_they_are_chosen_anew(place: Place) -> None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from launcher.api.remote_far import Far, fars
+from launcher.api.remote.far import Far, fars
 from launcher.errors import LauncherError, SchedulerError
 from launcher.schedulers import ssh
 
 if TYPE_CHECKING:
     from launcher.settings.schema import Settings
 
-_ANSWER_S = 60.0
+_ANSWER_S, _WORK_S = 60.0, 600.0  # of several at once, and of one that may have to look at a model
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +54,24 @@ def said_there(far: Far, *words: str, ask: bool = True) -> dict[str, Any]:
         far.connect()
     else:
         ssh.open_master(far.host, ask=False)
-    argv = far.command(*words)
+    argv, answer_s = far.command(*words), _WORK_S if ask else _ANSWER_S
     try:
         done = subprocess.run(  # noqa: S603 - an argument list, no shell
             argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=_ANSWER_S, check=False,
+            timeout=answer_s, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise SchedulerError(
-            f"{far.cluster} did not answer within {_ANSWER_S:g} s.", "Try again later."
+            f"{far.cluster} did not answer within {answer_s:g} s.", "Try again later."
         ) from None
+    if ask:
+        sys.stderr.write(done.stderr)
     # What a shell's start-up files print comes before it.
     for line in reversed(done.stdout.splitlines()):
         if line.startswith("{"):
             said: dict[str, Any] = json.loads(line)
             if "error" in said:
-                from launcher.api.remote_values import unpacked_error
+                from launcher.api.remote.values import unpacked_error
 
                 raise unpacked_error(said["error"])
             return said

@@ -1,4 +1,4 @@
-# Look at a cluster's login node, or install the launcher there; given to `sh -s` over ssh by launcher.api.remote_setup.
+# Look at a cluster's login node, or install the launcher there; given to `sh -s` over ssh by launcher.api.remote.setup.
 #
 #   look PROGRAM PYTHON      tell what is there, one NAME=VALUE a line
 #   install FOLDER RELEASE PYTHON EXTRAS WHEEL    make FOLDER/releases/RELEASE, and FOLDER/current lead to it
@@ -57,11 +57,11 @@ install() {
     touch "$release/.complete"
   fi
   # `mv` would move the link into the folder that the former `current` leads to.
-  ln -sfn "releases/$2" "$folder/current.new" &&
-    "$python" -c 'import os, sys; os.replace(*sys.argv[1:])' "$folder/current.new" "$folder/current" || {
+  if ! { ln -sfn "releases/$2" "$folder/current.new" &&
+    "$python" -c 'import os, sys; os.replace(*sys.argv[1:])' "$folder/current.new" "$folder/current"; }; then
     say failed "cannot write to $folder"
     return 1
-  }
+  fi
   rm -f "$wheel"
   for former in "$folder"/releases/*/; do
     [ "${former%/}" = "$release" ] || say former "${former%/}"

@@ -1,7 +1,7 @@
 """The launcher of another cluster: one call of it is one program over ssh, through the connection that is shared.
 
 Owns the conversation (a request as one line of JSON, answers as lines of JSON, bytes after a line that announces them)
-and the sentence for everything that can go wrong with it. What may be asked is in `launcher.api.remote_answers`.
+and the sentence for everything that can go wrong with it. What may be asked is in `launcher.api.remote.answers`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
+import launcher
 from launcher.errors import LauncherError, RequestError, SchedulerError, SettingsError, did_you_mean
 from launcher.schedulers import ssh
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 ANSWERS = "over-ssh"  # the command there that answers
 _NOISE_MAX = 200  # lines that a shell's start-up file may print before the launcher begins
+_NOT_KNOWN = ("unknown command", "invalid choice")  # what a launcher says of a command of a later one
 _END_S = 5.0
 _AGAIN_S = (1.0, 2.0, 5.0, 10.0, 20.0)
 _LOST_S = 300.0  # a network that is away so long is not waited for
@@ -58,10 +60,8 @@ class Far:
 
     def command(self, *arguments: str, tty: bool = False) -> list[str]:
         """The words that run `launcher ARGUMENTS` there from here; it ends when this end of it does."""
-        from launcher import __version__
-
         there = self.words(
-            ANSWERS, "--version-here", __version__, "--cluster-here", self.cluster, "--", *arguments
+            ANSWERS, "--version-here", launcher.__version__, "--cluster-here", self.cluster, "--", *arguments
         )
         return ssh.ssh_argv(self.host, there, tty=tty, ask=False)
 
@@ -129,7 +129,7 @@ class Far:
             return ssh.trouble(self.host, said)
         if code in (126, 127):
             return SettingsError(f"There is no launcher {self.program} {there}.", again)
-        if ANSWERS in said and ("nknown command" in said or "nvalid choice" in said):
+        if ANSWERS in said and any(words in said.lower() for words in _NOT_KNOWN):
             return SettingsError(f"The launcher {there} is too old to be asked over ssh.", again)
         last = next(
             (line.strip() for line in reversed(said.splitlines()) if line.strip()), f"exit code {code}"
@@ -190,7 +190,7 @@ class Talk:
             elif "bytes" in answer:
                 yield self._bytes(int(answer["bytes"]))
             elif "error" in answer:
-                from launcher.api.remote_values import unpacked_error
+                from launcher.api.remote.values import unpacked_error
 
                 raise unpacked_error(answer["error"])
             else:
@@ -208,6 +208,8 @@ class Talk:
     def end(self) -> None:
         """End it; what runs there notices that its input has ended."""
         self.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()  # ssh would wait for somebody to read what is left
         try:
             self._process.wait(_END_S if self._begun else 0)
         except subprocess.TimeoutExpired:
@@ -236,10 +238,9 @@ class Talk:
 
 def skew(far: Far, there: str) -> SettingsError:
     """The error for a launcher of a version that this one cannot talk to."""
-    from launcher import __version__
-
     return SettingsError(
-        f"The launcher on {far.cluster} is version {there[:40]}, which this one, {__version__}, cannot talk to.",
+        f"The launcher on {far.cluster}, version {there[:40]}, and this one, {launcher.__version__}, do not understand"
+        " each other.",
         f"Run: launcher clusters setup {far.cluster}",
     )
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.api.launcher import Launcher
-from launcher.api.remote_far import Far, far_of
-from launcher.api.remote_session import RemoteSession, forwarding
-from launcher.api.remote_values import packed, unpacked
+from launcher.api.remote.far import Far, far_of
+from launcher.api.remote.session import RemoteSession, forwarding
+from launcher.api.remote.values import packed, unpacked
 from launcher.api.session import Session
 from launcher.errors import RequestError
 from launcher.sessions.connection import Connection

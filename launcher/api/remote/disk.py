@@ -1,4 +1,4 @@
-"""Files of another cluster, here: listed, read and written at the request of `launcher.api.remote_files`.
+"""Files of another cluster, here: listed, read and written at the request of `launcher.api.remote.files`.
 
 A file is written under another name beside its place and takes it at the end; a transfer that broke is gone on with.
 """

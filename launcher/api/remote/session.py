@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from launcher.api.keys import FurtherKeys
-from launcher.api.remote_far import Far
-from launcher.api.remote_values import packed, unpacked
+from launcher.api.remote.far import Far
+from launcher.api.remote.values import packed, unpacked
 from launcher.api.session import Session
 from launcher.errors import SessionError
 from launcher.schedulers import Scheduler
@@ -173,7 +173,7 @@ class RemoteSession(Session):
 
     def log(self, of: str = "engine", lines: int = 100, *, follow: bool = False) -> Iterator[str]:
         """The end of one of its logs (`engine`, `gateway`, `page`, `job`) in pieces; with `follow` until it ends."""
-        from launcher.api.remote_log import pieces
+        from launcher.api.remote.log import pieces
 
         return pieces(self, of, lines, follow=follow)
 

@@ -17,8 +17,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.api.remote_far import Far
-from launcher.api.remote_package import fingerprint, wheel
+import launcher
+from launcher.api.remote.far import Far
+from launcher.api.remote.package import fingerprint, wheel
 from launcher.errors import RequestError, SchedulerError, SettingsError, StorageError
 from launcher.schedulers import ssh
 from launcher.settings.schema import NAME, PROGRAM, TOKEN
@@ -79,7 +80,7 @@ def setup(
         former = _install(host, path or FOLDER, extras, there, tell)
         far, installed = Far(name, host, own), True
     hello = far.ask("hello")
-    from launcher.api.remote_entry import write_entry
+    from launcher.api.remote.entry import write_entry
 
     file = write_entry(name, {"ssh": host, "launcher": far.program})
     tell(f"Cluster {name} is in {file}")
@@ -192,8 +193,8 @@ def _from_home(path: str) -> str:
 
 
 def _shell(host: str, arguments: Sequence[str], timeout_s: float) -> dict[str, list[str]]:
-    """Run remote_install.sh there; what it told, by name."""
-    script = resources.files("launcher.api").joinpath("remote_install.sh").read_text("utf-8")
+    """Run install.sh there; what it told, by name."""
+    script = resources.files("launcher.api.remote").joinpath("install.sh").read_text("utf-8")
     argv = ssh.ssh_argv(host, ["sh", "-s", *arguments], ask=False)
     try:
         done = subprocess.run(  # noqa: S603 - an argument list, no shell
@@ -225,6 +226,5 @@ def _shell(host: str, arguments: Sequence[str], timeout_s: float) -> dict[str, l
 
 
 def _version() -> str:
-    from launcher import __version__
 
-    return __version__
+    return launcher.__version__

@@ -1,6 +1,6 @@
 """What a launcher answers when another one asks it over ssh: one request on standard input, JSON lines as its answer.
 
-Owns the requests; the other side is `launcher.api.remote_far`. Whoever may log in here as this user may ask all of it,
+Owns the requests; the other side is `launcher.api.remote.far`. Whoever may log in here as this user may ask all of it,
 as with any other command: there is nothing to guard, but the key is only ever written into that connection.
 """
 
@@ -13,9 +13,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
+import launcher
 from launcher.api.launcher import Launcher
-from launcher.api.remote_far import PROTOCOL
-from launcher.api.remote_values import packed, packed_error, unpacked
+from launcher.api.remote.far import PROTOCOL
+from launcher.api.remote.values import packed, packed_error, unpacked
 from launcher.api.session import Session
 from launcher.errors import LauncherError, RequestError, SessionError, StorageError
 
@@ -41,9 +42,7 @@ class Answers:
 
     def greet(self) -> None:
         """Say who answers; after it nothing but answers is on standard output."""
-        from launcher import __version__
-
-        self._line({"launcher": __version__, "protocol": PROTOCOL})
+        self._line({"launcher": launcher.__version__, "protocol": PROTOCOL})
 
     def serve(self, on_read: Callable[[], object]) -> int:
         """Read the request, call `on_read`, answer; the exit code."""
@@ -59,7 +58,7 @@ class Answers:
             on_read()
         try:
             if do in ("list", "read", "write"):
-                from launcher.api.remote_disk import serve
+                from launcher.api.remote.disk import serve
 
                 result = serve(do, wanted, self._given, self._tell, self._bytes)
             else:
@@ -69,6 +68,11 @@ class Answers:
         except LauncherError as error:
             self._line({"error": packed_error(error)})
             return error.exit_code
+        except TypeError as error:  # a value that has no form for the way back
+            self._line(
+                {"error": packed_error(LauncherError(f"{do}: {error}.", "Ask on the cluster itself."))}
+            )
+            return LauncherError.exit_code
         except OSError as error:
             where = error.filename or "a file"
             self._line({"error": packed_error(StorageError(f"{where}: {error.strerror}."))})
@@ -85,10 +89,9 @@ class Answers:
         return known[do](**wanted)
 
     def _hello(self) -> dict[str, Any]:
-        from launcher import __version__
-        from launcher.api.remote_package import fingerprint
+        from launcher.api.remote.package import fingerprint
 
-        return {"version": __version__, "python": sys.version.split()[0], "package": fingerprint()}
+        return {"version": launcher.__version__, "python": sys.version.split()[0], "package": fingerprint()}
 
     def _profiles(self) -> list[tuple[str, str]]:
         profiles = self._launcher.settings.profiles.values()
@@ -127,7 +130,7 @@ class Answers:
         return packed(self._launcher.wait_all(sessions, timeout_s, tell))
 
     def _log(self, id: str, of: str, lines: int, at: int | None, follow: bool) -> Any:  # noqa: A002
-        from launcher.api.remote_log import follow_here
+        from launcher.api.remote.log import follow_here
 
         return follow_here(self._launcher.session(id), of, lines, at, follow, self._tell)
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.api.remote_far import LostError
+from launcher.api.remote.far import LostError
 from launcher.errors import RequestError, SessionError
 
 if TYPE_CHECKING:
-    from launcher.api.remote_session import RemoteSession
+    from launcher.api.remote.session import RemoteSession
     from launcher.api.session import Session
 
 LOGS = ("engine", "gateway", "page", "job")

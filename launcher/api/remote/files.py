@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from launcher.api.remote_disk import BLOCK, part_of, version
-from launcher.api.remote_far import Far
+from launcher.api.remote.disk import BLOCK, part_of, version
+from launcher.api.remote.far import Far
 from launcher.errors import RequestError, StorageError
 from launcher.sessions.stored import made
 

@@ -6,6 +6,7 @@ have their defaults.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 
 from launcher import errors
 from launcher.api.session import Session
-from launcher.errors import LauncherError
+from launcher.errors import LauncherError, SettingsError
 from launcher.sessions.stored import made
 
 # Marks of a value's kind; a plain dictionary with such a key travels as pairs.
@@ -60,7 +61,10 @@ def unpacked(value: Any, session: Callable[[dict[str, Any]], Session]) -> Any:
         return session(value[_SESSION])
     if _RECORD in value:
         fields = {name: inner(item) for name, item in value["fields"].items()}
-        return made(_record(value[_RECORD]), fields)
+        try:
+            return made(_record(value[_RECORD]), fields)
+        except TypeError as error:
+            raise _other_version(str(value[_RECORD])) from error
     if _TUPLE in value:
         return tuple(inner(item) for item in value[_TUPLE])
     if _PATH in value:
@@ -73,12 +77,22 @@ def unpacked(value: Any, session: Callable[[dict[str, Any]], Session]) -> Any:
 def _record(name: str) -> Any:
     # Only our own records: what comes from another host must not name a class of its choice.
     module, _, kind = name.partition(":")
-    found: Any = importlib.import_module(module) if module.startswith("launcher.") else None
+    found: Any = None
+    if module.startswith("launcher."):
+        with contextlib.suppress(ImportError):
+            found = importlib.import_module(module)
     for part in kind.split("."):
         found = getattr(found, part, None)
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-        raise TypeError(f"{name} is no record of this launcher")
+        raise _other_version(name)
     return found
+
+
+def _other_version(name: str) -> SettingsError:
+    return SettingsError(
+        f"The launcher there answers with something that this one does not know ({name[:80]}).",
+        "Make both of one version: launcher clusters setup NAME",
+    )
 
 
 def packed_error(error: LauncherError) -> dict[str, Any]:

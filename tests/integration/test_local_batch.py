@@ -1,0 +1,106 @@
+"""A batch on this machine: the members are children of one process, with ids and ends as on Slurm."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from launcher import Launcher, LauncherError, Session
+from launcher.cli import main
+from launcher.errors import RequestError, SessionError
+from launcher.schedulers import local
+from launcher.sessions.job import member_of
+from tests.programs.front import wait_until
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def job_of(session: Session) -> str:
+    place = member_of(session.job_id)
+    assert place is not None
+    return place[0]
+
+
+def test_the_members_of_a_batch_end_one_by_one(
+    launcher: Launcher, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """vec-inf 9: `batch_launch_models`; each member is a session, the last one ends the process."""
+    first, second, third = sessions = launcher.batch_launch(["simulated"] * 3, page=False)
+    connections = launcher.wait_all(sessions)
+    for named in (["--all"], [first.id, second.id, third.id], [f"{job_of(first)}+0", job_of(first)]):
+        assert main(["wait", *named, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)["sessions"]
+        assert {status["id"] for status in told} == {session.id for session in sessions}
+    assert main(["wait"]) == 2
+    assert "Name sessions" in capsys.readouterr().err
+    assert len({(connection.port, connection.key) for connection in connections}) == 3
+    job = job_of(first)
+    assert [session.job_id for session in sessions] == [f"{job}+0", f"{job}+1", f"{job}+2"]
+    assert [session.id for session in launcher.members(job)] == [session.id for session in sessions]
+    assert launcher.session(f"{job}+1").id == second.id
+    with pytest.raises(SessionError, match="carries 3 sessions"):
+        launcher.session(job)
+
+    assert first.stop().reason == "user"
+    killed = second.status().pid
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: second.status().final, 30)
+    assert (second.status().state, second.status().reason) == ("FAILED", "job-exit")
+    assert not second.paths.key.exists()
+    assert third.status().state == "READY"
+    assert third.stop().reason == "user"
+    wait_until(lambda: not local.alive(job), 30)
+    assert [session.status().reason for session in sessions] == ["user", "job-exit", "user"]
+
+
+def test_together_and_the_end_of_the_whole(launcher: Launcher, capsys: pytest.CaptureFixture[str]) -> None:
+    """vec-inf 9: the end of one ends all where that was asked for; the end of the job ends all anyway."""
+    one, other = launcher.batch_launch(["simulated", "simulated"], together=True, page=False)
+    launcher.wait_all([one, other])
+    one.stop()
+    wait_until(lambda: other.status().final, 30)
+    assert other.status().reason == "together"
+
+    assert main(["batch-launch", "simulated", "simulated", "--no-page", "--wait"]) == 0
+    told = capsys.readouterr().out
+    sessions = [session for session in launcher.sessions() if not session.status().ended]
+    job = job_of(sessions[0])
+    for place, session in enumerate(launcher.members(job)):
+        assert f"{job}+{place}" in told
+        assert session.id in told
+    local.cancel(job)
+    wait_until(lambda: all(session.status().final for session in sessions), 30)
+    wait_until(lambda: not local.alive(job), 30)
+    assert not any(session.paths.connection.exists() for session in sessions)
+
+
+def test_the_script_of_a_batch_alone_starts_the_same_sessions_again(launcher: Launcher) -> None:
+    """vec-inf 13: the script, submitted again by hand, starts the same sessions with fresh keys."""
+    sessions = launcher.batch_launch(["simulated", "simulated"], page=False)
+    keys = [connection.key for connection in launcher.wait_all(sessions)]
+    job = job_of(sessions[0])
+    for session in sessions:
+        session.stop(wait=False)
+    wait_until(lambda: not local.alive(job), 30)
+    with subprocess.Popen([sessions[0].paths.batch_script], start_new_session=True) as again:
+        try:
+            wait_until(lambda: all(session.status().state == "READY" for session in sessions), 30)
+            assert not {connection.key for connection in launcher.wait_all(sessions)} & {*keys}
+        finally:
+            again.send_signal(signal.SIGTERM)
+    assert all(session.status().ended for session in sessions)
+
+
+def test_what_cannot_be_submitted_leaves_nothing(launcher: Launcher, tmp_path: Path) -> None:
+    """vec-inf 9: all or none."""
+    with pytest.raises(LauncherError, match="simulatd"):
+        launcher.batch_launch(["simulated", "simulatd"])
+    with pytest.raises(RequestError, match="A batch needs models"):
+        launcher.batch_launch([])
+    assert launcher.sessions() == []
