@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from launcher.api.catalog import Offered, Setup
     from launcher.api.cleanup import Removal
-    from launcher.api.connect import Tunnel
     from launcher.api.environments import Held
     from launcher.api.metrics import Metrics
     from launcher.api.record import Record
+    from launcher.api.tunnel.tunnel import Tunnel
     from launcher.settings.schema import Settings
 
 T = TypeVar("T")

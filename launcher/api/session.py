@@ -19,9 +19,9 @@ from launcher.sessions.status import READY, UNHEALTHY, Status
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
-    from launcher.api.connect import Tunnel
     from launcher.api.keys import FurtherKeys
     from launcher.api.metrics import Metrics
+    from launcher.api.tunnel.tunnel import Tunnel
 
 
 class Session:
@@ -149,8 +149,8 @@ class Session:
         return now(self)
 
     def connect(self, **options: Any) -> Tunnel:
-        """A port of this machine that leads to it, from wherever one is: see `launcher.api.connect.connect`."""
-        from launcher.api.connect import connect
+        """A port of this machine that leads to it, from wherever one is: see `launcher.api.tunnel.tunnel.connect`."""
+        from launcher.api.tunnel.tunnel import connect
 
         return connect(self, **options)
 

@@ -22,9 +22,9 @@ from launcher.errors import EngineError, RequestError, SessionError
 from launcher.sessions.status import FAILED
 
 if TYPE_CHECKING:
-    from launcher.api.background import Kept
-    from launcher.api.connect import Tunnel
-    from launcher.api.whereabouts import Seen
+    from launcher.api.tunnel.background import Kept
+    from launcher.api.tunnel.tunnel import Tunnel
+    from launcher.api.tunnel.whereabouts import Seen
 
 EXAMPLES = """\
 examples:
@@ -121,7 +121,7 @@ def connected(
     ask_later: bool = True,
 ) -> Tunnel:
     """The connection, once the session is ready; each step is told on standard error, and `kept` ends it."""
-    from launcher.api.connect import connect
+    from launcher.api.tunnel.tunnel import connect
 
     started = time.monotonic()
 
@@ -181,7 +181,7 @@ def _words(tunnel: Tunnel, engine: str) -> str:
 
 
 def _facts(tunnel: Tunnel) -> dict[str, object]:
-    from launcher.api.background import described
+    from launcher.api.tunnel.background import described
 
     return {**described(tunnel, _cluster()), "published": tunnel.published}
 
@@ -270,7 +270,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _started(arguments: argparse.Namespace) -> Kept | None:
     """Another process that connects, asks on this terminal if it must, and stays; None where it failed."""
-    from launcher.api.background import Kept
+    from launcher.api.tunnel.background import Kept
 
     argv = [sys.executable, "-m", "launcher", "connect", "--keep", f"--port={arguments.port}"]
     argv += [f"--via={arguments.via}"] if arguments.via is not None else []
@@ -293,7 +293,7 @@ def _started(arguments: argparse.Namespace) -> Kept | None:
 
 def _stay(tunnel: Tunnel) -> int:
     """Tell who started us, leave the terminal, and stay until we are told to end or the session is over."""
-    from launcher.api.background import Keeper, described
+    from launcher.api.tunnel.background import Keeper, described
 
     keeper = Keeper(tunnel, _cluster())
     try:
@@ -312,7 +312,7 @@ def _stay(tunnel: Tunnel) -> int:
 
 
 def _find(wanted: str | None) -> list[Kept]:
-    from launcher.api.background import kept
+    from launcher.api.tunnel.background import kept
 
     return [one for one in kept() if wanted is None or one.id.startswith(wanted)]
 

@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Answer orders, or print the connection once."""
     if sys.stdout.isatty():
         raise RequestError("This prints a key, and is not for a terminal.", "Use: launcher connect ID")
-    from launcher.api.whereabouts import Near, answered
+    from launcher.api.tunnel.whereabouts import Near, answered
 
     near = Near(Launcher().session(arguments.session))
     if not arguments.follow:

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from launcher.api.connect import Tunnel
+from launcher.api.tunnel.tunnel import Tunnel
 
 LAUNCHER = [sys.executable, "-m", "launcher"]
 ASK = """

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from launcher import Launcher, Session
-from launcher.api.connect import Tunnel, connect
+from launcher.api.tunnel.tunnel import Tunnel, connect
 from launcher.errors import RequestError, SchedulerError, SessionError
 from tests.hostile import HOSTILE
 from tests.integration.connecting import (

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from launcher import Launcher, Session
-from launcher.api.whereabouts import Far
+from launcher.api.tunnel.whereabouts import Far
 from launcher.errors import LauncherError, SchedulerError
 from launcher.schedulers.ssh import control, master_runs, open_master, ssh_argv
 from tests.conftest import needs

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.api.relay import Relay
+from launcher.api.tunnel.relay import Relay
 from launcher.errors import RequestError
 from tests.programs.front import Answer, Upstream
 

@@ -24,7 +24,7 @@ from launcher.sessions.status import Status
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
-    from launcher.api.connect import Tunnel
+    from launcher.api.tunnel.tunnel import Tunnel
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol, Self
 
-from launcher.api.relay import LOOPBACK, Target
+from launcher.api.tunnel.relay import LOOPBACK, Target
 from launcher.errors import SchedulerError, StorageError
 from launcher.schedulers.line import Line
 from launcher.schedulers.ssh import control, master_runs, open_master, private_folder, ssh_argv, trouble

@@ -1,7 +1,7 @@
 """A connection from this machine to a session: a local address that stays while the job or ssh behind it changes.
 
 Owns the thread that watches both, and the connection's own key, which outlives a restart of the job and is taken back
-at the end. How one gets there is launcher.api.ways', what the session does is launcher.api.whereabouts'.
+at the end. How one gets there is launcher.api.tunnel.ways', what the session does is launcher.api.tunnel.whereabouts'.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from launcher.api.relay import LOOPBACK, Relay, Target
-from launcher.api.ways import Published, Way, Ways, answers, knows
-from launcher.api.whereabouts import Far, Near, Seen, Whereabouts
+from launcher.api.tunnel.relay import LOOPBACK, Relay, Target
+from launcher.api.tunnel.ways import Published, Way, Ways, answers, knows
+from launcher.api.tunnel.whereabouts import Far, Near, Seen, Whereabouts
 from launcher.errors import EngineError, LauncherError, SchedulerError, SessionError
 from launcher.schedulers.ssh import can_ask
 from launcher.sessions.connection import Connection

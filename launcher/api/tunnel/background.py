@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from launcher.api.connect import Tunnel
+from launcher.api.tunnel.tunnel import Tunnel
 from launcher.errors import StorageError
 from launcher.schedulers.ssh import private_folder
 
