@@ -49,6 +49,7 @@ class Found:
     program: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] | None = None
     weights: list[dict[str, Any]] = field(default_factory=list)
+    read_ahead: dict[str, Any] | None = None
 
 
 def weights(snapshot: Path | None, enough: threading.Event) -> list[dict[str, Any]]:
@@ -180,6 +181,7 @@ def write(
             "started_at": started_at,
             "ended_at": time.time() if over else None,
             "phases": [dataclasses.asdict(phase) for phase in phases],
+            "read_ahead": found.read_ahead,
         },
         "restarts": [dataclasses.asdict(restart) for restart in restarts],
         "usage": usage,

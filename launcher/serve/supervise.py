@@ -289,6 +289,8 @@ class _Session:
         found.hardware = await asyncio.to_thread(record.hardware)
         found.program = await asyncio.to_thread(record.program, self._plan)
         await self._answered.wait()  # hashing must not slow the start
+        if self._life is not None and self._life.ahead is not None:
+            found.read_ahead = dataclasses.asdict(self._life.ahead)
         found.model = await asyncio.to_thread(record.model, self._plan)
         folder = Path(snapshot) if snapshot else None
         found.weights = await asyncio.to_thread(record.weights, folder, self._enough)

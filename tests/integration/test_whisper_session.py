@@ -227,6 +227,8 @@ def test_an_engine_that_is_killed_comes_back_and_leaves_nothing(place: Path, rec
     assert record["usage"]["audio_s"] > 0
     assert record["plan"]["engine"] == "whisper"
     assert {entry["name"] for entry in record["weights"]} >= {"model.bin", "tokenizer.json"}
+    ahead = record["times"]["read_ahead"]
+    assert ahead["read_bytes"] + ahead["present_bytes"] >= 1_000_000, "the weights were in memory before"
     assert record["model"]["task"] == "transcription"
     assert any(package.startswith("faster-whisper==") for package in record["environment"]["packages"])
     written = methods(read(session.paths.record))

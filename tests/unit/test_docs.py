@@ -83,6 +83,7 @@ def test_links_and_pictures_lead_somewhere(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_commands_parse(name: str) -> None:
     wrong = []
+    known = parser()
     for where, arguments in commands(ROOT / name):
         if arguments[:1] == ["--cluster"]:
             del arguments[:2]
@@ -90,7 +91,7 @@ def test_commands_parse(name: str) -> None:
         taking = bool(arguments) and arguments[0] in AFTER_DASHES
         cut = arguments.index("--") if taking and "--" in arguments else len(arguments)
         try:
-            parser().parse_args(arguments[:cut])
+            known.parse_args(arguments[:cut])
         except SystemExit:  # --help, --version
             continue
         except RequestError as error:

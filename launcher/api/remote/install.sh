@@ -1,3 +1,4 @@
+#!/bin/sh
 # Look at a cluster's login node, or install the launcher there; given to `sh -s` over ssh by launcher.api.remote.setup.
 #
 #   look PROGRAM PYTHON      tell what is there, one NAME=VALUE a line
