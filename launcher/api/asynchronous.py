@@ -234,17 +234,25 @@ class AsyncLauncher:
         await asyncio.to_thread(self.launcher.__exit__, kind, error, trace)
 
     async def _launched(self, launch: Callable[[], list[Session]]) -> list[AsyncSession]:
-        submitting = asyncio.ensure_future(asyncio.to_thread(launch))
+        # No task: asyncio.run cancels all of those at its end, and what was launched would be lost.
+        submitting = asyncio.get_running_loop().run_in_executor(None, launch)
         try:
             return [AsyncSession(session) for session in await asyncio.shield(submitting)]
         except asyncio.CancelledError:
             # sbatch cannot be called back halfway: its job would run for hours, and nobody here would know it.
             try:
-                for session in await submitting:
-                    await asyncio.to_thread(session.stop, wait=False)
+                await asyncio.to_thread(_ended, await submitting)
             except (LauncherError, OSError) as trouble:
                 print(f"launcher: {trouble}", file=sys.stderr)  # that it was cancelled matters more
             raise
+
+
+def _ended(launched: Sequence[Session]) -> None:
+    for session in launched:  # one that resists does not keep the others
+        try:
+            session.stop(wait=False)
+        except (LauncherError, OSError) as trouble:
+            print(f"launcher: {trouble}", file=sys.stderr)
 
 
 async def _run(steps: Steps[T], tell: Callable[[Session, Status], Awaitable[object]] | None = None) -> T:

@@ -14,6 +14,7 @@ from launcher.models.kinds import TYPES, family, model_type
 from launcher.models.links import model_root
 from launcher.models.resolve import ResolvedModel, catalog_entry, resolve
 from launcher.planning.times import hours_by_default
+from launcher.sessions.clock import time_limit
 
 if TYPE_CHECKING:
     from launcher.api.launcher import Launcher
@@ -135,7 +136,7 @@ def _values(found: ResolvedModel, profile: Profile, plan: Plan | None, settings:
     task, vocabulary = _described(found)
     named, variant = family(found.id)
     memory_gb = wanted.memory_gb
-    minutes = round((plan.limits.hours if plan else hours_by_default(profile, settings)) * 60)
+    hours = plan.limits.hours if plan else hours_by_default(profile, settings)
     return {
         "model_name": found.id,
         "model_family": named,
@@ -152,7 +153,7 @@ def _values(found: ResolvedModel, profile: Profile, plan: Plan | None, settings:
         "vocab_size": vocabulary,
         "account": wanted.account,
         "qos": wanted.qos,
-        "time": f"{minutes // 60:02d}:{minutes % 60:02d}:00",
+        "time": time_limit(hours),
         "partition": wanted.partition,
         "environment": plan.environment.name if plan else profile.environment,
         "model_weights_parent_dir": str(model_root(found.snapshot).parent) if found.snapshot else None,

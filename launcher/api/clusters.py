@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import TYPE_CHECKING
 
 from launcher.settings.schema import Settings
@@ -45,7 +46,8 @@ def only(name: str, settings: Settings | None) -> Settings:
 
 def elsewhere(settings: Settings, profile: str | None) -> tuple[str, str] | None:
     """The cluster behind ssh that a request on `profile` (None: the usual one) goes to, and the profile; None: here."""
-    name = profile or settings.session.profile or next(iter(settings.profiles), "")
+    said = profile or os.environ.get("LAUNCHER_PROFILE")
+    name = said or settings.session.profile or next(iter(settings.profiles), "")
     found = settings.profiles.get(name)
     if found is None or not settings.clusters[found.cluster].remote:
         return None

@@ -86,7 +86,7 @@ class Launcher:
     def plan(self, model: str | None, *, door: str = "python", **wanted: Any) -> Plan:
         """The plan for `model`; `wanted` are the fields of `launcher.planning.Request`. Writes nothing.
 
-        Other systems' words for them do as well, and `config` names a file of them (docs/user.md).
+        Other systems' words for them do as well, and `config` names a file of them (docs/shell.md).
         """
         from launcher.planning import asked, make_plan
 
@@ -101,7 +101,8 @@ class Launcher:
 
         if (there := elsewhere(self.settings, wanted.get("profile"))) is not None:
             cluster, wanted["profile"] = there
-            self._launched.append(session := Launcher(cluster=cluster).launch(model, door=door, **wanted))
+            session = Launcher(self.settings, cluster=cluster).launch(model, door=door, **wanted)
+            self._launched.append(session)
             return session
         return self.submit(self.plan(model, door=door, **wanted))
 
@@ -142,7 +143,7 @@ class Launcher:
     ) -> list[Session]:
         """Launch all of `models` as one job, all or none; each is a name, or the fields of a request with `model`.
 
-        `wanted` holds for all, `config` is a file of members (docs/user.md). With `together` the end of one ends all.
+        `wanted` holds for all, `config` is a file of members (docs/shell.md). With `together` the end of one ends all.
         """
         from launcher.api import batch
 

@@ -28,7 +28,8 @@ _TIMEOUT_S = 6.0  # the gateway itself waits five seconds for its engine, then s
 _LONGEST_BYTES = 16 * 2**20
 _FRESH_S = 30.0  # the session writes its status every ten seconds while it lives
 _SAMPLE = re.compile(r"([A-Za-z_:][\w:]*)(?:\{(.*)\})? (\S+)(?: -?\d+)?")
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+# Each letter is looked at once: an engine's answer may be anything, and as long as that.
+_LABEL = re.compile(r'(?<!\w)(\w++)="((?:[^"\\]++|\\.)*+)"')
 _GATEWAY = "launcher_gateway_"
 _NOT_ASKING = frozenset(
     ("/v1/models", "/version", "/ping", "/load", "/metrics")

@@ -12,6 +12,7 @@ from pathlib import Path
 from launcher.engines import Diagnosis
 from launcher.engines.causes import quoted_end
 from launcher.engines.job_log import explain
+from launcher.serve.node import tail
 from launcher.sessions.paths import SessionPaths
 from launcher.sessions.status import ENDINGS, FAILED, Status
 
@@ -25,11 +26,11 @@ def explained(paths: SessionPaths, status: Status) -> Status:
     if status.reason not in SILENT:
         return status
     for log in (paths.job_log, paths.root / _PORTAL_LOG):
-        if (found := explain(_tail(log))) is not None:
+        if (found := explain(tail(log, _TAIL_BYTES))) is not None:
             return _with(status, found, log)
     if status.reason == "job-exit" and status.log is None and not _size(paths.job_log):
         return _with(status, _wrote_nothing(paths), None)
-    quote = quoted_end(_tail(paths.job_log))
+    quote = quoted_end(tail(paths.job_log, _TAIL_BYTES))
     return dataclasses.replace(status, quote=quote, log=status.log or (str(paths.job_log) if quote else None))
 
 
@@ -71,15 +72,6 @@ def _wrote_nothing(paths: SessionPaths) -> Diagnosis:
         "Compute nodes must see that folder, and your quota there must not be used up (`quota -s`); "
         "places.sessions in the settings names another.",
     )
-
-
-def _tail(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-            return file.read(_TAIL_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 def _size(path: Path) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from launcher.api.differences import Difference, compared
+from launcher.engines.vllm_arguments import check_args
 from launcher.errors import LauncherError, ModelError, RequestError
 from launcher.models.resolve import resolve
 from launcher.planning import Request, make_plan
@@ -60,16 +61,17 @@ def prepared(launcher: Launcher, record: Record, *, door: str, strict: bool = Fa
     """
     settings = launcher.settings
     _check_fields(changed)
-    request = _request(record.plan, settings, changed)
+    mine = _is_mine(launcher, record)
+    request = _request(record.plan, settings, changed, mine=mine)
     plan = make_plan(request, settings, door=door)
-    for name, value in _missing(record.plan, plan, changed).items():
+    for name, value in _missing(record.plan, plan, changed, mine=mine).items():
         # What may not be asked for here (another site's own variables) is left out, and told as a difference.
         with contextlib.suppress(RequestError):
             wider = dataclasses.replace(request, **{name: value})
             plan, request = make_plan(wider, settings, door=door), wider
     plan = dataclasses.replace(plan, origins={**plan.origins, "rerun": record.plan.id})
     differences, not_compared = compared(record, plan)
-    asked = _asked(changed) | (set() if _is_mine(record.plan) else set(_PERSONAL))
+    asked = _asked(changed) | (set() if mine else set(_PERSONAL))
     if strict and (unasked := [one for one in differences if one.what not in asked]):
         named = ", ".join(one.what for one in unasked[:8])
         more = f" and {len(unasked) - 8} more" if len(unasked) > 8 else ""
@@ -99,7 +101,7 @@ def _check_fields(changed: dict[str, Any]) -> None:
             raise RequestError(f'A rerun cannot change "{name[:60]}".', "Launch a new session instead.")
 
 
-def _request(then: Plan, settings: Settings, changed: dict[str, Any]) -> Request:
+def _request(then: Plan, settings: Settings, changed: dict[str, Any], *, mine: bool) -> Request:
     model, revision = _model(then, settings)
     name = changed.get("profile") or then.resources.profile
     wanted: dict[str, Any] = {"fit_check": False, "page": then.page, "name": then.name}
@@ -108,7 +110,7 @@ def _request(then: Plan, settings: Settings, changed: dict[str, Any]) -> Request
         wanted["profile"] = name
     else:  # another site's record, or the profile has another name by now
         profile = None
-    personal = _PERSONAL if _is_mine(then) else ()
+    personal = _PERSONAL if mine else ()
     for field in (*(_RESOURCES if profile is not None else _SIZES), *personal):
         value = getattr(then.resources, field)
         # What the profile says by itself need not be asked for, and may be the site's to say.
@@ -117,8 +119,10 @@ def _request(then: Plan, settings: Settings, changed: dict[str, Any]) -> Request
     if "profile" in changed:  # other hardware: what was asked of the old one says nothing of it
         wanted = {field: value for field, value in wanted.items() if field not in (*_RESOURCES, *_PERSONAL)}
     wanted["hours"], wanted["idle_minutes"] = then.limits.hours, then.limits.idle_minutes
-    wanted["environment"] = _environment(then, settings)
+    wanted["environment"] = _environment(then, settings, mine=mine)
     wanted.update(_arguments(then, model, revision, settings))
+    if not mine and not changed.get("trust_remote_code"):
+        _check_code(then, wanted)
     return Request(model=model, revision=revision, **{**wanted, **changed})
 
 
@@ -141,12 +145,35 @@ def _model(then: Plan, settings: Settings) -> tuple[str, str | None]:
     raise first
 
 
-def _is_mine(then: Plan) -> bool:
-    return then.user == pwd.getpwuid(os.getuid()).pw_name
+def _is_mine(launcher: Launcher, record: Record) -> bool:
+    """Whether it is the record of a session of this user's list: whatever else it says, a stranger may have written."""
+    then = record.plan
+    kept = os.path.realpath(launcher.folder / then.id) if "/" not in then.id else None
+    return (
+        then.user == pwd.getpwuid(os.getuid()).pw_name
+        and os.path.realpath(os.path.dirname(record.source)) == kept
+    )
 
 
-def _environment(then: Plan, settings: Settings) -> str | None:
+def _check_code(then: Plan, wanted: dict[str, Any]) -> None:
+    """Raise RequestError where somebody else's record would have code run that is not the site's."""
+    try:
+        if then.engine == "vllm":
+            check_args(wanted.get("engine_args", ()), allow_remote_code=False)
+        asks = bool(wanted.get("trust_remote_code"))
+    except RequestError:
+        asks = True
+    if asks:
+        raise RequestError(
+            f"{then.id[:80]} is no session of yours, and its record asks for code that is not the site's.",
+            "Look at its engine arguments (launcher record FILE); then launch the model with those that you trust.",
+        )
+
+
+def _environment(then: Plan, settings: Settings, *, mine: bool) -> str | None:
     was = then.environment
+    if was.name == OWN and not mine:
+        return None  # a program of somebody else, which would run as me
     if was.name == OWN:
         return was.image if was.kind == "container" else was.path
     known = settings.environments.get(was.name)
@@ -167,13 +194,18 @@ def _arguments(then: Plan, model: str, revision: str | None, settings: Settings)
     return {"engine_args": tuple(word for word in own if word != _TRUST), "trust_remote_code": trusted}
 
 
-def _missing(then: Plan, now: Plan, changed: dict[str, Any]) -> dict[str, Any]:
+def _missing(then: Plan, now: Plan, changed: dict[str, Any], *, mine: bool) -> dict[str, Any]:
     """What the plan `now` would still have to be asked for: variables, binds, the folder that the engine runs in."""
     was, here = then.environment, now.environment
     found: dict[str, Any] = {
-        "env": {name: value for name, value in was.env.items() if here.env.get(name) != value},
+        "env": {n: v for n, v in was.env.items() if here.env.get(n) != v and (mine or _is_plain(n, v))},
     }
-    if _is_mine(then):  # folders of somebody else mean nothing to me
+    if mine:  # folders of somebody else mean nothing to me
         found["binds"] = tuple(bind for bind in was.binds if bind not in here.binds)
         found["work_dir"] = then.work_dir
     return {name: value for name, value in found.items() if value and name not in changed}
+
+
+def _is_plain(name: str, value: str) -> bool:
+    # A path in a variable of somebody else means nothing to me, and may name code to load.
+    return "/" not in value and not name.startswith(("PYTHON", "LD_"))

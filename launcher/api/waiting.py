@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 PAUSE_S = 0.2
 _STOP_TIMEOUT_S = 90.0
+# Who has waited for hours in the queue can wait a little more: it would be 1800 questions an hour.
+_OF_THE_QUEUE = 0.05
+_ASK_MOST_S = 30.0
 _UNREACHABLE_S = 300.0  # a controller that restarts is no reason to give up hours of waiting
 
 T = TypeVar("T")
@@ -96,7 +99,6 @@ def until_over(session: Session, *, wait: bool) -> Steps[Status]:
         raise
     if status.state == PENDING:  # no job ran that could say it
         session.keep(ended(session.plan, None, "user", job_id))
-        session.paths.connection.unlink(missing_ok=True)
         if member_of(job_id) is not None:
             from launcher.api.batch import leave_queue
 
@@ -119,12 +121,13 @@ def until_over(session: Session, *, wait: bool) -> Steps[Status]:
 def watch(sessions: Sequence[Session], done: Container[str] = ()) -> Steps[None]:
     """The status of each session again and again, but not of those whose id is in `done`; it does not end.
 
-    The files are looked at often, a scheduler that costs something every two seconds, with one call for all sessions.
+    The files are looked at often, a scheduler that costs something every two seconds, with one call for all sessions;
+    more seldom the longer all of them have been in the queue.
     """
     from launcher.api.session import statuses
 
-    pause_s = max((session.scheduler.POLL_S for session in sessions), default=0.0)
-    asked = answered = time.monotonic() - pause_s
+    least_s = pause_s = max((session.scheduler.POLL_S for session in sessions), default=0.0)
+    asked = answered = queued = time.monotonic() - pause_s
     running: set[str] = set()
     while True:
         now = time.monotonic()
@@ -141,6 +144,9 @@ def watch(sessions: Sequence[Session], done: Container[str] = ()) -> Steps[None]
                 for session, status in zip(left, found, strict=True):
                     (running.discard if status.state == PENDING else running.add)(session.id)
                     yield session, status
+                if any(session.id in running for session in left):
+                    queued = now
+                pause_s = max(least_s, min((now - queued) * _OF_THE_QUEUE, _ASK_MOST_S))
         else:
             for session in left:
                 if session.id in running:  # an older file may still tell of the job's former life

@@ -6,6 +6,7 @@ import gc
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -15,11 +16,23 @@ from launcher.errors import LauncherError, RequestError, StorageError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is the error's (launcher.errors), 130 after Ctrl-C."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # launcher status >&-
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A model's name may not fit into a Latin-1 terminal.
             stream.reconfigure(errors="backslashreplace")
-    given = list(sys.argv[1:] if argv is None else argv)
+    code = _main(list(sys.argv[1:] if argv is None else argv))
+    if argv is None and code == 130:
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # a second Ctrl-C would be a traceback of the program's own end
+    return code
+
+
+def _main(given: list[str]) -> int:
+    """Run one command, here or on another cluster."""
     given[:1] = [ALIASES.get(word, word) for word in given[:1]]
     if given and (given[0].partition("=")[0] == "--cluster" or os.environ.get("LAUNCHER_CLUSTER")):
         from launcher.cli.cluster import elsewhere
@@ -75,7 +88,8 @@ def _caught(run: Callable[[], int], as_json: bool, debug: bool) -> int:
     except LauncherError as error:
         return _tell(error, as_json, debug)
     except OSError as error:
-        where = error.filename or "The folder you are in"
+        gone = isinstance(error, FileNotFoundError | PermissionError)
+        where = error.filename or ("The folder you are in" if gone else "What it writes to")
         return _tell(StorageError(f"{where}: {error.strerror}."), as_json, debug)
 
 
@@ -86,7 +100,10 @@ def _tell(error: LauncherError, as_json: bool, debug: bool) -> int:
         import json
 
         told = {name: getattr(error, name) for name in ("kind", "message", "hint", "reason", "quote", "log")}
-        print(json.dumps({"error": told}))
+        try:
+            print(json.dumps({"error": told}), flush=True)
+        except OSError:  # nothing can be told there: launcher status --json > /dev/full
+            return _tell(error, False, debug)
     else:
         from launcher.cli.tables import RED, coloured, one_line
 

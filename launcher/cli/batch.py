@@ -9,12 +9,20 @@ from launcher.api import Launcher, Session
 from launcher.cli.parser import number, whole
 from launcher.cli.status import described, print_json
 from launcher.cli.tables import table
+from launcher.sessions.clock import time_limit
 from launcher.sessions.plan import Plan
 
 _SAID = (
     "profile", "hours", "time", "idle_minutes", "environment", "partition", "account", "qos", "gpu_type",
-    "gpus", "cpus", "memory_gb", "work_dir", "log_dir", "page", "fit_check",
+    "gpus", "cpus", "memory_gb", "mem_per_node", "work_dir", "log_dir", "page", "fit_check",
 )  # fmt: skip
+# The same by vec-inf's names, as launch has them.
+_VEC_INFS = {
+    "account": ["-A"],
+    "work-dir": ["-D"],
+    "gpu-type": ["--resource-type"],
+    "environment": ["--venv"],
+}
 EXAMPLES = """\
 examples:
   launcher batch-launch tiny-chat tiny-whisper --hours 4
@@ -55,15 +63,16 @@ def options(parser: argparse.ArgumentParser) -> None:
         ("work-dir", "the folder that the engines run in"),
         ("log-dir", "the folder that the sessions' own are made in"),
     ):
-        short = {"account": ["-A"], "work-dir": ["-D"]}.get(name, [])  # vec-inf's
+        short = _VEC_INFS.get(name, [])
         common.add_argument(f"--{name}", *short, metavar="TEXT", help=text)
     common.add_argument("--hours", type=number, metavar="H", help="how long they may run")
     common.add_argument(
         "--idle-minutes", type=number, metavar="M", help="stop one that is unused for so long"
     )
-    common.add_argument("--gpus", type=whole, metavar="N", help="GPUs for each")
-    common.add_argument("--cpus", type=whole, metavar="N", help="cores for each")
+    common.add_argument("--gpus", "--gpus-per-node", type=whole, metavar="N", help="GPUs for each")
+    common.add_argument("--cpus", "--cpus-per-task", type=whole, metavar="N", help="cores for each")
     common.add_argument("--memory-gb", type=number, metavar="GB", help="memory for each")
+    common.add_argument("--mem-per-node", metavar="SIZE", help="the same as Slurm writes it: 64G")
     common.add_argument(
         "--no-page", dest="page", action="store_false", default=None, help="no pages, only the endpoints"
     )
@@ -105,8 +114,6 @@ def members_table(sessions: list[Session]) -> str:
     for session in sessions:
         plan = session.plan
         gpus = f"{plan.resources.gpus} {plan.resources.gpu_type or ''}".strip()
-        minutes = round(plan.limits.hours * 60)
-        time = f"{minutes // 60:02d}:{minutes % 60:02d}:00"
         rows.append(
             [
                 session.job_id or "",
@@ -115,7 +122,7 @@ def members_table(sessions: list[Session]) -> str:
                 plan.resources.profile,
                 plan.resources.partition or "",
                 gpus,
-                time,
+                time_limit(plan.limits.hours),
             ]
         )
     return table(rows, head=["Job ID", "Session", "Model", "Profile", "Partition", "GPUs", "Time Limit"])

@@ -105,7 +105,7 @@ def _print(found: list[Removal]) -> None:
         ]
         print(table(rows, head=["ID", "Model", "State", "Job", "Ended", "Size", "Folder"]))
     else:
-        print("No session that is over is like that.")
+        print("There is nothing to remove.")
     if any(one.entry_only for one in going):
         print(
             "Of Open OnDemand's sessions only the entry in this list goes; the folder is deleted with the card."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from typing import IO, Any
 
 from launcher.api.remote.far import Far, LostError, far_of
 from launcher.cli.parser import ALIASES, INTERNAL, JSON_OPTIONS, MODULES, parser
-from launcher.errors import RequestError
+from launcher.cli.tables import one_line
+from launcher.errors import RequestError, SchedulerError
 from launcher.schedulers.ssh import SSH_FAILED
 
 VARIABLE = "LAUNCHER_CLUSTER"
@@ -27,7 +29,7 @@ VARIABLE = "LAUNCHER_CLUSTER"
 _HERE = {"connect", "files", "completion"}
 # What reads its input; the others must not take it away from a script's `while read` loop.
 _READ = {"cleanup", "models", "transcribe", "launch", "run", "batch-launch", "rerun"}
-_LAUNCHES = {"launch", "run"}
+_LAUNCHES = {"launch", "run", "rerun"}
 _SAID_MAX = 4000
 
 Here = Callable[[list[str]], int]
@@ -73,13 +75,12 @@ def _name(words: list[str]) -> tuple[str, list[str]]:
 
 def for_profile(arguments: argparse.Namespace, words: list[str], here: Here) -> int | None:
     """Forward a launch whose profile is on a cluster with a launcher of its own; None where it is not."""
-    if arguments.command not in ("launch", "run", "batch-launch"):
-        return None
     from launcher.api.clusters import elsewhere as on_another
+    from launcher.cli.launch_options import profile_named
     from launcher.settings.layers import load
 
     settings = load()
-    asked = getattr(arguments, "profile", None)
+    asked = profile_named(arguments)
     if (there := on_another(settings, asked)) is None:
         return None
     cluster, profile = there
@@ -108,9 +109,14 @@ def _launched(far: Far, before: list[str], after: list[str], here: Here) -> int:
     as_json = any(option in before for option in JSON_OPTIONS)
     kept = [word for word in before if word not in ("--wait", "--connect", *JSON_OPTIONS)]
     said = said_there(far, *kept, "--json", *after)
-    session = str(said["id"])
+    session = said.get("id")
+    # It becomes a word of our own commands.
+    if not isinstance(session, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}", session):
+        raise SchedulerError(
+            f"The launcher on {far.cluster} told no id of the session.", "Look: launcher status."
+        )
     if not as_json:
-        print(f"Session {session} is job {said.get('job_id')} on {far.cluster}", flush=True)
+        print(f"Session {session} is job {one_line(str(said.get('job_id')))} on {far.cluster}", flush=True)
     if "--connect" in before:
         os.environ[VARIABLE] = far.cluster
         return here(["connect", session, *(["--json"] if as_json else [])])

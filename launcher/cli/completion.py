@@ -75,7 +75,12 @@ def run(arguments: argparse.Namespace) -> int:
         for word in words(line, int(place)) if place.isdigit() else ():
             print(word)
         return 0
-    if arguments.shell not in SCRIPTS or arguments.line:
+    if arguments.line:
+        raise RequestError(
+            f'"{arguments.line[0][:60]}" is one word too many.',
+            f"Write only: launcher completion {arguments.shell[:60]}",
+        )
+    if arguments.shell not in SCRIPTS:
         raise RequestError(
             f'"{arguments.shell[:60]}" is no shell that can be helped.',
             f"Choose one of: {', '.join(SCRIPTS)}.",

@@ -68,7 +68,8 @@ def _block(name: str, block: dict[str, Any], origins: dict[str, str]) -> Iterato
     if filled:
         yield [name, "", origins.get(name, "")]
     for key, value in filled.items():
-        yield [f"  {key}", _text(value), origins.get(key, "")]
+        shown = _when(value) if key.endswith("_at") and isinstance(value, float) else _text(value)
+        yield [f"  {key}", shown, origins.get(key, "")]
 
 
 def _text(value: Any) -> str:

@@ -11,6 +11,7 @@ import time
 from contextlib import redirect_stdout
 from typing import Any
 
+from launcher.cli.record import TIME_MAX
 from launcher.cli.tables import one_line, table
 from launcher.errors import LauncherError, RequestError, SchedulerError
 from launcher.sessions.clock import clock
@@ -60,6 +61,7 @@ def _sessions_here(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def _row(cluster: str, session: dict[str, Any]) -> list[str]:
     ends_at = session.get("ends_at")
     over = session.get("state") in ("SHUTDOWN", "FAILED")
-    left = clock(ends_at - time.time()) if ends_at and not over else ""
+    known = ends_at if isinstance(ends_at, int | float) and 0 < ends_at < TIME_MAX else None
+    left = clock(known - time.time()) if known is not None and not over else ""
     shown = (session.get("id"), session.get("model"), session.get("state"), session.get("job_id"))
     return [cluster, *(str(value or "") for value in shown), left, str(session.get("message") or "")]

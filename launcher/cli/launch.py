@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from launcher.cli.status import described, print_json
 from launcher.cli.tables import one_line, table
 from launcher.cli.wait import until_ready
 from launcher.errors import RequestError
+from launcher.sessions.clock import time_limit
 from launcher.sessions.plan import CHOSEN, FIRST_ABLE, Plan
 
 EXAMPLES = """\
@@ -25,7 +27,7 @@ examples:
   launcher launch org/model -- --max-model-len 16384        what stands after -- goes to the engine as it is
 
 What is not said here is looked for in the file of --config, then in LAUNCHER_ACCOUNT, LAUNCHER_PROFILE and others
-(docs/user.md), then in the settings; --dry-run --json tells where each value came from.
+(docs/shell.md), then in the settings; --dry-run --json tells where each value came from.
 """
 
 
@@ -113,7 +115,7 @@ def _submitted(session: Session) -> dict[str, Any]:
         "gpus_per_node": wanted.gpus,
         "cpus_per_task": wanted.cpus,
         "mem_per_node": _memory(plan) or None,
-        "time": _hours(plan.limits.hours),
+        "time": time_limit(plan.limits.hours),
         "work_dir": plan.work_dir,
         "log_dir": str(session.paths.root),
         "model_weights_path": plan.model.snapshot,
@@ -136,14 +138,14 @@ def plan_table(session: Session) -> str:
         ("Cluster", plan.cluster.name), ("Profile", wanted.profile + _origin(plan, "profile")),
         ("Partition", wanted.partition or ""), ("Resource Type", wanted.gpu_type or ""),
         ("Account", wanted.account or ""), ("QoS", wanted.qos or ""),
-        ("Time Limit", _hours(plan.limits.hours)),
+        ("Time Limit", time_limit(plan.limits.hours)),
         ("Num Nodes", str(wanted.nodes)), ("Nodes", wanted.nodelist or ""), ("Excluded Nodes", wanted.exclude or ""),
         ("GPUs/Node", str(wanted.gpus) + _origin(plan, "gpus")),
         ("CPUs/Task", str(wanted.cpus or "")), ("Memory/Node", _memory(plan)),
         ("Stops when idle for", f"{plan.limits.idle_minutes:g} min" if plan.limits.idle_minutes else "never"),
         ("Context", plan.origins.get("context", "")),
         ("Working Directory", plan.work_dir or ""), ("Log Directory", str(session.paths.root)),
-        ("Engine arguments", " ".join(plan.engine_args)),
+        ("Engine arguments", shlex.join(plan.engine_args)),
     ]  # fmt: skip
     return table([row for row in rows if row[1]], head=["Job Config", "Value"])
 
@@ -162,11 +164,6 @@ def chosen(plan: Plan) -> list[tuple[str, str]]:
         if origin := _origin(plan, value):
             told.append((label, shown + origin))
     return [pair for pair in told if pair[1]]
-
-
-def _hours(hours: float) -> str:
-    minutes = round(hours * 60)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:00"
 
 
 def _memory(plan: Plan) -> str:

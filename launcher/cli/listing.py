@@ -99,7 +99,7 @@ def _verdicts(model: Kept, settings: Settings) -> dict[str, str]:
     entry = catalog_entry(model.id, settings)
     resolved = ResolvedModel(model.id, model.path, model.revision, "", entry)
     verdicts: dict[str, str] = {}
-    for name, profile in settings.profiles.items():
+    for name, profile in settings.planned_here.items():
         allowed = (
             within(profile, settings) if not (entry and entry.profiles) or name in entry.profiles else None
         )

@@ -14,6 +14,7 @@ from launcher.cli.parser import SESSION, whole
 from launcher.errors import SessionError
 
 _BLOCK = 64 * 1024
+_LINE_MAX_BYTES = 1 << 20
 # Control characters but for tab, line break and "ESC [ … m"; and those that turn the direction of writing.
 _STEERING = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -78,13 +79,17 @@ def tail(path: Path, lines: int) -> tuple[str, int]:
         return "", path.stat().st_size if path.exists() else 0
     with path.open("rb") as file:
         end = position = file.seek(0, 2)
-        data = b""
-        while position and data.count(b"\n") <= lines:
+        blocks: list[bytes] = []
+        breaks = unbroken = 0
+        # Of a line without end, as a progress bar writes one, the end is enough.
+        while position and breaks <= lines and unbroken < _LINE_MAX_BYTES:
             step = min(_BLOCK, position)
             position -= step
             file.seek(position)
-            data = file.read(step) + data
-    kept = data.splitlines(keepends=True)[-lines:]
+            blocks.append(block := file.read(step))
+            found = block.count(b"\n")
+            breaks, unbroken = breaks + found, 0 if found else unbroken + step
+    kept = b"".join(reversed(blocks)).splitlines(keepends=True)[-lines:]
     return b"".join(kept).decode("utf-8", "replace"), end
 
 

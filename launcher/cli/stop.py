@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
-from launcher.api import Launcher
+from launcher.api import Launcher, Session
 from launcher.cli.parser import SESSION
 from launcher.cli.status import described, print_json
 from launcher.cli.tables import one_line
+from launcher.sessions.status import Status
 
 EXAMPLES = """\
 examples:
@@ -26,13 +28,12 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Ask for the end, and wait for it."""
     sessions = Launcher().members(arguments.session)
-    wait = not arguments.no_wait
-    if len(sessions) == 1:
-        statuses = [sessions[0].stop(wait=wait)]
-    else:
-        from launcher.api.batch import stop
-
-        statuses = stop(sessions, wait=wait)
+    try:
+        statuses = _stopped(sessions, wait=not arguments.no_wait)
+    except KeyboardInterrupt:
+        said = f"Its end may have been asked for already: launcher status {one_line(arguments.session)}"
+        print(said, file=sys.stderr)
+        raise
     ends = list(zip(sessions, statuses, strict=True))
     if arguments.json:
         found = [described(session, status) for session, status in ends]
@@ -43,3 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             print(f"{session.id}: its end was asked for. Follow it: launcher status {session.id}")
     return 0
+
+
+def _stopped(sessions: list[Session], *, wait: bool) -> list[Status]:
+    if len(sessions) == 1:
+        return [sessions[0].stop(wait=wait)]
+    from launcher.api.batch import stop
+
+    return stop(sessions, wait=wait)

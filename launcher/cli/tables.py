@@ -10,12 +10,23 @@ from typing import TextIO
 RED, GREEN, YELLOW = 31, 32, 33
 _LINES = "─│┌┬┐├┼┤└┴┘"
 _PLAIN = "-|+++++++++"
+# A column of sentences is made no narrower than this, to fit a table into a terminal.
+_NARROWEST = 20
 
 
 def table(rows: Sequence[Sequence[str]], *, head: Sequence[str]) -> str:
-    """`rows` under `head`, in a frame; the columns are as wide as their widest text."""
+    """`rows` under `head`, in a frame; the columns are as wide as their widest text, where the terminal is."""
     shown = [[one_line(cell) for cell in row] for row in (head, *rows)]
     widths = [max(width(row[i]) for row in shown) for i in range(len(head))]
+    if over := max(0, sum(widths) + 3 * len(widths) + 1 - _columns(sys.stdout)):
+        widest = widths.index(max(widths))
+        folded = [_folded(row[widest], max(_NARROWEST, widths[widest] - over)) for row in shown]
+        widths[widest] = max(width(part) for cell in folded for part in cell)
+        shown = [
+            [part if i == widest else "" if line else cell for i, cell in enumerate(row)]
+            for row, parts in zip(shown, folded, strict=True)
+            for line, part in enumerate(parts)
+        ]
     across, down, *corners = list(_LINES if _can_draw() else _PLAIN)
 
     def rule(left: str, middle: str, right: str) -> str:
@@ -29,6 +40,24 @@ def table(rows: Sequence[Sequence[str]], *, head: Sequence[str]) -> str:
     return "\n".join(
         [rule(*corners[0:3]), line(shown[0]), rule(*corners[3:6]), *map(line, shown[1:]), rule(*corners[6:9])]
     )
+
+
+def _columns(stream: TextIO) -> int:
+    """How many columns `stream` has; without a terminal more than any table needs."""
+    columns = os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 0
+    return columns or sys.maxsize
+
+
+def _folded(text: str, columns: int) -> list[str]:
+    """`text` in lines of so many columns, between words; what has no space in it, such as a path, stays whole."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if not lines[-1] or width(longer) <= columns:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def coloured(text: str, colour: int, stream: TextIO) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shlex
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,9 @@ def _setup(arguments: argparse.Namespace) -> int:
     if not made.slurm:
         print(f"launcher: no sbatch is found on {made.host}; does its launcher know Slurm?", file=sys.stderr)
     for folder in made.former:
-        print(f"A former install, for when no session uses it any more: rm -r {one_line(folder)}")
+        print(
+            f"A former install, for when no session uses it any more: rm -r {shlex.quote(one_line(folder))}"
+        )
     print(table([[name, description] for name, description in made.profiles], head=["Profile there", ""]))
     print(f"\nTry it:  launcher --cluster {made.cluster} launch simulated --wait")
     return 0
@@ -112,7 +115,12 @@ def _profiles(arguments: argparse.Namespace) -> int:
         print(json.dumps({"profiles": [_described(profile, start) for profile, start in both]}))
         return 0
     head = ["Profile", "Partition", "Each node", "Up to", "Idle now", "Would start"]
-    print(table([_row(profile, start) for profile, start in both], head=head))
+    here = settings.planned_here
+    rows = [
+        _row(profile, start) if profile.name in here else [profile.name, f"({profile.cluster})", *"????"]
+        for profile, start in both
+    ]
+    print(table(rows, head=head))
     for profile, start in both:
         for sentence in filter(None, (start.trouble, start.advice)):
             print(f"{profile.name}: {one_line(sentence)}")
@@ -152,7 +160,7 @@ def _hardware(profile: Profile) -> str:
         words
         for words, there in (
             (f"{gpus} × {profile.gpu_type or 'GPU'}{memory}", profile.gpus or profile.gpus_max),
-            (f"{profile.cpus} cores", profile.cpus),
+            (f"{profile.cpus} core{'s' * (profile.cpus != 1)}", profile.cpus),
             (f"{profile.memory_gb or 0:g} GB", profile.memory_gb),
         )
         if there

@@ -54,7 +54,9 @@ def _fits(at: str, entry: CatalogModel, model: ResolvedModel, settings: Settings
     if what is None:
         says = f"is in {model.snapshot}, but what it is cannot be told, so whether it fits is not known."
         return warn(at, says, f"See launcher resolve {entry.name}.")
-    profiles = [settings.profiles[name] for name in entry.profiles or settings.profiles]
+    here = settings.planned_here
+    if not (profiles := [here[name] for name in entry.profiles or here if name in here]):
+        return ok(at, f"is in {model.snapshot}; its profiles are of clusters with a launcher of their own.")
     if model.engine == "whisper":
         try:
             choose_environment(Request(entry.name), model, profiles[0], model.engine, settings, {})

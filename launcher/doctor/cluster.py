@@ -5,7 +5,7 @@ from __future__ import annotations
 from launcher.doctor.checks import FAIL, Check, fail, ok, warn
 from launcher.doctor.profile import check_profile, gpu_memory
 from launcher.doctor.slurm import Known, known
-from launcher.errors import SchedulerError
+from launcher.errors import LauncherError, SchedulerError
 from launcher.planning.soonest import soonest, span, when
 from launcher.settings.cautions import cautions
 from launcher.settings.schema import Cluster, Profile, Settings
@@ -16,8 +16,11 @@ def check_clusters(settings: Settings) -> list[Check]:
     checks = [warn(odd.key, odd.says, odd.advice) for odd in cautions(settings)]
     for cluster in settings.clusters.values():
         mine = [p for p in settings.profiles.values() if p.cluster == cluster.name]
-        checks += [check for profile in mine for check in gpu_memory(profile)]
         at = f"clusters.{cluster.name}"
+        if cluster.remote:
+            checks += _another(at, cluster, mine, settings)
+            continue
+        checks += [check for profile in mine for check in gpu_memory(profile)]
         if cluster.scheduler == "local":
             checks.append(ok(at, "is this machine, without a queue."))
             continue
@@ -35,6 +38,29 @@ def check_clusters(settings: Settings) -> list[Check]:
             if all(check.verdict != FAIL for check in found):
                 checks.append(_word(profile, settings))
     return checks
+
+
+def _another(at: str, cluster: Cluster, mine: list[Profile], settings: Settings) -> list[Check]:
+    """A cluster whose own launcher plans: does it answer, and has it the profiles that are named here."""
+    from launcher.api.remote.far import far_of
+
+    try:
+        there = [str(name) for name, _ in far_of(cluster.name, settings).ask("profiles")]
+    except LauncherError as error:
+        return [fail(at, error.message, error.hint or f"Run: launcher clusters setup {cluster.name}")]
+    says = f"its launcher answers over ssh to {cluster.ssh}; its profiles: {', '.join(there) or 'none'}."
+    return [
+        ok(at, says),
+        *(
+            fail(
+                f"profiles.{p.name}",
+                f"is no profile of cluster {cluster.name}.",
+                "Call it as it is called there.",
+            )
+            for p in mine
+            if p.name not in there
+        ),
+    ]
 
 
 def _cluster(at: str, cluster: Cluster, there: Known) -> Check:

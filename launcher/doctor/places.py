@@ -142,7 +142,7 @@ def check_sessions(settings: Settings) -> Check:
     there = next(p for p in (folder, *folder.parents) if os.path.exists(p))
     if not os.access(there, os.W_OK | os.X_OK):
         return fail(at, f"{there} cannot be written by you.", "Name a folder under each user's home.")
-    slurm = any(cluster.scheduler == "slurm" for cluster in settings.clusters.values())
+    slurm = any(cluster.in_form for cluster in settings.clusters.values())
     kind = file_system(there.resolve())
     if slurm and (kind in _OWN_KINDS or folder.is_relative_to("/tmp")):  # noqa: S108 - no file is made there
         says = f"{folder} is on {kind or 'a file system'} of this machine: a compute node may not see it."

@@ -44,7 +44,7 @@ def check_cluster_ids(settings: Settings, folder: Path = CLUSTERS) -> list[Check
         return [warn(at, f"{folder}: {error.strerror}.", "Run launcher doctor as somebody who may read it.")]
     checks = []
     for cluster in settings.clusters.values():
-        if cluster.scheduler != "slurm":
+        if not cluster.in_form:
             continue
         missing = [name for name in cluster.ondemand or (cluster.name,) if name not in known]
         at = f"clusters.{cluster.name}.ondemand"

@@ -24,6 +24,11 @@ _SECRET = re.compile(
     r"\b(?:hf_|sk-)\w[\w-]{7,}|(?<=://)[^/@\s]+(?=@)"
     r"|(?i:(?<=bearer )|(?<=api_key=)|(?<=api-key=)|(?<=password=)|(?<=token=))[^\s,;&)'\"]{4,}"
 )
+# The same in JSON, in Python's words, in a header and behind an option.
+_NAMED_SECRET = re.compile(
+    r"(?i)((?:(?:api|access)[-_]?key|token|password|passwd|secret|signature|\bsig)['\"]?\s?[:=]\s?[\[('\"]{0,3}"
+    r"|--[\w-]{0,40}(?:key|token|password|secret)\s|\bbearer:?\s)[^\s,;&()\[\]'\"]{8,}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,7 @@ def quoted_end(log: str) -> str | None:
 def one_line(text: str) -> str:
     """`text` on one line, bounded, printable, without what looks like a key."""
     shown = " ".join(printable(text).split())
-    return bounded(_SECRET.sub("…", shown))
+    return bounded(_NAMED_SECRET.sub(r"\1…", _SECRET.sub("…", shown)))
 
 
 def bounded(text: str) -> str:

@@ -127,7 +127,7 @@ class Keys:
         self._replace(keys)
 
     def _replace(self, keys: Sequence[NamedKey]) -> None:
-        living = {key: self._further.get(key) or _holder(key) for key in keys if not key.expired}
+        living = {key: self._further.get(key) or _holder_of(key) for key in keys if not key.expired}
         for key, holder in self._further.items():
             if key not in living:
                 holder.revoked = True
@@ -186,7 +186,7 @@ def without_our_cookies(header: str) -> str:
     return "; ".join(item for item in items if item and not item.startswith("launcher_"))
 
 
-def _holder(key: NamedKey) -> Holder:
+def _holder_of(key: NamedKey) -> Holder:
     limited = key.requests_per_minute is not None or key.tokens_per_minute is not None
     budget = Budget(key.requests_per_minute, key.tokens_per_minute) if limited else None
     return Holder(key.name, False, budget, key.expires_at)

@@ -20,17 +20,23 @@ _DIGITS = re.compile(r"\d+")
 
 def known_names(settings: Settings) -> list[str]:
     """Every name that would resolve, the catalog's first, as far as it can be typed; lists all folders."""
-    names = dict.fromkeys(entry.name for entry in settings.catalog.values() if not entry.hidden)
+    names = dict.fromkeys(name for name in catalog_names(settings) if not settings.catalog[name].hidden)
     if settings.allow.models == "any":
         for folder in folders_of(settings):
             names.update(dict.fromkeys(name for name in ids(folder) if NAME.fullmatch(name)))
     return list(names)
 
 
-def advice(model: str, names: list[str], settings: Settings) -> str:
+def catalog_names(settings: Settings) -> list[str]:
+    """The names of the catalog, without a user's own entries where only the site's are offered."""
+    closed = settings.allow.models == "catalog"
+    return [name for name in settings.catalog if not (closed and settings.from_user(f"catalog.{name}"))]
+
+
+def advice(model: str, names: list[str], settings: Settings, revision: str | None = None) -> str:
     """What to do instead of `model`, when `names` are all that would resolve."""
     may_download = settings.allow.downloads and settings.allow.models == "any"
-    download = f"To download it: {add_command(model)}" if may_download and "/" in model else None
+    download = f"To download it: {add_command(model, revision)}" if may_download and "/" in model else None
     if download and (copy := converted(model)) is not None:
         download = f"Sessions serve a copy in CTranslate2's format; to download it: {add_command(copy.id)}"
     if near := _near(model, [name for name in names if name != model]):
@@ -38,7 +44,9 @@ def advice(model: str, names: list[str], settings: Settings) -> str:
     # Only one of the same size and version is offered for download.
     alike = [known for known in known_ids() if _DIGITS.findall(known) == _DIGITS.findall(model)]
     if may_download and (near := _near(model, alike)) and near[0] != model:
-        return f"Did you mean {near[0]}? It is not here; to download it: {add_command(near[0])}"
+        other = "/" in model and model.lower() != near[0].lower()
+        own = f", or the one you named: {add_command(model, revision)}" if other else ""
+        return f"Did you mean {near[0]}? It is not here; to download it: {add_command(near[0])}{own}"
     if download:
         return download
     if names:

@@ -16,7 +16,7 @@ import launcher
 from launcher.errors import ModelError, RequestError
 from launcher.models.folders import HUB, Held, find, folders_of, id_of, repository
 from launcher.models.known import called
-from launcher.models.near import NAME, add_command, advice, known_names
+from launcher.models.near import NAME, add_command, advice, catalog_names, known_names
 from launcher.models.revisions import by_revision, choose, commits_words
 from launcher.models.snapshot import CTRANSLATE2, DOWNLOAD_AGAIN, check_snapshot
 from launcher.models.speech import check_engine, missing_copy
@@ -89,7 +89,7 @@ def resolve(
         return _spelt(_from_catalog(entry, settings, revision, everywhere), model, names)
     if closed:
         raise ModelError(
-            f'Model "{model}" is not offered here.', advice(model, sorted(settings.catalog), settings)
+            f'Model "{model}" is not offered here.', advice(model, sorted(catalog_names(settings)), settings)
         )
     found = _from_folders(model, settings, revision, None, everywhere)
     return found or _by_listing(model, settings, revision, everywhere)
@@ -125,7 +125,7 @@ def _from_path(model: str, settings: Settings, revision: str | None) -> Resolved
     if settings.allow.models == "catalog":
         raise ModelError(
             f"Only models of the catalog are offered here, not {folder}.",
-            advice(model, sorted(settings.catalog), settings),
+            advice(model, sorted(catalog_names(settings)), settings),
         )
     try:
         is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
@@ -341,7 +341,8 @@ def _by_listing(model: str, settings: Settings, revision: str | None, everywhere
     searched = ", ".join(f"{folder}{_state(folder)}" for folder in folders_of(settings))
     at = f' at revision "{revision}"' if revision else ""
     raise ModelError(
-        f'Model "{model}"{at} was not found in the catalog or in {searched}.', advice(model, names, settings)
+        f'Model "{model}"{at} was not found in the catalog or in {searched}.',
+        advice(model, names, settings, revision),
     )
 
 

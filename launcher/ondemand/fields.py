@@ -137,7 +137,7 @@ def _hardware(profile: Profile, settings: Settings, *, cluster_too: bool, gpus_t
         size.append(f"{nodes}{count} × {kind}")
         nodes = ""
     if profile.cpus:
-        size.append(f"{nodes}{profile.cpus} cores")
+        size.append(f"{nodes}{profile.cpus} core{'s' * (profile.cpus != 1)}")
     if profile.memory_gb and not profile.gpus:
         size.append(f"{profile.memory_gb:g} GB")
     size.append(f"up to {profile.hours_max:g} h")
@@ -150,7 +150,7 @@ def _hardware(profile: Profile, settings: Settings, *, cluster_too: bool, gpus_t
 
 
 def _elsewhere(profile: Profile, clusters: Mapping[str, Cluster]) -> dict[str, bool]:
-    others = (c for c in clusters.values() if c.name != profile.cluster and c.scheduler == "slurm")
+    others = (c for c in clusters.values() if c.name != profile.cluster and c.in_form)
     return {key: False for cluster in others for key in _not_on(cluster)}
 
 

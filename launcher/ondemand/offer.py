@@ -41,7 +41,7 @@ def offer(launcher: Launcher) -> dict[str, Any]:
         settings = launcher.settings
     except LauncherError as error:
         return closed(str(error))
-    clusters = {c.name: c for c in settings.clusters.values() if c.scheduler == "slurm"}
+    clusters = {c.name: c for c in settings.clusters.values() if c.in_form}
     profiles = [p for p in settings.profiles.values() if p.cluster in clusters]
     if not profiles:
         return closed("The site's site.yml describes no profile on a Slurm cluster.")

@@ -56,7 +56,7 @@ def _on(chosen: str, request: Request, settings: Settings) -> Settings:
     here = {
         name: profile
         for name, profile in settings.profiles.items()
-        if (cluster := settings.clusters[profile.cluster]).scheduler == "slurm"
+        if (cluster := settings.clusters[profile.cluster]).in_form
         and (not chosen or _is_called(cluster, chosen))
     }
     where = f'cluster "{chosen[:60]}"' if chosen else "a Slurm cluster"
@@ -84,7 +84,7 @@ def _on(chosen: str, request: Request, settings: Settings) -> Settings:
 
 def _advice(profiles: Iterable[str], settings: Settings) -> str | None:
     found = [settings.clusters[settings.profiles[name].cluster] for name in profiles]
-    names = dict.fromkeys(f'"{_name_of(c)}"' for c in found if c.scheduler == "slurm")
+    names = dict.fromkeys(f'"{_name_of(c)}"' for c in found if c.in_form)
     return f"Choose cluster {' or '.join(names)}." if names else None
 
 
@@ -95,7 +95,7 @@ def _name_of(cluster: Cluster) -> str:
 def _other_cluster(request: Request, chosen: str, settings: Settings) -> str | None:
     """The cluster that the same request would run on, where none of the hardware on the chosen one would do."""
     free = dataclasses.replace(request, profile=None)
-    clusters = (c for c in settings.clusters.values() if c.scheduler == "slurm")
+    clusters = (c for c in settings.clusters.values() if c.in_form)
     others = [_name_of(cluster) for cluster in clusters if not _is_called(cluster, chosen)]
     # The chosen one first: where other hardware of it would do, there is nothing to say.
     for name in [chosen, *others] if others else []:

@@ -17,7 +17,16 @@ from typing import Any
 from launcher.errors import LauncherError, ModelError, RequestError, SettingsError
 from launcher.models.typed import is_path
 from launcher.planning.request import Request, unknown
-from launcher.planning.spellings import NOTES, OF_MODEL, WEIGHTS, Fields, fields_of, known_words, per_gpu
+from launcher.planning.spellings import (
+    NOTES,
+    OF_MODEL,
+    PER_GPU,
+    WEIGHTS,
+    Fields,
+    fields_of,
+    known_words,
+    per_gpu,
+)
 from launcher.settings.records import unknown_key
 from launcher.settings.schema import NAME, CatalogModel, Settings
 
@@ -205,6 +214,7 @@ def _with(settings: Settings, entries: Mapping[str, CatalogModel], origin: str) 
 
 def _understand(layer: _Layer, notes: list[str]) -> None:
     """Give `layer` the fields that its words mean, and the notes of those that mean nothing."""
+    of_each: list[tuple[str, Any, str]] = []  # GPU; how many there are may be said later
     for written, value in layer.given.items():
         if value is None:
             continue
@@ -216,18 +226,18 @@ def _understand(layer: _Layer, notes: list[str]) -> None:
             continue
         if word == "time" and re.fullmatch(r"[1-9]\d?", str(value)):
             notes.append(f"{option} {value} is {value} minutes, as for Slurm. Hours are: --hours {value}")
-        fields: Fields | None = {word: _weights(value, option)} if word in WEIGHTS else {}
-        if word not in ("mem_per_gpu", "cpus_per_gpu", *WEIGHTS):
-            fields = fields_of(word, value, option)
+        if word in PER_GPU:
+            of_each.append((word, value, option))
+            continue
+        fields = {word: _weights(value, option)} if word in WEIGHTS else fields_of(word, value, option)
         if fields is None:
             raise _unknown(word, place)
-        _add(layer, fields, word, option)
-    gpus = layer.found.get("gpus")
-    for field, value in per_gpu(layer.given, gpus if isinstance(gpus, int) else None).items():
-        _add(layer, {field: value}, f"{field}_per_gpu", field)
+        _add(layer, fields, option)
+    for word, value, option in of_each:
+        _add(layer, per_gpu(word, value, option, layer.found.get("gpus")), option)
 
 
-def _add(layer: _Layer, fields: Fields, word: str, option: str) -> None:
+def _add(layer: _Layer, fields: Fields, option: str) -> None:
     for field, value in fields.items():
         if field in _JOINED and field in layer.found:
             layer.found[field] = _sum(layer.found[field], value)

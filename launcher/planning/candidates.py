@@ -13,7 +13,7 @@ from launcher.models.fit.rules import needs_own_build
 from launcher.models.resolve import ResolvedModel
 from launcher.planning.limits import check_gpus, check_nodes, gpus_max
 from launcher.planning.request import Request, unknown
-from launcher.planning.resources import resources_of
+from launcher.planning.resources import check_gpu_type, resources_of
 from launcher.planning.times import TOO_MANY, hours_of, hours_words
 from launcher.sessions.plan import FIRST_ABLE
 from launcher.settings.schema import Profile, Settings
@@ -43,6 +43,7 @@ def refusal(request: Request, profile: Profile, engine: str, settings: Settings)
     try:
         resources_of(request, profile, None, settings, {})
         check_nodes(request.nodes, profile, engine)
+        check_gpu_type(request, profile)
         hours_of(request, profile, settings, {})
     except RequestError as error:
         return error
@@ -81,17 +82,19 @@ def _names(
     if request.profile is not None:
         if request.profile not in settings.profiles:
             raise unknown("profile", request.profile, settings.profiles)
-        _check_here(request.profile, settings)
+        check_here(request.profile, settings)
         check_allowed(request.profile, request.model, allowed)
         origins["profile"] = "request"
         return [request.profile]
+    names = list(settings.planned_here)
     if allowed:
         origins["profile"] = "catalog"
-        return list(allowed)
+        if not (here := [name for name in allowed if name in names]):
+            check_here(allowed[0], settings)
+        return here
     own = settings.session.profile
-    names = [n for n, p in settings.profiles.items() if not settings.clusters[p.cluster].remote]
     if own is not None or not names:
-        _check_here(own or next(iter(settings.profiles)), settings)
+        check_here(own or next(iter(settings.profiles)), settings)
     origins["profile"] = settings.origin("session.profile") if own is not None else "the first profile"
     if engine == "simulated":
         return list(dict.fromkeys([own or names[0], *names]))
@@ -120,7 +123,8 @@ def _meant(request: Request, names: list[str], settings: Settings, origins: dict
     return names
 
 
-def _check_here(name: str, settings: Settings) -> None:
+def check_here(name: str, settings: Settings) -> None:
+    """Raise RequestError for a profile that the launcher of another cluster plans for."""
     cluster = settings.clusters[settings.profiles[name].cluster]
     if cluster.remote:
         raise RequestError(

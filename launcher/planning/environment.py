@@ -27,7 +27,11 @@ def choose_environment(
     if asked is not None and (own := own_environment(asked, engine_name, settings)) is not None:
         origins["environment"] = "request"
         if engine_name != "simulated":
-            check_environment(own, engine_name, settings)
+            try:
+                check_environment(own, engine_name, settings)
+            except SettingsError as error:  # it stands in no file
+                said = error.message.rpartition(f"environments.{own.name} ")[2]
+                raise RequestError(f"The environment {asked[:200]} {said}", error.hint) from None
         return own
     holding = [n for n, e in settings.environments.items() if not e.engines or engine_name in e.engines]
     if request.environment is not None:

@@ -48,6 +48,15 @@ def check_values(request: Request) -> None:
             raise RequestError(f"{_CALLED[field]} must be at least {least}, not {max(asked, -_MOST):g}.")
 
 
+def check_gpu_type(request: Request, profile: Profile) -> None:
+    """Raise RequestError for a kind of GPU on a profile that has none: a job without any would come of it."""
+    if request.gpu_type is not None and not (profile.gpus or profile.gpus_max or request.gpus):
+        raise RequestError(
+            f'Profile "{profile.name}" has no GPU, and {request.gpu_type} was asked for.',
+            "Choose another profile.",
+        )
+
+
 def resources_of(
     request: Request, profile: Profile, gpus: int | None, settings: Settings, origins: dict[str, str]
 ) -> Resources:

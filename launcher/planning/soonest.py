@@ -82,13 +82,19 @@ def soonest(
     clusters = {profile.cluster: settings.clusters[profile.cluster] for profile in profiles}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         asked = {
-            name: pool.submit(supply, cluster, timeout_s=timeout_s) for name, cluster in clusters.items()
+            name: pool.submit(supply, cluster, timeout_s=timeout_s)
+            for name, cluster in clusters.items()
+            if not cluster.remote
         }
         states = {name: _answer(future) for name, future in asked.items()}
         starts: list[Future[Start]] = []
         for profile in profiles:
-            state, cluster = states[profile.cluster], clusters[profile.cluster]
             wanted_hours = hours if hours is not None else hours_by_default(profile, settings)
+            if (cluster := clusters[profile.cluster]).remote:  # what the profile has is described there
+                there = f"Its cluster knows: launcher --cluster {cluster.name} profiles"
+                starts.append(pool.submit(Start, profile.name, wanted_hours, trouble=there))
+                continue
+            state = states[profile.cluster]
             given = within(profile, settings)
             trouble = None
             if given is None:

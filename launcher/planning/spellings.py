@@ -54,7 +54,7 @@ NOTES: Mapping[str, str] = {
     "api_key": "Each session makes its own key; launcher keys new makes further ones.",
     "grace_period": "The site says how long a start may take (session.start_timeout_minutes).",
 }
-_PER_GPU = ("mem_per_gpu", "cpus_per_gpu")
+PER_GPU = ("mem_per_gpu", "cpus_per_gpu")
 # What `asked` itself reads: where the weights are, under another name.
 WEIGHTS = ("hf_model", "model_weights_parent_dir")
 _SHORT = {"-q": "--quantization", "-tp": "--tensor-parallel-size", "-pp": "--pipeline-parallel-size"}
@@ -93,22 +93,16 @@ def typed(word: str, text: str) -> Any:
 
 def known_words() -> list[str]:
     """Every word with a meaning, for the near ones of a slip of the hand."""
-    return sorted({*FIELDS, *SAME, *_READERS, *NOTES, *_PER_GPU, *WEIGHTS})
+    return sorted({*FIELDS, *SAME, *_READERS, *NOTES, *PER_GPU, *WEIGHTS})
 
 
-def per_gpu(given: Mapping[str, Any], gpus: int | None) -> Fields:
-    """What `mem_per_gpu` and `cpus_per_gpu` mean for so many GPUs."""
-    found: Fields = {}
-    for word in _PER_GPU:
-        if word not in given:
-            continue
-        if gpus is None:
-            raise RequestError(f"{word} needs a number of GPUs.", "Name it: --gpus N.")
-        if word == "mem_per_gpu":
-            found["memory_gb"] = gigabytes(given[word], word) * gpus
-        else:
-            found["cpus"] = _whole(given[word], word) * gpus
-    return found
+def per_gpu(word: str, value: Any, option: str, gpus: Any) -> Fields:
+    """What one of PER_GPU means for so many GPUs."""
+    if not isinstance(gpus, int):
+        raise RequestError(f"{option} needs a number of GPUs.", "Name it: --gpus N.")
+    if word == "mem_per_gpu":
+        return {"memory_gb": gigabytes(value, option) * gpus}
+    return {"cpus": _whole(value, option) * gpus}
 
 
 def hours(value: Any, option: str) -> float:

@@ -34,10 +34,14 @@ _CODE = (
     "PYTHONPATH",
     "PYTHONSTARTUP",
     "PYTHONHOME",
+    "PYTHONUSERBASE",
+    "BASH_ENV",
     "VLLM_PLUGINS",
     "VLLM_USE_MODELSCOPE",
 )
 _EXACT = ("PATH", "HOME", "TMPDIR")
+# What every engine gets: it never downloads, and the user's own packages are not among its own.
+_ALWAYS_ON = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "PYTHONNOUSERSITE")
 _MOST = 10_000
 _IMAGES = (".sif", ".simg", ".img")
 
@@ -92,9 +96,12 @@ def log_dir_of(request: Request, settings: Settings) -> str:
         theirs = os.stat(folder)
     except OSError:
         return folder
-    if theirs.st_uid == os.getuid() and not theirs.st_mode & 0o002:
-        return folder
-    return os.path.join(folder, pwd.getpwuid(os.getuid()).pw_name)
+    if theirs.st_uid != os.getuid() or theirs.st_mode & 0o002:
+        folder = os.path.join(folder, pwd.getpwuid(os.getuid()).pw_name)
+    # Whose link it is, may lead it elsewhere tomorrow.
+    if os.path.islink(folder) and os.lstat(folder).st_uid not in (os.getuid(), 0):
+        raise RequestError(f"The log directory {folder} is a link of somebody else.", "Name another.")
+    return folder
 
 
 def own_environment(text: str, engine_name: str, settings: Settings) -> Environment | None:
@@ -145,7 +152,8 @@ def _check_variable(name: str, value: str, settings: Settings) -> None:
             f"The variable {name} looks like a secret, and the plan of a session is no place for one.",
             "Leave it out: an engine needs none, and launcher models add reads your token itself.",
         )
-    if name in _EXACT or any(name.startswith(own) for own in _LAUNCHERS if own not in _EXACT):
+    switched_off = name in _ALWAYS_ON and value != "1"
+    if switched_off or name in _EXACT or any(name.startswith(o) for o in _LAUNCHERS if o not in _EXACT):
         raise RequestError(f"The variable {name} is not yours to set.", "Leave it out.")
     if name in _CODE and not settings.allow.trust_remote_code:
         raise RequestError(

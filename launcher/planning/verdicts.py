@@ -10,7 +10,7 @@ from launcher.models.fit.verdict import DOES_NOT_FIT, FITS, Fit
 from launcher.models.inspect.facts import Facts
 from launcher.models.resolve import ResolvedModel
 from launcher.planning.arguments import arguments_of
-from launcher.planning.candidates import candidates, check_allowed, nobody, size_refusal
+from launcher.planning.candidates import candidates, check_allowed, check_here, nobody, size_refusal
 from launcher.planning.choice import best_on, fit_on, pick, shortened, smaller_copies
 from launcher.planning.request import Request, unknown
 from launcher.planning.soonest import Start, soonest
@@ -47,8 +47,11 @@ def verdicts(
     for name in profiles:
         if name not in settings.profiles:
             raise unknown("profile", name, settings.profiles)
+        check_here(name, settings)
         check_allowed(name, request.model, own)
-    asked = [settings.profiles[name] for name in dict.fromkeys(profiles or own or settings.profiles)]
+    here = settings.planned_here
+    if not (asked := [here[name] for name in dict.fromkeys(profiles or own or here) if name in here]):
+        check_here(next(iter(own or settings.profiles)), settings)
     given = arguments_of(request, model, model.engine, settings)
     errors = {profile.name: size_refusal(request, profile, model.engine, settings) for profile in asked}
     refused = {name: error for name, error in errors.items() if error is not None}

@@ -24,6 +24,7 @@ _PERSIST = "10m"
 _ANSWER_S, _LOGIN_S, _ASKED_S = 10.0, 30.0, 180.0
 # A Unix socket's name has at most 104 bytes on macOS, and ssh makes it under a name that is 17 bytes longer.
 _FOLDER_MAX_BYTES = 60
+_SHELL = frozenset(" '`\"$\\;&<>|(){}")
 _HOST_MAX = 320  # a user's name and a host's
 # What ssh prints (OpenSSH 7 to 10, and Debian's names for its files) and what that means; the first that fits.
 _TROUBLES = (
@@ -192,7 +193,8 @@ def _address(host: str) -> str:
 @functools.cache
 def _configured(host: str) -> dict[str, str]:
     """What the user's configuration says of `host`; of an option that is there twice, the first."""
-    if not 0 < len(host) <= _HOST_MAX or host.startswith("-") or not host.isprintable() or " " in host:
+    # Signs of a shell, as ssh itself has it since 9.6: a name goes on into commands of the user's configuration.
+    if not 0 < len(host) <= _HOST_MAX or host.startswith("-") or not host.isprintable() or set(host) & _SHELL:
         raise RequestError(f'"{host[:80]}" cannot be a host for ssh.', "Write HOST or USER@HOST.")
     try:
         said = subprocess.run(  # noqa: S603 - an argument list, no shell

@@ -38,6 +38,8 @@ class Caches:
         self.folder = self.kept
         self._enough = threading.Event()
         self.kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.kept, self.kept.parent):  # compiled code is loaded from there
+            require_own(folder, "places.cache")
         if plan.places.local is None:
             return
         try:

@@ -12,9 +12,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from launcher.errors import LauncherError, SessionError
 from launcher.schedulers import scheduler
@@ -163,24 +162,34 @@ class _Batch:
     def _look(self) -> None:
         for member in self._members:
             if member.here and member.unwanted():
-                self._start(member.end())
+                self._end(member)
 
     def _end_all(self) -> None:
         # Slurm tells the steps itself.
         self._ending = True
         for member in self._members:
             if member.here:
-                self._start(member.end())
+                self._end(member)
 
     def _end_the_others(self) -> None:
         self._together = False
         for member in self._members:
             if not member.over:
-                write_private(member.paths.stop, f'{{"reason": "{TOGETHER}"}}\n')
-                self._start(member.end())
+                self._end(member, TOGETHER)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+    def _end(self, member: _Member, why: str | None = None) -> None:
+        async def end() -> None:
+            try:
+                if why is not None:
+                    write_private(member.paths.stop, f'{{"reason": "{why}"}}\n')
+                await member.end()
+            except (
+                LauncherError,
+                OSError,
+            ) as error:  # as in `_carry`: the others go on, or end as they should
+                _tell(member, error)
+
+        task = asyncio.create_task(end())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -26,9 +26,8 @@ _AT_ONCE = 8
 _PART_BYTES = 64 * 2**20
 _STEP_BYTES = 4 * 2**20  # between two looks whether it is enough
 _SAMPLES = 32  # pages of a part that must all be there for it to be passed over
-_SHARE = (
-    0.7  # of the memory that is free: the engine needs the rest, and must not push out what was just read
-)
+# Of the memory that is free: the engine needs the rest, and must not push out what was just read.
+_SHARE = 0.7
 _OTHERS = (".bin", ".pt", ".pth", ".gguf")
 
 log = logging.getLogger("launcher.serve")

@@ -45,9 +45,8 @@ _TICK_S = 0.5
 _END_EVERY_S = 300.0
 _PROBE_TIMEOUT_S = 60.0
 _LAST_MINUTES_S = 300.0
-_TERM_SETTLES_S = (
-    1.0  # scancel ends engine and supervisor at once: the signal may arrive after the engine's exit
-)
+# scancel ends engine and supervisor at once: the signal may arrive after the engine's exit.
+_TERM_SETTLES_S = 1.0
 
 
 async def serve(root: Path, tell: Callable[[Status], None] | None = None) -> int:

@@ -21,6 +21,12 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def time_limit(hours: float) -> str:
+    """Hours as Slurm's users write them: 08:30:00."""
+    minutes = round(hours * 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:00"
+
+
 def span_s(text: str) -> float:
     """The seconds of a span such as 90m, 12h, 3d or 2w; raises RequestError for anything else."""
     found = _SPAN.fullmatch(text)

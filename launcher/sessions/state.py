@@ -43,10 +43,13 @@ _WAITS = {
     "JobLaunchFailure": "its node could not start it; ask the site",
     "PartitionDown": "the partition is closed just now",
     "PartitionInactive": "the partition is closed just now",
-    "ReqNodeNotAvail": "the nodes asked for are not available now",
+    "ReqNodeNotAvail": "the nodes that it needs are down, reserved, or kept for jobs that are ahead",
     "PartitionTimeLimit": "the partition does not allow so many hours",
     "BeginTime": "the cluster starts it again after a short pause",
 }
+# What Slurm's scheduler writes in place of a reason's name, up to its comma: DOWN, DRAINED or reserved for jobs in
+# higher priority partitions.
+_DESCRIBED = {"Nodes required for job are DOWN": "ReqNodeNotAvail"}
 
 
 def current(
@@ -66,6 +69,7 @@ def current(
         return ended(plan, own, own.reason if own is not None and spoke else "lost", job_id)
     if job.state == WAITING:
         reason = (job.reason or "waiting").partition(",")[0]  # "ReqNodeNotAvail, UnavailableNodes:g1"
+        reason = _DESCRIBED.get(reason, reason)
         words = _WAITS.get(reason, f"Slurm says {reason}")
         return _status(plan, PENDING, f"The job waits in the queue: {words}.", job.id, reason=reason.lower())
     # A requeued job keeps its id: what was written before this life began is not of it.

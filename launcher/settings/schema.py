@@ -74,6 +74,11 @@ class Cluster:
         """Whether another launcher, reached over ssh, does the work."""
         return self.ssh is not None and self.launcher is not None
 
+    @property
+    def in_form(self) -> bool:
+        """Whether Open OnDemand can submit to it what is planned here."""
+        return self.scheduler == "slurm" and not self.remote
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -206,6 +211,11 @@ class Settings:
     locks: tuple[str, ...] = ()
     site: str | None = None
     lines: at.Lines = field(default_factory=dict)
+
+    @property
+    def planned_here(self) -> dict[str, Profile]:
+        """The profiles but for those of clusters whose own launcher plans: what those have is described there."""
+        return {name: p for name, p in self.profiles.items() if not self.clusters[p.cluster].remote}
 
     def from_user(self, key: str) -> bool:
         """Whether `key` is the user's own word on a machine that has a site's file."""

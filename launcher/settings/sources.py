@@ -23,6 +23,10 @@ def user_file(variables: Mapping[str, str]) -> Path | None:
     """The user's file: $LAUNCHER_CONFIG, else launcher/config.yml in the user's configuration folder."""
     if named := variables.get("LAUNCHER_CONFIG"):
         return Path(named)
+    return path if os.path.isfile(path := usual_user_file(variables)) else None
+
+
+def usual_user_file(variables: Mapping[str, str]) -> Path:
+    """Where the user's file is when no variable names another, whether it is there or not."""
     home = variables.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    path = Path(home, "launcher", "config.yml")
-    return path if os.path.isfile(path) else None
+    return Path(home, "launcher", "config.yml")

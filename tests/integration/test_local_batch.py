@@ -80,6 +80,16 @@ def test_together_and_the_end_of_the_whole(launcher: Launcher, capsys: pytest.Ca
     assert not any(session.paths.connection.exists() for session in sessions)
 
 
+def test_a_member_that_cannot_be_told_does_not_keep_the_others(launcher: Launcher) -> None:
+    one, odd, other = launcher.batch_launch(["simulated"] * 3, together=True, page=False)
+    launcher.wait_all([one, odd, other])
+    odd.paths.stop.mkdir()  # where its end would be written
+    one.stop()
+    wait_until(lambda: other.status().final, 30)
+    assert other.status().reason == "together"
+    wait_until(lambda: not local.alive(job_of(one)), 30)
+
+
 def test_the_script_of_a_batch_alone_starts_the_same_sessions_again(launcher: Launcher) -> None:
     """vec-inf 13: the script, submitted again by hand, starts the same sessions with fresh keys."""
     sessions = launcher.batch_launch(["simulated", "simulated"], page=False)

@@ -121,6 +121,13 @@ def test_a_folder_that_may_not_be_written_is_said(users: People, installed: Inst
         )
         error = process.communicate(timeout=60)[1]
         assert error.rstrip().endswith(f"or ask root to add you to the group {GROUP + 1}.")
+        os.chown(models.shared, users.alice.uid, 0)
+        models.shared.chmod(0o555)
+        process = start_as(
+            users.alice, 0o022, installed, models, "add", "org/name", "--to", str(models.shared)
+        )
+        error = process.communicate(timeout=60)[1]
+        assert error.rstrip().endswith(f"or let yourself write it: chmod u+rwX {models.shared}")
 
 
 def test_the_hubs_own_client_and_ours_use_each_others_files(models: Models) -> None:

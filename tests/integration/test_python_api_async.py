@@ -10,6 +10,7 @@ import pytest
 from launcher import AsyncLauncher, AsyncSession, Launcher, Session, Status
 from launcher.errors import EngineError, SessionError
 from launcher.settings.layers import load
+from tests.programs.front import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 SLOW = ("--start-delay-s", "60")
@@ -94,6 +95,18 @@ async def test_a_launch_that_is_cancelled_leaves_no_session_running(launcher: La
         await launching
     (session,) = launcher.sessions()
     assert session.stop().reason == "user"
+
+
+def test_a_launch_that_the_end_of_the_loop_cancels_leaves_no_session_running(launcher: Launcher) -> None:
+    async def leave() -> asyncio.Task[AsyncSession]:
+        launching = asyncio.create_task(AsyncLauncher(load()).launch("simulated", engine_args=SLOW))
+        while not launcher.sessions():
+            await asyncio.sleep(0.01)
+        return launching
+
+    assert asyncio.run(leave()).cancelled()
+    (session,) = launcher.sessions()
+    wait_until(lambda: session.status().ended)
 
 
 async def test_a_failure_is_raised_with_its_reason(launcher: Launcher) -> None:

@@ -5,9 +5,12 @@ One session of the simulated engine carries most of the tests.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,6 +117,7 @@ def test_details_have_everything_but_the_key(running: Session, said: Any) -> Non
     assert shown["plan"]["limits"]["hours"] == 0.5
     assert shown["origins"]["hours"] == "request"
     assert shown["hardware"]["host"]
+    assert re.search(r" ends_at +│ 20\d\d-", said("details", running.id))
     assert {"session.json", "api_key", "engine.log"} <= {file["name"] for file in shown["files"]}
     text = said("details", running.id)
     for part in (connection.base_url, "hours", "request", "engine.log", str(running.paths.root)):
@@ -196,3 +200,39 @@ def test_a_killed_session_keeps_its_preliminary_record(launcher: Launcher, said:
             terminal.press("enter")
             assert terminal.ended() == int(left)
         assert session.paths.root.exists() is left
+
+
+def test_who_breaks_off_a_stop_is_told_that_it_may_go_on(launcher: Launcher, said: Any) -> None:
+    text = said("launch", "simulated", "--hours", "0.25", "--", "--answer", "two words")
+    assert "--answer 'two words'" in text  # as it can be pasted
+    session = next(s for s in launcher.sessions() if s.id in text)
+    session.wait()
+    pid = session.status().pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)  # so that it does not end meanwhile
+    try:
+        stop = subprocess.Popen(
+            [sys.executable, "-m", "launcher", "stop", session.id], stderr=subprocess.PIPE, text=True
+        )
+        wait_until(session.paths.stop.exists)
+        stop.send_signal(signal.SIGINT)
+        assert f"launcher status {session.id}" in stop.communicate(timeout=30)[1]
+        assert stop.returncode == 130
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: session.status().ended, 60)
+    assert session.status().reason == "user"
+    launcher.cleanup(session.id)
+
+
+def test_a_second_ctrl_c_is_no_traceback(running: Session) -> None:
+    with Terminal(
+        [sys.executable, "-m", "launcher", "logs", "-f", running.id], env=dict(os.environ)
+    ) as terminal:
+        terminal.wait_for("startup complete")
+        terminal.press("ctrl-c")
+        terminal.wait_for("^C")
+        with contextlib.suppress(OSError):  # it has ended
+            terminal.press("ctrl-c")
+        assert terminal.ended() == 130
+        assert "Traceback" not in terminal.text

@@ -54,7 +54,7 @@ def nothing_left(site: Site, users: People) -> bool:
         (["launch", "/nowhere"], 4, "There is no folder /nowhere."),
         (["status", "zzz"], 6, 'There is no session "zzz".'),
         (["stop", "zzz"], 6, "You have none; start one with"),
-        (["wait"], 2, "required"),
+        (["wait"], 2, "Name sessions, or write --all"),
         (["lunch"], 2, 'Unknown command "lunch". Did you mean launch?'),
         ([], 2, "COMMAND"),
     ],

@@ -123,6 +123,24 @@ with Launcher() as launcher:
         laptop.settle(before)
 
 
+def test_the_doctor_leaves_the_profiles_of_another_launcher_to_it(laptop: Laptop, there: Site) -> None:
+    before = laptop.settings.read_text()
+    profiles = f"profiles:\n  cpu: {{cluster: {NAME}}}\n  odd: {{cluster: {NAME}}}\n"
+    laptop.settle(f"{before}  gone:\n    ssh: gone.invalid\n    launcher: launcher\n{profiles}")
+    try:
+        said = [line.split(maxsplit=1) for line in run(laptop, there, "doctor").text.splitlines() if line]
+        told = {words.partition(": ")[0]: (verdict, words) for verdict, words in said}
+        assert told[f"clusters.{NAME}"][0] == "ok"
+        assert "its profiles: cpu, gpu, preempt" in told[f"clusters.{NAME}"][1]
+        assert told["clusters.gone"][0] == "FAIL"
+        assert told["profiles.odd"][0] == "FAIL"
+        assert not [about for about in told if about.startswith("profiles.cpu")]
+        rows = run(laptop, there, "profiles").text
+        assert f"cpu: Its cluster knows: launcher --cluster {NAME} profiles" in rows
+    finally:
+        laptop.settle(before)
+
+
 def test_exit_codes_and_words_cross_whole(laptop: Laptop, there: Site, session: str) -> None:
     Path("/tmp/launcher-was-here").unlink(missing_ok=True)
     for word in HOSTILE[1:6] + HOSTILE[13:14]:

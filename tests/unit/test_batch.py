@@ -225,3 +225,12 @@ def test_a_file_of_members_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     for text in ("", "[]", json.dumps({"schema": 9, **dataclasses.asdict(found)}), "{}"):
         file.write_text(text)
         assert Members.read(file) is None
+
+
+def test_vec_infs_words_hold_for_all_members(launcher: Launcher, capsys: pytest.CaptureFixture[str]) -> None:
+    """vec-inf 9: `launch`'s names of the hardware are not wrong for `batch-launch`."""
+    line = "batch-launch simulated simulated --resource-type a100 --gpus-per-node 1 --cpus-per-task 3 --mem-per-node 2G"
+    assert main([*line.split(), "--dry-run"]) == 0
+    script = capsys.readouterr().out
+    for option in ("--gres=gpu:a100:1", "--cpus-per-task=3", "--mem=2048M"):
+        assert script.count(f"#SBATCH {option}\n") == 2

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.errors import StorageError
 from launcher.planning import Request, make_plan
 from launcher.serve import caches
 from launcher.serve.caches import Caches
@@ -94,6 +95,16 @@ def test_a_session_that_ends_copies_no_more(plan: Plan, tmp_path: Path) -> None:
     bringing.join(5)
     assert not bringing.is_alive()
     assert files(found.kept) == {}
+
+
+def test_code_that_somebody_else_could_have_compiled_is_not_loaded(plan: Plan) -> None:
+    kept = Caches(plan).kept
+    for folder in (kept, kept.parent):
+        folder.chmod(0o777)
+        with pytest.raises(StorageError, match="somebody else"):
+            Caches(plan)
+        folder.chmod(0o700)
+    Caches(plan)
 
 
 def _nothing(disk: Path) -> None:

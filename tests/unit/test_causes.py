@@ -183,6 +183,19 @@ def test_no_key_is_quoted(secret: str) -> None:
         assert word not in f"{diagnosis.quote}{diagnosis.message}"
 
 
+@pytest.mark.parametrize(
+    "said",
+    ["api_key='{}'", "X-Api-Key: {}", '"password": "{}"', "'token': '{}'", "AWS_SECRET_ACCESS_KEY={}",
+     "Namespace(api_key=['{}'], port=1)", "--hf-token {} --port 1", "Bearer: {}", "https://a/b?X-Amz-Signature={}&c=1"],
+)  # fmt: skip
+def test_no_key_is_quoted_however_it_is_written(said: str) -> None:
+    log = f"RuntimeError: something odd with {said.format('abcdefgh12345678')}\n"
+    quote = vllm.explain(log, 1, False, 1).quote
+    assert quote
+    assert "something odd with" in quote
+    assert "abcdefgh" not in quote
+
+
 def test_the_quote_of_an_endless_line_shows_what_was_found() -> None:
     quote = vllm.explain("x" * 10_000 + " RuntimeError: No CUDA GPUs are available", 1, False, 1).quote
     assert quote == "… No CUDA GPUs are available"

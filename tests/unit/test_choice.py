@@ -11,9 +11,13 @@ from launcher.api import Session
 from launcher.cli import main
 from launcher.cli.launch import chosen, plan_table
 from launcher.errors import LauncherError, ModelError, RequestError
+from launcher.models.inspect.facts import facts
+from launcher.models.resolve import resolve
 from launcher.ondemand.card import info
 from launcher.ondemand.words import in_the_forms_words
 from launcher.planning import Request, make_plan
+from launcher.planning.soonest import soonest
+from launcher.planning.verdicts import verdicts
 from launcher.sessions.paths import SessionPaths
 from launcher.sessions.plan import Plan
 from launcher.sessions.status import PENDING, Status
@@ -49,9 +53,9 @@ def site(models: Path, tmp_path: Path) -> Settings:
     return settings(models, tmp_path)
 
 
-def settings(models: Path, tmp_path: Path, more: str = "") -> Settings:
+def settings(models: Path, tmp_path: Path, more: str = "", text: str = SITE) -> Settings:
     file = tmp_path / "site.yml"
-    file.write_text(SITE.format(models=models, more=more))
+    file.write_text(text.format(models=models, more=more))
     return load({"LAUNCHER_SITE": str(file), "XDG_CONFIG_HOME": str(tmp_path), "HOME": str(tmp_path)})
 
 
@@ -106,6 +110,29 @@ def test_a_profile_with_more_gpus_than_the_limit_is_passed_over(models: Path, tm
         plan(found, "org/qwen2.5-0.5b", profile="large")
 
 
+def test_a_profile_that_another_launcher_plans_for_is_never_taken_here(models: Path, tmp_path: Path) -> None:
+    far = (
+        "clusters: {{main: {{}}, far: {{ssh: far, launcher: /apps/launcher}}}}\n"
+        "profiles: {{theirs: {{cluster: far}}, ours: {{cluster: main}}}}\n"
+        "models: {{folders: [{models}]}}\n"
+        "environments: {{vllm: {{kind: module, modules: [vllm]}}}}\n"
+        "catalog:\n"
+        "  both: {{id: org/qwen2.5-0.5b, profiles: [theirs, ours]}}\n"
+        "  there: {{id: org/qwen2.5-0.5b, profiles: [theirs]}}\n"
+    )
+    found = settings(models, tmp_path, text=far)
+    assert plan(found, "both").resources.profile == "ours"
+    for name, wanted in (("both", {"profile": "theirs"}), ("there", {})):
+        with pytest.raises(RequestError, match='Profile "theirs" is on cluster far'):
+            plan(found, name, **wanted)
+    model = resolve("both", found)
+    assert model.snapshot is not None
+    weighed = verdicts(Request("both"), model, facts(model.snapshot), found)
+    assert [verdict.profile.name for verdict in weighed] == ["ours"]
+    (start,) = soonest(found, [found.profiles["theirs"]])
+    assert start.trouble == "Its cluster knows: launcher --cluster far profiles"
+
+
 def test_fit_and_launch_refuse_a_profile_that_the_catalog_leaves_out(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,12 +157,20 @@ def test_old_gpus_come_last_unless_all_are_old_or_the_site_wants_them(models: Pa
 
 def test_a_processor_is_not_taken_for_the_sake_of_a_longer_context(models: Path, tmp_path: Path) -> None:
     """24 GB less 8 bits of margin: the card holds less than a document's context, the processor's memory all of it."""
-    found = settings(models, tmp_path)
-    made = plan(found, "org/llama-8b", gpu_type="a2", hours=12.0)
+    smaller = settings(models, tmp_path, text=SITE.replace("gpu_type: l4", "gpu_type: a2"))
+    made = plan(smaller, "org/llama-8b", hours=12.0)
     assert made.resources.profile == "cpu"  # 16 GB hold no context at all
+    found = settings(models, tmp_path)
     short = plan(found, "org/llama-8b", hours=12.0, engine_args=("--gpu-memory-utilization", "0.85"))
     assert short.resources.profile == "small"
     assert int(short.engine_args[short.engine_args.index("--max-model-len") + 1]) < 20000
+
+
+def test_who_names_a_kind_of_gpu_never_gets_a_job_without_one(site: Settings) -> None:
+    assert plan(site, "simulated", gpu_type="h200", hours=13.0).resources.profile == "old"  # not "cpu"
+    assert plan(site, "qwen2.5-0.5b", gpu_type="a100").resources.profile == "large"
+    with pytest.raises(RequestError, match='Profile "cpu" has no GPU, and h200 was asked for'):
+        plan(site, "simulated", gpu_type="h200", profile="cpu")
 
 
 def test_a_shortened_context_is_told_at_every_door(site: Settings) -> None:

@@ -94,6 +94,7 @@ def test_ended_sessions_go_and_a_running_one_stays(
     assert "runs stays. It is READY. Stop it first: launcher stop runs" in said
     assert main(["cleanup", "runs", "--yes"]) == 0
     assert names(sessions) == ["runs"]
+    assert "There is nothing to remove." in capsys.readouterr().out
 
 
 def test_a_dry_run_deletes_nothing(make: Make, sessions: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -42,3 +44,14 @@ def test_the_arguments_of_the_engine_are_in_the_usage(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit):
         main(["launch", "--help"])
     assert "MODEL [KEY=VALUE ...] [-- ENGINE_ARGUMENT ...]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("where", [">/dev/full", "--json >/dev/full", ">&-", "nosuch >&-", "nosuch 2>&-"])
+def test_an_output_that_takes_nothing_is_no_traceback(where: str) -> None:
+    line = f'"$0" -m launcher status {where}'
+    done = subprocess.run(["bash", "-c", line, sys.executable], capture_output=True, text=True, check=False)
+    full = "full" in where
+    assert done.returncode == (8 if full else 6 if "nosuch" in where else 0)
+    assert done.stdout == ""
+    assert done.stderr.count("\n") <= 1
+    assert ("What it writes to: No space left on device." in done.stderr) is full

@@ -90,6 +90,10 @@ def test_the_script_is_one_that_the_shell_reads(shell: str, capsys: pytest.Captu
 
 
 def test_another_shell_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash", "zsh"]) == 2
+    assert capsys.readouterr().err == (
+        'launcher: "zsh" is one word too many. Write only: launcher completion bash\n'
+    )
     assert main(["completion", "csh"]) == 2
     assert capsys.readouterr().err == (
         'launcher: "csh" is no shell that can be helped. Choose one of: bash, zsh, fish.\n'

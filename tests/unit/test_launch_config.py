@@ -122,6 +122,15 @@ def test_a_file_of_ours_may_hold_everything(site: Path, capsys: pytest.CaptureFi
     assert (plan["name"], plan["limits"]["hours"], plan["engine_args"]) == ("big", 2.0, ["--tokens=5"])
     assert (wanted["gpus"], wanted["gpu_type"], wanted["memory_gb"], wanted["cpus"]) == (4, "h100", 64.0, 48)
     assert (wanted["constraint"], plan["environment"]["env"]) == ("gpu80", {"A": "1"})
+    assert plan["origins"]["memory_gb"] == f"{file}, line 4"
+
+
+def test_memory_for_each_gpu_may_be_written_with_dashes(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file := site / "m.yaml").write_text("serve: simulated\nmem-per-gpu: 16G\ngpus-per-node: 2\n")
+    assert main(["launch", "--config", str(file), "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["resources"]["memory_gb"] == 32.0
 
 
 @pytest.mark.parametrize("how", ["config", "VEC_INF_CONFIG", "VEC_INF_MODEL_CONFIG", "VEC_INF_CONFIG_DIR"])
@@ -160,8 +169,9 @@ def test_a_model_that_the_file_has_not_is_named_with_near_ones(site: Path) -> No
 
 def test_a_site_that_offers_only_its_catalog_takes_no_models_from_a_file(site: Path) -> None:
     (site / "site.yml").write_text(SITE + "allow: {models: catalog}\n")
-    with pytest.raises(LauncherError, match='"My-Model-7B" is not offered here'):
+    with pytest.raises(LauncherError, match='"My-Model-7B" is not offered here') as caught:
         planned("My-Model-7B", config=str(site / "models.yml"))
+    assert "My-Model-7B" not in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,8 @@ def test_a_small_number_for_the_time_is_told_to_be_minutes(
         (["--env", "VLLM_LOGGING_LEVEL=DEBUG"], "The variable VLLM_LOGGING_LEVEL is not yours to set."),
         (["--env", "PATH=/x"], "The variable PATH is not yours to set."),
         (["--env", "LD_PRELOAD=/x.so"], "The variable LD_PRELOAD would load code from outside the engine"),
+        (["--env", "BASH_ENV=/x"], "The variable BASH_ENV would load code from outside the engine"),
+        (["--env", "HF_HUB_OFFLINE=0"], "The variable HF_HUB_OFFLINE is not yours to set."),
         (["--env", "no-name=1"], 'env must hold names of variables, not "no-name".'),
         (["--env", "/nowhere"], "--env names '/nowhere', which is neither NAME=value nor a file to read"),
         (["--exclude", "/etc/passwd"], "The exclude must be names of nodes"),
@@ -220,6 +223,18 @@ def test_a_wrong_value_is_one_sentence(
     assert said.err.startswith("launcher: ")
     assert sentence in said.err
     assert said.err.count("\n") == 1
+
+
+def test_a_venv_without_the_engine_is_not_called_a_mistake_of_the_sites_file(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    venv = site / "bare venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to("/bin/true")
+    assert main(["launch", "tiny-chat", "--venv", str(venv), "--dry-run"]) == 2
+    assert capsys.readouterr().err.startswith(
+        f"launcher: The environment {venv} has no program {venv}/bin/vllm. Install vllm there"
+    )
 
 
 @pytest.mark.parametrize(
@@ -272,3 +287,21 @@ def test_logs_below_a_folder_of_somebody_else_are_in_one_of_mine(dry: Dry, site:
 
     found = changed(dry(), dry("--log-dir", "/tmp"))
     assert found == {"places.sessions": f"/tmp/{getpass.getuser()}"}
+
+
+def test_logs_do_not_go_through_a_link_that_somebody_else_may_turn(
+    dry: Dry, site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a link to somebody else")
+    mine, shared = site / "mine", site / "shared"
+    mine.mkdir()
+    shared.mkdir()
+    shared.chmod(0o1777)
+    for link, given in ((shared / "root", shared), (shared / "logs", shared / "logs")):
+        link.symlink_to(mine)
+        os.chown(link, 12345, 12345, follow_symlinks=False)
+        assert main(["launch", "simulated", "--dry-run", "--log-dir", str(given)]) == 2
+        assert "is a link of somebody else" in capsys.readouterr().err
+        os.chown(link, 0, 0, follow_symlinks=False)
+        assert str(link) in json.dumps(dry("--log-dir", str(given)))

@@ -171,3 +171,9 @@ def test_every_figure_has_its_row() -> None:
     full = Metrics(**{field.name: 1.0 for field in dataclasses.fields(Metrics)})
     assert len(rows(full)) == len(dataclasses.fields(Metrics))
     assert "not reported" not in shown(full)
+
+
+@pytest.mark.parametrize("unit", ["x", 'a="', "} ", "} 1", "\\\\", 'a="\\"'])
+def test_an_answer_as_long_as_it_may_be_is_read_once(unit: str) -> None:
+    # Two million letters: what looked at each more than a few times would not come to an end.
+    parsed(f"vllm:x{{{unit * (2_000_000 // len(unit))}}} 1", 0.0)

@@ -188,6 +188,21 @@ def test_a_site_without_a_slurm_cluster_says_so(tmp_path: Path) -> None:
     assert form["form"] == ["notice"]
 
 
+def test_hardware_that_another_launcher_plans_for_is_not_in_the_form(
+    tmp_path: Path, site: dict[str, Any]
+) -> None:
+    far = {"ssh": "far", "launcher": "/apps/launcher"}
+    more = {
+        "clusters": {**site["clusters"], "far": far},
+        "profiles": {"theirs": {"cluster": "far"}, **site["profiles"]},
+    }
+    form = offer(_launcher(tmp_path, site | more))
+    assert form == offer(_launcher(tmp_path, site))
+    assert "far" not in json.dumps(form)
+    only = offer(_launcher(tmp_path, {"clusters": {"far": far}, "profiles": {"theirs": {"cluster": "far"}}}))
+    assert "describes no profile on a Slurm cluster" in only["form_header"]
+
+
 @pytest.mark.parametrize("text", [*HOSTILE, *ODD])
 def test_no_character_makes_the_form_invalid(text: str) -> None:
     """libyaml refuses some characters, and then the whole app is gone from the menu."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shlex
@@ -21,10 +22,18 @@ from launcher.api.remote.far import Far
 from launcher.api.remote.package import fingerprint, wheel
 from launcher.api.remote.session import RemoteSession
 from launcher.api.remote.values import packed, packed_error, unpacked, unpacked_error
-from launcher.errors import EngineError, LauncherError, ModelError, RequestError, SettingsError
+from launcher.cli import main
+from launcher.errors import (
+    EngineError,
+    LauncherError,
+    ModelError,
+    RequestError,
+    SchedulerError,
+    SettingsError,
+)
 from launcher.sessions.connection import Connection
 from launcher.sessions.status import Coming, Idle, Phase, Status
-from launcher.settings.layers import mistakes_in
+from launcher.settings.layers import load, mistakes_in
 from tests.hostile import HOSTILE
 
 STATUS = Status(
@@ -34,6 +43,26 @@ STATUS = Status(
 CONNECTION = Connection("a-1", "node1", 80, "http://node1:80/v1", None, "m", "secret")
 ENTRY = {"ssh": "me@login", "launcher": "~/x/launcher"}
 LINES = ["della:", "  ssh: me@login", "  launcher: ~/x/launcher"]
+
+
+def test_settings_of_the_call_hold_on_the_way_to_another_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = load()
+    cluster = dataclasses.replace(next(iter(here.clusters.values())), name="della", ssh="login", launcher="x")
+    profile = dataclasses.replace(next(iter(here.profiles.values())), name="far", cluster="della")
+    settings = dataclasses.replace(
+        here, clusters={**here.clusters, "della": cluster}, profiles={**here.profiles, "far": profile}
+    )
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SchedulerError, match="no program ssh"):
+        Launcher(settings).launch("simulated", profile="far")
+    monkeypatch.setenv("LAUNCHER_PROFILE", "far")
+    with pytest.raises(SchedulerError, match="no program ssh"):
+        Launcher(settings).launch("simulated")
+    # A command line names one in more ways than one.
+    monkeypatch.setattr("launcher.settings.layers.load", lambda: settings)
+    monkeypatch.delenv("LAUNCHER_PROFILE")
+    assert main(["launch", "simulated", "profile=far"]) == SchedulerError.exit_code
+    assert main(["run", "text-generation", "-p", "far", "simulated"]) == SchedulerError.exit_code
 
 
 def nothing(data: dict[str, Any]) -> Session:

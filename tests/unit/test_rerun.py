@@ -97,7 +97,7 @@ class Place:
             "versions": {"launcher": launcher.__version__, "vllm": "0.32.0"},
             "hardware": {"driver": "550.54"},
         }
-        return parse(json.dumps(data).encode(), "record.json")
+        return parse(json.dumps(data).encode(), str(self.root / "sessions" / plan.id / "record.json"))
 
     def again(self, record: Record, **changed: Any) -> Rerun:
         return prepared(self.launcher(), record, door="python", **changed)
@@ -303,6 +303,46 @@ def test_what_stood_around_the_engine_is_asked_for_again(place: Place) -> None:
     found = place.again(record)
     assert "working directory" in said(found)
     assert found.plan.environment.env["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_strangers_record_brings_no_program_no_folder_and_no_code(place: Place) -> None:
+    """Whoever sends a record, whatever it says, does not choose what runs as me: also where it says that it is mine."""
+    evil = place.root / "evil"
+    shutil.copytree(place.root / "venv", evil)
+    (evil / "bin" / "python").symlink_to(sys.executable)
+    place.blocks = {"allow": {"trust_remote_code": True}}
+    around: dict[str, Any] = {
+        "environment": str(evil), "work_dir": str(evil), "env": {"LD_PRELOAD": f"{evil}/a.so", "OMP_NUM_THREADS": "3"},
+    }  # fmt: skip
+    mine = place.record(**around)
+    sent = dataclasses.replace(mine, source=str(place.root / "downloads" / "record.json"))
+    assert str(evil) in place.again(mine).plan.to_json()
+    found = place.again(sent)
+    assert str(evil) not in found.plan.to_json()
+    assert found.plan.environment.env["OMP_NUM_THREADS"] == "3"
+    assert {"environment", "working directory", "variable LD_PRELOAD"} <= said(found).keys()
+    for code in (
+        ("--trust-remote-code",),
+        ("--tool-parser-plugin", f"{evil}/a.py"),
+        ("--worker-cls", "evil.Worker"),
+    ):
+        record = place.record(engine_args=code)
+        assert place.again(record, strict=True).differences == ()
+        with pytest.raises(RequestError, match="no session of yours"):
+            place.again(dataclasses.replace(record, source=sent.source))
+    for source, name in (
+        ("downloads", "../downloads"),
+        ("sessions", mine.plan.id),
+    ):  # an id that leads to its file
+        elsewhere = dataclasses.replace(
+            mine.plan, id=name, user="stranger" if source == "sessions" else mine.plan.user
+        )
+        path = str(place.root / source / name.rpartition("/")[2] / "record.json")
+        path = str(place.root / "downloads" / "record.json") if source == "downloads" else path
+        assert (
+            str(evil)
+            not in place.again(dataclasses.replace(mine, plan=elsewhere, source=path)).plan.to_json()
+        )
 
 
 def test_where_the_site_allows_no_arguments_they_are_chosen_anew(place: Place) -> None:

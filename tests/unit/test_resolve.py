@@ -176,6 +176,11 @@ NOT_FOUND: dict[str, tuple[Layout, str, str | None, str]] = {
         lambda s: (repository(s.one, "a/name"), snapshot(s.two / "b" / "name")), "name", None,
         'Several models are called "name". Choose one of: a/name, b/name.',
     ),
+    "a revision of what is not here": (
+        lambda s: None, "org/name", "v9",
+        'Model "org/name" at revision "v9" was not found in the catalog or in ONE, TWO, CACHE. '
+        "To download it: launcher models add org/name --revision v9",
+    ),
     "no such revision": (
         lambda s: repository(s.one, "org/name"), "org/name", "v9",
         f'Model "org/name" is not here at revision "v9". Here are: {COMMIT[:7]} (main). '
@@ -311,6 +316,9 @@ def test_a_known_model_that_is_not_here_is_offered_for_download(site: Folders) -
     assert site.trouble(model.lower()).endswith(f"Did you mean {model}? {hint}")
     assert site.trouble(model.rpartition("/")[2]).endswith(f"Did you mean {model}? {hint}")
     assert site.trouble(model).endswith(f"{MISSING} To download it: launcher models add {model}")
+    base = model.removesuffix("-Instruct")
+    assert base != model
+    assert site.trouble(base).endswith(f"{hint}, or the one you named: launcher models add {base}")
 
 
 def test_quantised_copies_are_siblings(site: Folders) -> None:

@@ -55,6 +55,13 @@ def test_a_host_is_never_an_option_nor_a_command(text: str) -> None:
         assert argv[argv.index("--") + 1 :] == [text, "true"]
 
 
+@pytest.mark.parametrize("sign", [*"'`\"$\\;&<>|(){} ", "\n"])
+def test_a_host_holds_nothing_that_a_shell_would_read(sign: str) -> None:
+    """%h of a ProxyCommand goes to a shell, and a session's host is what its cluster says."""
+    with pytest.raises(RequestError, match="cannot be a host"):
+        ssh_argv(f"node{sign}id", ["true"])
+
+
 def test_a_folder_that_others_could_enter_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

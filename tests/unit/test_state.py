@@ -53,6 +53,16 @@ def test_a_waiting_job_is_pending_whatever_the_files_say(plan: Plan) -> None:
     assert "other jobs are ahead" in requeued.message
 
 
+def test_a_node_kept_for_a_job_ahead_is_not_said_to_be_down(plan: Plan) -> None:
+    """Slurm 22.05's own words for a job behind one that waits for the same node."""
+    words = "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions"
+    found = current(plan, None, Job("7", WAITING, words), "7")
+    assert found.reason == "reqnodenotavail"
+    assert found.message.endswith(
+        "the nodes that it needs are down, reserved, or kept for jobs that are ahead."
+    )
+
+
 def test_a_running_job_is_what_the_session_says(plan: Plan) -> None:
     assert current(plan, own(plan, READY), Job("7", RUNNING), "7").state == READY
     assert current(plan, None, Job("7", RUNNING), "7").state == LAUNCHING

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 
 from launcher.cli.columns import HEAD, line, short, widths
 from launcher.cli.tables import Redrawn, clipped, filled, table, width
 from tests.hostile import HOSTILE
+from tests.programs.terminal import Terminal
 
 ROWS = [
     HEAD,
@@ -62,3 +64,15 @@ def test_what_is_redrawn_elsewhere_than_on_a_terminal_comes_below() -> None:
     place.show("a\nb")
     place.show("c")
     assert stream.getvalue() == "a\nb\nc\n"
+
+
+def test_a_table_fits_into_the_terminal_by_folding_its_sentences() -> None:
+    path = "/scratch/" + "x" * 30
+    rows_of_it = f"[['a', 'word ' * 20], ['b', '{path}']]"
+    code = f"from launcher.cli.tables import table; print(table({rows_of_it}, head=['A', 'B']))"
+    with Terminal([sys.executable, "-c", code], columns=50) as terminal:
+        rows = terminal.wait_for("┘")
+        assert terminal.ended() == 0
+    assert [row[-1] for row in rows if row] == list("┐│┤││││┘")
+    assert " ".join(rows).count("word") == 20
+    assert path in "".join(rows)

@@ -106,6 +106,24 @@ def test_one_question_to_slurm_for_all_of_them(tmp_path: Path, monkeypatch: pyte
     assert desk.asked() == 2
 
 
+def test_slurm_is_asked_more_seldom_the_longer_the_queue_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(tmp_path, monkeypatch, 2)
+    desk.say("PENDING", "PENDING")
+    steps = waiting.until_ready(desk.sessions, None)
+    while desk.now < 3600:
+        desk.take(steps)
+    assert 100 < desk.asked() < 200
+    desk.say("RUNNING", "PENDING")
+    while "LAUNCHING" not in desk.take(steps):
+        assert desk.now < 3600 + 40
+    before = desk.asked()
+    for _ in range(20):
+        desk.take(steps)
+    assert desk.asked() == before + 20
+
+
 def test_a_slurm_that_restarts_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For five minutes; then its own words are raised."""
     desk = Desk(tmp_path, monkeypatch, 1)

@@ -73,6 +73,20 @@ def part_of(path: Path, of: str) -> Path:
     return path.with_name(f".{path.name.encode()[:120].decode('utf-8', 'ignore')}.{of}.part")
 
 
+def open_part(part: Path) -> BinaryIO:
+    """Open `part` to go on writing at its end.
+
+    Not through a link, nor into a file, that somebody else put there, and for nobody else to read meanwhile.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_APPEND | os.O_NONBLOCK
+    file = os.fdopen(os.open(part, flags, 0o600), "ab")
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+        file.close()
+        raise StorageError(f"{part} belongs to somebody else.", "Choose a folder that only you can write to.")
+    return file
+
+
 def _read(
     path: Path, at: int, expected: str | None, tell: Callable[[Any], object], send: Callable[[bytes], object]
 ) -> dict[str, Any]:
@@ -108,9 +122,7 @@ def _write(
     if bool(wanted.get("parents")):
         path.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(path, of)
-    # Not through a link that somebody else put there, and for nobody else to read meanwhile.
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_APPEND, 0o600)
-    with os.fdopen(descriptor, "ab") as file:
+    with open_part(part) as file:
         there_already = file.tell()
         if there_already > size:
             file.truncate(0)
@@ -127,12 +139,13 @@ def _write(
             left -= len(data)
         file.flush()
         os.fsync(file.fileno())
-    os.chmod(part, int(wanted.get("mode", 0o600)) & ~_umask())
+    os.chmod(part, int(wanted.get("mode", 0o600)) & ~umask())
     os.replace(part, path)
     return {"path": str(path), "kept": False}
 
 
-def _umask() -> int:
+def umask() -> int:
+    """What this process takes from the rights of the files that it makes."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

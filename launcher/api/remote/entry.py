@@ -16,7 +16,7 @@ import yaml
 
 from launcher.errors import SettingsError, StorageError
 from launcher.settings.layers import mistakes
-from launcher.settings.sources import user_file
+from launcher.settings.sources import user_file, usual_user_file
 
 _PLAIN = re.compile(r"[A-Za-z~/][A-Za-z0-9_./@~-]*")
 _NO_TEXT = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "~"}
@@ -28,7 +28,7 @@ def write_entry(name: str, values: Mapping[str, str]) -> Path:
     Raises SettingsError where the site keeps clusters to itself or the file has a form that cannot be edited, and
     StorageError where it cannot be written; the file is then as it was.
     """
-    file = user_file(os.environ) or _usual()
+    file = user_file(os.environ) or usual_user_file(os.environ)
     try:
         before = file.read_text("utf-8") if file.exists() else None
     except (OSError, UnicodeDecodeError) as error:
@@ -135,11 +135,6 @@ def _by_hand(source: str, entry: list[str]) -> SettingsError:
     return SettingsError(
         f"{source} is written in a form that is not changed here.", f"Add below clusters: {pasted}"
     )
-
-
-def _usual() -> Path:
-    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return Path(home, "launcher", "config.yml")
 
 
 def _replace(file: Path, text: str) -> None:

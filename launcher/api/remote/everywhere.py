@@ -43,9 +43,19 @@ def everywhere(settings: Settings, *words: str) -> list[Seen]:
 
 def _seen(far: Far, words: Sequence[str]) -> Seen:
     try:
-        return Seen(far.cluster, tuple(said_there(far, "status", *words, "--json", ask=False)["sessions"]))
-    except (LauncherError, KeyError, TypeError) as error:
+        sessions = said_there(far, "status", *words, "--json", ask=False).get("sessions")
+        if not isinstance(sessions, list) or not all(isinstance(one, dict) for one in sessions):
+            raise _strange(far)
+        return Seen(far.cluster, tuple(sessions))
+    except LauncherError as error:
         return Seen(far.cluster, trouble=str(error))
+
+
+def _strange(far: Far) -> SchedulerError:
+    return SchedulerError(
+        f"The launcher on {far.cluster} gave an answer that is not understood.",
+        f"Run: launcher clusters setup {far.cluster}",
+    )
 
 
 def said_there(far: Far, *words: str, ask: bool = True) -> dict[str, Any]:
@@ -69,8 +79,11 @@ def said_there(far: Far, *words: str, ask: bool = True) -> dict[str, Any]:
     # What a shell's start-up files print comes before it.
     for line in reversed(done.stdout.splitlines()):
         if line.startswith("{"):
-            said: dict[str, Any] = json.loads(line)
-            if "error" in said:
+            try:
+                said: dict[str, Any] = json.loads(line)
+            except (ValueError, RecursionError):
+                raise _strange(far) from None
+            if isinstance(said.get("error"), dict):
                 from launcher.api.remote.values import unpacked_error
 
                 raise unpacked_error(said["error"])

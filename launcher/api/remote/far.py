@@ -27,6 +27,8 @@ PROTOCOL = 1
 ANSWERS = "over-ssh"  # the command there that answers
 _NOISE_MAX = 200  # lines that a shell's start-up file may print before the launcher begins
 _NOT_KNOWN = ("unknown command", "invalid choice")  # what a launcher says of a command of a later one
+# More than any answer, and less than would be felt here: a cluster may be broken, or somebody else's by now.
+_LINE_MAX_BYTES, _BYTES_MAX = 64 << 20, 16 << 20
 _END_S = 5.0
 _AGAIN_S = (1.0, 2.0, 5.0, 10.0, 20.0)
 _LOST_S = 300.0  # a network that is away so long is not waited for
@@ -151,7 +153,7 @@ class Talk:
         for _ in range(_NOISE_MAX):
             line = self._line()
             if line.startswith(b'{"launcher":'):
-                hello = json.loads(line)
+                hello = self._json(line)
                 if hello.get("protocol") != PROTOCOL:
                     raise skew(self._far, str(hello.get("launcher")))
                 self._begun = True
@@ -184,21 +186,23 @@ class Talk:
     def told(self) -> Generator[Any, None, Any]:
         """The parts of the answer as they come; the generator's value is its end."""
         while True:
-            answer = json.loads(self._line())
+            answer = self._json(self._line())
             if "told" in answer:
                 yield answer["told"]
             elif "bytes" in answer:
-                yield self._bytes(int(answer["bytes"]))
-            elif "error" in answer:
+                yield self._bytes(answer["bytes"])
+            elif isinstance(answer.get("error"), dict):
                 from launcher.api.remote.values import unpacked_error
 
                 raise unpacked_error(answer["error"])
-            else:
+            elif "result" in answer:
                 return answer["result"]
+            else:
+                raise self._strange()
 
-    def result(self) -> Any:
-        """The end of the answer, its parts passed over."""
-        parts = self.told()
+    def result(self, parts: Generator[Any, None, Any] | None = None) -> Any:
+        """The end of the answer, the rest of its parts (`parts`, where some were taken) passed over."""
+        parts = self.told() if parts is None else parts
         while True:
             try:
                 next(parts)
@@ -217,13 +221,33 @@ class Talk:
 
     def _line(self) -> bytes:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._process.stdout.readline(_LINE_MAX_BYTES)
         if not line.endswith(b"\n"):
+            if len(line) == _LINE_MAX_BYTES:
+                raise self._strange()
             self._over()
         return line
 
-    def _bytes(self, count: int) -> bytes:
+    def _json(self, line: bytes) -> dict[str, Any]:
+        try:
+            answer = json.loads(line)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            raise self._strange()
+        return answer
+
+    def _strange(self) -> SchedulerError:
+        far = self._far
+        return SchedulerError(
+            f"The launcher on {far.cluster} ({far.host}) gave an answer that is not understood.",
+            f"Run: launcher clusters setup {far.cluster}",
+        )
+
+    def _bytes(self, count: Any) -> bytes:
         assert self._process.stdout is not None
+        if type(count) is not int or not 0 <= count <= _BYTES_MAX:
+            raise self._strange()
         data = self._process.stdout.read(count)
         if len(data) < count:
             self._over()

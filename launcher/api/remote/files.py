@@ -7,16 +7,19 @@ goes on where it was, as long as neither end's file was changed.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from launcher.api.remote.disk import BLOCK, part_of, version
+from launcher.api.remote.disk import BLOCK, open_part, part_of, umask, version
 from launcher.api.remote.far import Far
 from launcher.errors import RequestError, StorageError
 from launcher.sessions.stored import made
 
+# What tells one content from another becomes part of a name here.
+_VERSION = re.compile(r"[0-9-]{1,80}")
 # Called with the path, the bytes so far and all of them.
 Progress = Callable[[str, int, int], object]
 
@@ -68,6 +71,7 @@ def fetched(
 ) -> list[Moved]:
     """Fetch `path` to `to`, into it where that is a folder; with `recursive` a folder with all that is in it."""
     found, entries = listed(far, path)
+    _checked(far, found)
     target = to / (found.name or "files") if to.is_dir() else to
     if entries is None:
         return [_fetch(far, found, target, force, progress)]
@@ -104,13 +108,33 @@ def _fetch_all(
 ) -> Iterator[Moved]:
     target.mkdir(exist_ok=True)
     for entry in entries:
-        if entry.name in ("", ".", "..") or "/" in entry.name:
-            raise StorageError(f"{far.cluster} named a file {entry.name[:80]!r}.", "Fetch single files.")
+        if not _checked(far, entry).name:
+            raise _strange(far, entry)
         if entry.kind == "folder":
             _, below = listed(far, entry.path)
             yield from _fetch_all(far, below or [], target / entry.name, force, progress)
         elif entry.kind == "file":
             yield _fetch(far, entry, target / entry.name, force, progress)
+
+
+def _checked(far: Far, entry: Entry) -> Entry:
+    """The entry, if its name cannot lead out of the folder that it is fetched into."""
+    name: Any = entry.name
+    told: tuple[Any, ...] = (entry.size, entry.mode)
+    if not isinstance(name, str) or name in (".", "..") or set(name) & {"/", "\0"}:
+        raise _strange(far, entry)
+    if any(type(number) is not int or number < 0 for number in told) or not _VERSION.fullmatch(
+        str(entry.version)
+    ):
+        raise _strange(far, entry)
+    return entry
+
+
+def _strange(far: Far, entry: Entry) -> StorageError:
+    return StorageError(
+        f"{far.cluster} named a file {str(entry.name)[:80]!r}, which can be none here.",
+        "Give its own name, and one to have here.",
+    )
 
 
 def _fetch(far: Far, found: Entry, target: Path, force: bool, progress: Progress | None) -> Moved:
@@ -126,11 +150,12 @@ def _fetch(far: Far, found: Entry, target: Path, force: bool, progress: Progress
     part = part_of(target, found.version)
 
     def once() -> None:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_APPEND, 0o600)
-        with os.fdopen(descriptor, "ab") as file:
+        with open_part(part) as file:
             done = file.tell()
             with far.talk("read", path=found.path, at=done, version=found.version) as talk:
                 for data in talk.told():
+                    if done + len(data) > found.size:
+                        raise StorageError(f"{found.path} was changed while it was read.", "Try again.")
                     file.write(data)
                     done += len(data)
                     if progress is not None:
@@ -140,7 +165,7 @@ def _fetch(far: Far, found: Entry, target: Path, force: bool, progress: Progress
     if part.stat().st_size != found.size:
         part.unlink()
         raise StorageError(f"{found.path} was changed while it was read.", "Try again.")
-    part.chmod(found.mode & ~_umask())
+    part.chmod(found.mode & 0o777 & ~umask())  # never one that runs as its owner
     part.replace(target)
     return Moved(str(target), found.size, kept=False)
 
@@ -170,24 +195,10 @@ def _send(
                     if progress is not None:
                         progress(str(path), known.st_size - left, known.st_size)
                 talk.close()
-                result: Any = _end(parts)
+                result = talk.result(parts)
                 return Moved(result["path"], known.st_size, kept=False)
 
     try:
         return far.insist(once)
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}.", "Give a file that can be read.") from error
-
-
-def _end(parts: Any) -> Any:
-    while True:
-        try:
-            next(parts)
-        except StopIteration as end:
-            return end.value
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Look at a cluster's login node, or install the launcher there; given to `sh -s` over ssh by launcher.api.remote.setup.
 #
-#   look PROGRAM PYTHON      tell what is there, one NAME=VALUE a line
+#   look PROGRAM PYTHON FOLDER    tell what is there, one NAME=VALUE a line
 #   install FOLDER RELEASE PYTHON EXTRAS WHEEL    make FOLDER/releases/RELEASE, and FOLDER/current lead to it
 #
 # Plain POSIX shell: nothing is known of that host yet. Every line that counts begins with "::".
@@ -26,6 +26,8 @@ look() {
   for name in sbatch squeue sinfo; do
     found=$(command -v "$name" 2>/dev/null) && say "$name" "$found"
   done
+  folder=$(home_of "$3")
+  [ ! -e "$folder" ] || [ -O "$folder" ] || say foreign "$folder"
   for name in $1 launcher; do
     found=$(home_of "$name")
     found=$(command -v "$found" 2>/dev/null) && say launcher "$found"

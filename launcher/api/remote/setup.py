@@ -73,7 +73,11 @@ def setup(
     ssh.open_master(host, ask=sys.stdin is not None and sys.stdin.isatty())
     own = f"{path or FOLDER}/current/bin/launcher"
     wanted = program or (own if path else known.launcher if known and known.launcher else own)
-    there = _shell(host, ["look", wanted, python or ""], _LOOK_S)
+    there = _shell(host, ["look", wanted, python or "", path or FOLDER], _LOOK_S)
+    if wanted == own and "foreign" in there:  # what is in it would run as this user
+        raise StorageError(
+            f"{path or FOLDER} on {host} belongs to somebody else.", "Choose a folder of your own: --path."
+        )
     far, installed = _found(name, host, wanted, own, there, tell, only=program is not None), False
     former: list[str] = []
     if far is None:
@@ -151,10 +155,10 @@ def _install(
             f"{host} has no Python 3.11, 3.12 or 3.13 (found: {seen}).",
             "Name one that is there: --python PATH; with modules: ssh there, module load python, command -v python3.",
         )
-    release = "-".join([_version(), fingerprint(), *extras])
+    release = "-".join([launcher.__version__, fingerprint(), *extras])
     with tempfile.TemporaryDirectory() as made:
         packed = wheel(Path(made))
-        tell(f"Installing version {_version()} into {folder} there, with {there['python'][0]}")
+        tell(f"Installing version {launcher.__version__} into {folder} there, with {there['python'][0]}")
         target = f"{folder}/{packed.name}"
         _copy(host, packed, folder, target)
     said = _shell(
@@ -223,8 +227,3 @@ def _shell(host: str, arguments: Sequence[str], timeout_s: float) -> dict[str, l
             f"No shell answers on {host}: {last.removesuffix('.')}.", f"Check: ssh {host} sh"
         )
     return told
-
-
-def _version() -> str:
-
-    return launcher.__version__

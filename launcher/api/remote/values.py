@@ -78,7 +78,8 @@ def _record(name: str) -> Any:
     # Only our own records: what comes from another host must not name a class of its choice.
     module, _, kind = name.partition(":")
     found: Any = None
-    if module.startswith("launcher."):
+    # One that is a program would run.
+    if module.startswith("launcher.") and "__main__" not in module:
         with contextlib.suppress(ImportError):
             found = importlib.import_module(module)
     for part in kind.split("."):
@@ -107,10 +108,13 @@ def unpacked_error(data: Mapping[str, Any]) -> LauncherError:
         kind.kind: kind for kind in vars(errors).values() if _is_error(kind)
     }
     made_of = kinds.get(str(data.get("kind")), LauncherError)
-    error = made_of(str(data.get("message")), data.get("hint"))
+    hint = data.get("hint")
+    error = made_of(str(data.get("message")), None if hint is None else str(hint))
     for name, value in data.items():
-        if name not in ("kind", "message", "hint") and name.isidentifier():
-            setattr(error, name, value)
+        # What the class itself says, its exit code among it, is not for another host to change.
+        own = name in ("message", "hint") or name.startswith("_") or hasattr(made_of, name)
+        if name.isidentifier() and not own:
+            setattr(error, name, value if name not in vars(error) or value is None else str(value))
     return error
 
 

@@ -85,8 +85,8 @@ class Keeper:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self._path))
         self._listener.listen()
-        threading.Thread(target=self._answer, name="keeper", daemon=True).start()
         self.closing = threading.Event()
+        threading.Thread(target=self._answer, name="keeper", daemon=True).start()
 
     def close(self) -> None:
         """Take the socket away, and tell who wanted the end that it is reached."""

@@ -156,12 +156,15 @@ class Far:
             seen = Seen(**told, connection=None if at is None else Connection(**at))
         except (KeyError, TypeError):
             raise self._strange() from None
-        if seen.connection is not None and not _HOST.fullmatch(seen.connection.host):
+        if (at := seen.connection) is not None and not _is_address(at):
             raise self._strange()
         return seen
 
     def new_key(self, name: str) -> str:
-        return str(self._order({"order": "key", "name": name}).get("secret"))
+        secret = self._order({"order": "key", "name": name}).get("secret")
+        if not _is_word(secret):
+            raise self._strange()
+        return str(secret)
 
     def revoke(self, name: str) -> None:
         self._order({"order": "revoke", "name": name})
@@ -214,6 +217,20 @@ class Far:
         )
 
 
+def _is_word(value: object) -> bool:
+    """Whether it can be shown on a terminal, and be in the environment of a program."""
+    return isinstance(value, str) and value != "" and value.isprintable()
+
+
+def _is_address(at: Connection) -> bool:
+    """Whether that is an address: the words of another cluster become names of files, and words for ssh, here."""
+    words = (at.id, at.host, at.base_url, at.model, at.key, *([] if at.page_url is None else [at.page_url]))
+    if not all(map(_is_word, words)) or not _HOST.fullmatch(at.host):
+        return False
+    urls = [url for url in (at.base_url, at.page_url) if url is not None]
+    return type(at.port) is int and 0 < at.port < 65536 and all(url.startswith("http") for url in urls)
+
+
 def answered(near: Near, line: str) -> str:
     """The line that answers the order `line`, on the cluster's side; what goes wrong is in the answer."""
     answer: dict[str, Any]
@@ -246,5 +263,7 @@ def _carried(error: Any) -> LauncherError:
     kind = next(
         (one for one in LauncherError.__subclasses__() if one.kind == told.get("kind")), LauncherError
     )
-    words = {name: told.get(name) for name in ("reason", "quote", "log")}
-    return kind(str(told.get("message", "The cluster's launcher failed.")), told.get("hint"), **words)
+    words = {
+        name: None if (w := told.get(name)) is None else str(w) for name in ("hint", "reason", "quote", "log")
+    }
+    return kind(str(told.get("message", "The cluster's launcher failed.")), **words)

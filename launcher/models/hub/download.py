@@ -197,6 +197,8 @@ def _who_may_change_that(where: Path) -> str:
         status = os.stat(where)
     except OSError:
         return "ask the site."
+    if status.st_uid == os.geteuid():
+        return f"let yourself write it: chmod u+rwX {where}"
     owner = user_name(status.st_uid)
     if status.st_mode & stat.S_IWGRP and status.st_gid not in (os.getegid(), *os.getgroups()):
         return f"ask {owner} to add you to the group {_group_name(status.st_gid)}."
