@@ -93,3 +93,34 @@ def test_a_recording_is_transcribed_in_a_job(
         assert key not in text
         assert "seven" not in text
         assert "my talk" not in text
+
+
+def test_a_folder_is_transcribed_by_a_job_of_its_own(
+    site: Site, slurm: Cluster, users: People, tmp_path: Path
+) -> None:
+    """Blackfish 10: txt, srt and json of each recording in a folder; the job ends with the work, which is done once."""
+    needs_speech()
+    alice = users.alice
+    folder = alice.home / "talks"
+    folder.mkdir()
+    os.chown(folder, alice.uid, alice.gid)
+    names = ("talks/first one.wav", "talks/second.wav")
+    for name in names:
+        recording(alice, name, tmp_path)
+    command = ("transcribe", str(folder), "--model", MODEL, "--format", "txt,srt,json", "--json")
+    planned = site.run(alice, *command, "--dry-run")
+    assert planned.code == 0, planned
+    assert [path.suffix for path in folder.iterdir()] == [".wav", ".wav"]
+    done = site.run(alice, *command, timeout_s=200)
+    assert done.code == 0, done
+    assert {one["state"] for one in done.data["recordings"]} == {"done"}
+    for name in names:
+        made = (alice.home / name).with_suffix(".txt")
+        assert "seven" in made.read_text().lower()
+        assert made.stat().st_uid == alice.uid
+        assert all(made.with_suffix(ending).exists() for ending in (".srt", ".json"))
+    session = site.status(alice, done.data["session"])
+    assert (session["state"], session["reason"]) == ("SHUTDOWN", "user")
+    assert slurm.job(session["job_id"])["JobState"] != "RUNNING"
+    again = site.run(alice, *command, timeout_s=100)
+    assert {one["state"] for one in again.data["recordings"]} == {"skipped"}
