@@ -84,18 +84,21 @@ print(launcher.launch("simulated").id, flush=True)
 
 
 @pytest.mark.parametrize(
-    ("end", "code"), [("raise SystemExit(3)", 3), ("signal.pause()", -signal.SIGINT)], ids=["exit", "ctrl-c"]
+    ("end", "codes"),
+    # Python ends itself by the signal, or with 1 where something ran after it: what is done at exit.
+    [("raise SystemExit(3)", {3}), ("signal.pause()", {-signal.SIGINT, 1})],
+    ids=["exit", "ctrl-c"],
 )
-def test_what_a_program_launched_ends_with_it(end: str, code: int, launcher: Launcher) -> None:
+def test_what_a_program_launched_ends_with_it(end: str, codes: set[int], launcher: Launcher) -> None:
     """Blackfish 15: `auto_cleanup`, also where the program ends in the middle."""
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(end=end)], stdout=subprocess.PIPE, text=True
     ) as program:
         assert program.stdout is not None
         session = launcher.session(program.stdout.readline().strip())
-        if code < 0:
+        if "pause" in end:
             program.send_signal(signal.SIGINT)
-    assert program.returncode == code
+    assert program.returncode in codes
     assert session.status().reason == "user"
 
 
