@@ -276,6 +276,7 @@ class _Screen:
     @contextlib.contextmanager
     def _page(self, title: str, keys: str) -> Iterator[None]:
         """An empty window with its first and last line; shown at the end of the block."""
+        self._fit()
         height, columns = self._window.getmaxyx()
         self._window.erase()
         self._put(0, filled(clipped(one_line(title), columns - 9), columns - 8) + time.strftime("%H:%M:%S"))
@@ -285,6 +286,14 @@ class _Screen:
         if height > 1:
             self._put(height - 1, text if said else keys, curses.A_BOLD if said else curses.A_DIM)
         self._window.refresh()
+
+    def _fit(self) -> None:
+        """Take the terminal's size, of whose change curses is not always told."""
+        with contextlib.suppress(OSError, curses.error):
+            size = os.get_terminal_size(1)
+            if (size.lines, size.columns) != self._window.getmaxyx():
+                curses.resizeterm(size.lines, size.columns)
+                self._window.clearok(True)
 
     def _put(self, y: int, text: str, look: int = 0) -> None:
         height, columns = self._window.getmaxyx()

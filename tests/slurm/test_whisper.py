@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,10 +102,10 @@ def test_a_folder_is_transcribed_by_a_job_of_its_own(
     """Blackfish 10: txt, srt and json of each recording in a folder; the job ends with the work, which is done once."""
     needs_speech()
     alice = users.alice
-    folder = alice.home / "talks"
+    folder = alice.home / f"talks of {site.folder.name}"
     folder.mkdir()
     os.chown(folder, alice.uid, alice.gid)
-    names = ("talks/first one.wav", "talks/second.wav")
+    names = (f"{folder.name}/first one.wav", f"{folder.name}/second.wav")
     for name in names:
         recording(alice, name, tmp_path)
     command = ("transcribe", str(folder), "--model", MODEL, "--format", "txt,srt,json", "--json")
@@ -124,3 +125,4 @@ def test_a_folder_is_transcribed_by_a_job_of_its_own(
     assert slurm.job(session["job_id"])["JobState"] != "RUNNING"
     again = site.run(alice, *command, timeout_s=100)
     assert {one["state"] for one in again.data["recordings"]} == {"skipped"}
+    shutil.rmtree(folder)
