@@ -150,7 +150,7 @@ def run_there(far: Far, words: Sequence[str], *, lasting: bool = False) -> int:
     argv = far.command(*words, tty=tty)
     given = None if tty or (words[0] in _READ and not lasting) else subprocess.DEVNULL
     said: list[bytes] = []
-    with subprocess.Popen(argv, stdin=given, stderr=subprocess.PIPE) as process:  # noqa: S603 - an argument list
+    with subprocess.Popen(argv, stdin=given, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         reader = threading.Thread(target=_passed_on, args=(process.stderr, said), daemon=True)
         reader.start()

@@ -205,7 +205,7 @@ def _beside(tunnel: Tunnel, program: list[str]) -> int:
 
     interrupted = signal.signal(signal.SIGINT, interrupt)
     try:
-        with subprocess.Popen(program, env=environment) as process:  # noqa: S603 - the user's own
+        with subprocess.Popen(program, env=environment) as process:
             started.append(process)
             try:
                 code = process.wait()
@@ -276,7 +276,7 @@ def _started(arguments: argparse.Namespace) -> Kept | None:
     argv += [f"--via={arguments.via}"] if arguments.via is not None else []
     argv += [f"--timeout={arguments.timeout}"] if arguments.timeout is not None else []
     # Its own process group: what this shell does to its jobs is not for it.
-    with subprocess.Popen(  # noqa: S603 - ourselves
+    with subprocess.Popen(
         [*argv, arguments.session], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None

@@ -231,7 +231,7 @@ def _whisper(at: str, environment: Environment) -> Check:
 def _said(argv: list[str], *, timeout_s: float) -> str | None:
     """The last line that a program says; None when it fails silently."""
     try:
-        done = subprocess.run(  # noqa: S603 - an argument list
+        done = subprocess.run(
             argv,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -71,7 +71,7 @@ class _TooMuchError(Exception):
 def _run(argv: Sequence[str], env: Mapping[str, str], timeout_s: float) -> subprocess.CompletedProcess[str]:
     """As subprocess.run, which would hold all of the output, however much it is."""
     ends_at = time.monotonic() + timeout_s
-    with subprocess.Popen(  # noqa: S603 - an argument list, no shell
+    with subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
     ) as process:
         try:

@@ -26,7 +26,7 @@ class Line:
     def __init__(self, host: str, command: Sequence[str], *, through: str | None = None) -> None:
         self.host = host
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
-        self._process = subprocess.Popen(  # noqa: S603 - an argument list, no shell
+        self._process = subprocess.Popen(
             ssh_argv(host, command, through=through, ask=False),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
             start_new_session=True,  # Ctrl-C is for whoever holds the line

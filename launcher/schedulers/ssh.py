@@ -133,7 +133,7 @@ def control(
     at = ["-F", "none", "-S", ways.socket] if ways.socket is not None else list(ways.options)
     argv = ["ssh", *at, "-O", order, *words, "--", host]
     try:
-        return subprocess.run(  # noqa: S603 - an argument list, no shell
+        return subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
             timeout=_ANSWER_S, check=False,
         )  # fmt: skip
@@ -155,7 +155,7 @@ def open_master(host: str, *, through: str | None = None, ask: bool = True) -> b
     # A file and no pipe: before OpenSSH 8.5 the master in the background kept its standard error open.
     with tempfile.TemporaryFile() as errors:
         try:
-            done = subprocess.run(  # noqa: S603 - an argument list, no shell
+            done = subprocess.run(
                 argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
                 timeout=_ASKED_S if ask else _LOGIN_S, check=False,
             )  # fmt: skip
@@ -197,7 +197,7 @@ def _configured(host: str) -> dict[str, str]:
     if not 0 < len(host) <= _HOST_MAX or host.startswith("-") or not host.isprintable() or set(host) & _SHELL:
         raise RequestError(f'"{host[:80]}" cannot be a host for ssh.', "Write HOST or USER@HOST.")
     try:
-        said = subprocess.run(  # noqa: S603 - an argument list, no shell
+        said = subprocess.run(
             ["ssh", "-T", "-G", "--", host], stdin=subprocess.DEVNULL, capture_output=True, text=True,
             errors="replace", timeout=_ANSWER_S, check=False,
         ).stdout  # fmt: skip

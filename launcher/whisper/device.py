@@ -124,7 +124,7 @@ def _free_gpu() -> int | None:
     """Bytes of memory that are free on our GPU."""
     with suppress(OSError, subprocess.SubprocessError, ValueError, IndexError):
         argv = ["nvidia-smi", "--query-gpu=index,uuid,memory.free", "--format=csv,noheader,nounits"]
-        said = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=_NVIDIA_SMI_S).stdout  # noqa: S603
+        said = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=_NVIDIA_SMI_S).stdout
         rows = [[cell.strip() for cell in line.split(",")] for line in said.splitlines() if line.strip()]
         ours = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
         row = next((row for row in rows if ours and (row[0] == ours or row[1].startswith(ours))), rows[0])

@@ -66,7 +66,7 @@ def said_there(far: Far, *words: str, ask: bool = True) -> dict[str, Any]:
         ssh.open_master(far.host, ask=False)
     argv, answer_s = far.command(*words), _WORK_S if ask else _ANSWER_S
     try:
-        done = subprocess.run(  # noqa: S603 - an argument list, no shell
+        done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
             timeout=answer_s, check=False,
         )  # fmt: skip

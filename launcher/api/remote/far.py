@@ -82,7 +82,7 @@ class Far:
         self.connect()
         with tempfile.TemporaryFile() as errors:
             argv = ssh.ssh_argv(self.host, self.words(ANSWERS), ask=False)
-            with subprocess.Popen(  # noqa: S603 - an argument list, no shell
+            with subprocess.Popen(
                 argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
             ) as process:
                 talk = Talk(self, process, errors)

@@ -179,7 +179,7 @@ def _copy(host: str, file: Path, folder: str, target: str) -> None:
     if any(path.startswith("~/") for path in (folder, target)):
         words[2] = f"cd && {script}"
     with file.open("rb") as content:
-        done = subprocess.run(  # noqa: S603 - an argument list, no shell
+        done = subprocess.run(
             ssh.ssh_argv(host, words, ask=False), stdin=content, capture_output=True, text=True, errors="replace",
             check=False,
         )  # fmt: skip
@@ -201,7 +201,7 @@ def _shell(host: str, arguments: Sequence[str], timeout_s: float) -> dict[str, l
     script = resources.files("launcher.api.remote").joinpath("install.sh").read_text("utf-8")
     argv = ssh.ssh_argv(host, ["sh", "-s", *arguments], ask=False)
     try:
-        done = subprocess.run(  # noqa: S603 - an argument list, no shell
+        done = subprocess.run(
             argv,
             input=script,
             capture_output=True,

@@ -177,7 +177,7 @@ class OverSsh(_Ssh):
         argv = ssh_argv(self.host, trial, through=self._through, ask=False)
         code, said = None, ""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            done = subprocess.run(  # noqa: S603 - an argument list, no shell
+            done = subprocess.run(
                 argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                 errors="replace", timeout=_TUNNEL_S, check=False,
             )  # fmt: skip
