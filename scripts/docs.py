@@ -89,7 +89,7 @@ def _command(
     words = [f"{a.option_strings[0]} {a.metavar}" for a in options if a.required]
     words += [_OPERANDS[name]] if name in _OPERANDS else [_operand(a) for a in operands]
     if name in AFTER_DASHES:
-        words.append("[-- COMMAND …]" if name == "connect" else "[-- ENGINE_ARGUMENT …]")
+        words.append(f"[-- {AFTER_DASHES[name]} …]")
     more = ""
     if as_ is not None:
         theirs = {tuple(a.option_strings) for a in as_[1]._actions}

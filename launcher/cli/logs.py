@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from launcher.api import Launcher, Session
-from launcher.cli.parser import SESSION, whole
+from launcher.cli.parser import SESSION, from_zero, whole
 from launcher.errors import SessionError
 
 _BLOCK = 64 * 1024
@@ -25,7 +25,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("session", metavar="ID", help=SESSION)
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the session ends")
     parser.add_argument(
-        "-n", "--lines", type=whole, default=100, metavar="N", help="how many lines (default: 100)"
+        "-n", "--lines", type=from_zero(whole), default=100, metavar="N", help="how many lines (default: 100)"
     )
     parser.add_argument(
         "--of", choices=("engine", "gateway", "page", "job"), default="engine", help="which log"

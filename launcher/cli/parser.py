@@ -7,7 +7,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 from launcher.errors import RequestError, did_you_mean
@@ -103,11 +103,20 @@ ALIASES = {
 }
 # What the app's files and the job call; everything else is for people.
 INTERNAL = ("serve", "offer", "plan", "ended", "over-ssh", "connection")
-# Commands that take whatever stands behind `--` as it is, in `engine_args`.
-AFTER_DASHES = ("launch", "run", "fit", "connect", "over-ssh")
+# Commands that take whatever stands behind `--` as it is, in `engine_args`, and what that is.
+AFTER_DASHES = {
+    **dict.fromkeys(("launch", "run", "fit"), "ENGINE_ARGUMENT"),
+    **dict.fromkeys(("connect", "over-ssh"), "COMMAND"),
+}
 # One switch; the second is vec-inf's name for it.
 JSON_OPTIONS = ("--json", "--json-mode")
 SESSION = "the id, the beginning of it, or the job's id"
+# What argparse says, in words that say what to do.
+_SAID = (
+    (r"^(\S+) expected one argument$", r"\1 needs a value"),
+    (r"^(\S+) ignored explicit argument '(.*)'$", r'\1 takes no value, such as "\2"'),
+    (r"^(\S+) not allowed with argument ", r"\1 is not allowed with "),
+)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -132,6 +141,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # One sentence and where to look, instead of the whole usage; argparse begins with "argument --hours: ".
         sentence = re.sub(r"^argument ([^\s/]+)\S*: ", r"\1 ", message)
+        for theirs, ours in _SAID:
+            sentence = re.sub(theirs, ours, sentence)
         end = "" if sentence.endswith("?") else "."
         raise RequestError(f"{sentence[0].upper()}{sentence[1:]}{end}", f"See: {self.prog} --help")
 
@@ -140,7 +151,7 @@ class _Parser(argparse.ArgumentParser):
     ) -> tuple[Any, list[str]]:
         # What a command does not know is its own business: argparse would leave it to the parser of all commands.
         passed: tuple[str, ...] = ()
-        if self.get_default("engine_args") is not None and args is not None:
+        if args is not None and any(action.nargs in ("*", "+") for action in self._get_positional_actions()):
             args, passed = self._divided(args)
         known, rest = super().parse_known_args(args, namespace)
         if passed:
@@ -150,17 +161,22 @@ class _Parser(argparse.ArgumentParser):
         return known, rest
 
     def _divided(self, words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+        # argparse takes operands that options stand between for one word too many.
         from launcher.cli.words import UnknownOptionError, divided
 
         try:
-            return divided(words, self)
+            return divided(words, self, engine=self.get_default("engine_args") is not None)
+        except argparse.ArgumentError as error:
+            self.error(str(error))
         except UnknownOptionError as error:
             near = f". {error.near}" if error.near else ""
             self.error(f'unknown option "{error.option[:80]}"{near}')
 
     def _unknown(self, word: str) -> str:
         if not word.startswith("-"):
-            return f'"{word[:80]}" is one word too many'
+            behind = AFTER_DASHES.get(self.prog.rpartition(" ")[2]) == "COMMAND"
+            hint = ". A command stands behind two dashes: launcher connect ID -- COMMAND" if behind else ""
+            return f'"{word[:80]}" is one word too many{hint}'
         option = word.partition("=")[0][:80]
         return f'unknown option "{option}"{_near(option, self._option_string_actions)}'
 
@@ -191,6 +207,17 @@ def whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f'must be a whole number, not "{text[:80]}"') from None
+
+
+def from_zero(read: Callable[[str], float]) -> Callable[[str], float]:
+    """`number` or `whole`, where one below zero means nothing."""
+
+    def checked(text: str) -> float:
+        if not (found := read(text)) >= 0:  # also not a number
+            raise argparse.ArgumentTypeError(f'must be 0 or more, not "{text[:80]}"')
+        return found
+
+    return checked
 
 
 def parser(wanted: str | None = None) -> argparse.ArgumentParser:

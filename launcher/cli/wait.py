@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from launcher.api import Launcher, Session
-from launcher.cli.parser import SESSION, number
+from launcher.cli.parser import SESSION, from_zero, number
 from launcher.cli.status import described, how_long, print_json
 from launcher.cli.tables import one_line
 from launcher.errors import RequestError
@@ -31,14 +31,17 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sessions", nargs="*", metavar="ID", help=SESSION)
     parser.add_argument("--all", action="store_true", help="wait for all your sessions that are not over")
     parser.add_argument(
-        "--timeout", type=number, metavar="S", help="seconds to wait once the job runs; the queue is free"
+        "--timeout",
+        type=from_zero(number),
+        metavar="S",
+        help="seconds to wait once the job runs; the queue is free",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Wait for the sessions that were named."""
     if bool(arguments.sessions) == arguments.all:
-        raise RequestError("Whom to wait for is not clear.", "Name sessions, or write --all.")
+        raise RequestError("Whom to wait for is not clear.", "Name sessions, or write --all, not both.")
     launcher = Launcher()
     if arguments.all:
         sessions = launcher.sessions()

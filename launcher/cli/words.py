@@ -1,4 +1,4 @@
-"""Which words of `launcher launch` are the launcher's own options, which the model, and which the engine's options.
+"""Which words of a command line are the launcher's own options, which its operands, and which the engine's options.
 
 Owns the order and the spelling only: whether a user may set an option of the engine is its own business.
 """
@@ -22,34 +22,42 @@ class UnknownOptionError(Exception):
         self.option, self.near = option, near
 
 
-def divided(words: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list[str], tuple[str, ...]]:
-    """`words` as `parser` reads them, operands last, and the engine's options, in their order.
+def divided(
+    words: Sequence[str], parser: argparse.ArgumentParser, *, engine: bool = True
+) -> tuple[list[str], tuple[str, ...]]:
+    """`words` as `parser` reads them, operands last, and with `engine` the engine's options, in their order.
 
-    Options may stand before and behind the operands. Raises UnknownOptionError.
+    Options may stand before, between and behind the operands. Raises UnknownOptionError, and argparse's own error for
+    an option without its value.
     """
     known = parser._option_string_actions
     options: list[str] = []
     operands: list[str] = []
-    engine: list[str] = []
+    passed: list[str] = []
     left = list(words)
     while left:
         word = left.pop(0)
         name, equals, _ = word.partition("=")
+        if word == "--":
+            operands += [word, *left]
+            break
         if not word.startswith("-") or word == "-" or _NUMBER.match(word):
             operands.append(word)
         elif name in known:
             options.append(word)
-            if known[name].nargs is None and not equals and left:
+            if known[name].nargs is None and not equals:
+                if not left or left[0].partition("=")[0] in known:
+                    raise argparse.ArgumentError(known[name], "expected one argument")
                 options.append(_joined(options, left.pop(0)))
-        elif (takes := _takes(name)) is not None:
-            engine.append(word)
-            engine += [] if equals else _values(takes, left)
+        elif engine and (takes := _takes(name)) is not None:
+            passed.append(word)
+            passed += [] if equals else _values(takes, left)
         elif word[:2] in known and not word.startswith("--"):
             options.append(word)  # -Achem
         else:
             own = did_you_mean(name, known)
-            raise UnknownOptionError(name, own or did_you_mean(name, _engine_options()))
-    return [*options, *operands], tuple(engine)
+            raise UnknownOptionError(name, own or (did_you_mean(name, _engine_options()) if engine else None))
+    return [*options, *operands], tuple(passed)
 
 
 def _joined(options: list[str], value: str) -> str:

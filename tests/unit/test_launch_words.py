@@ -51,7 +51,7 @@ def test_every_option_of_theirs_is_one_of_ours(command: str, theirs: str) -> Non
         ("m --start-delay-s 3 hours=2", "m hours=2", "--start-delay-s 3"),
         ("m --vllm-args --seed=1", "--vllm-args=--seed=1 m", ""),
         ("-Achem m", "-Achem m", ""),
-        ("m --time", "--time m", ""),
+        ("m -- --time", "m -- --time", ""),
         ("m --seed", "m", "--seed"),
         ("-", "-", ""),
     ],
@@ -76,6 +76,40 @@ def test_what_nobody_knows_is_an_error_with_near_ones(word: str, near: str | Non
         divided(["m", word, "x"], own())
     assert (caught.value.near or "").startswith(near or "")
     assert (caught.value.near is None) == (near is None)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("launch tiny-chat --name", "--name needs a value."),  # and does not take the model for it
+        ("launch tiny-chat --profile --hours 3", "--profile needs a value."),
+        ("launch tiny-chat --wait=3", '--wait takes no value, such as "3".'),
+        ("batch-launch a --hours", "--hours needs a value."),
+        ("metrics a --once -f", "-f is not allowed with --once."),
+        ("connect a printenv X", "A command stands behind two dashes: launcher connect ID -- COMMAND."),
+        ("stop a b", '"b" is one word too many. See:'),
+        ("logs a -n -5", '-n must be 0 or more, not "-5".'),
+        ("wait a --timeout nan", '--timeout must be 0 or more, not "nan".'),
+    ],
+)
+def test_a_word_too_few_or_too_many_is_told(line: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "operands"),
+    [
+        ("batch-launch a --hours 2 b", ["a", "b"]),
+        ("wait a --timeout 3 b", ["a", "b"]),
+        ("cleanup a --dry-run b", ["a", "b"]),
+        ("transcribe a --model m b --words", ["a", "b"]),
+        ("transcribe a --words -- -b.mp3", ["a", "-b.mp3"]),
+    ],
+)
+def test_options_may_stand_between_the_operands_of_any_command(line: str, operands: list[str]) -> None:
+    given = vars(parser(line.split()[0]).parse_args(line.split()))
+    assert next(given[name] for name in ("models", "sessions", "paths") if name in given) == operands
 
 
 def test_what_stands_behind_two_dashes_is_the_engines_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
