@@ -56,19 +56,17 @@ def test_it_leads_on_to_another_place_under_the_same_port(relay: Relay, tmp_path
 
 def test_whose_place_is_gone_is_told_to_try_again_and_it_is_noticed(tmp_path: Path) -> None:
     noticed = threading.Event()
-    relay = Relay(on_trouble=noticed.set)
-    relay.lead(str(tmp_path / "gone.sock"))
-    assert ask(relay).status == 503
-    assert noticed.is_set()
-    noticed.clear()
-    with contextlib.closing(
-        Upstream(tmp_path)
-    ) as silent:  # what ssh does when the port at the other end is closed
-        relay.lead(str(silent.socket))
-        with pytest.raises(http.client.RemoteDisconnected):
-            ask(relay)
-    assert noticed.wait(5)
-    relay.close()
+    with contextlib.closing(Relay(on_trouble=noticed.set)) as relay:
+        relay.lead(str(tmp_path / "gone.sock"))
+        assert ask(relay).status == 503
+        assert noticed.is_set()
+        noticed.clear()
+        # What ssh does when the port at the other end is closed.
+        with contextlib.closing(Upstream(tmp_path)) as silent:
+            relay.lead(str(silent.socket))
+            with pytest.raises(http.client.RemoteDisconnected):
+                ask(relay)
+        assert noticed.wait(5)
 
 
 def test_an_answer_that_is_cut_off_breaks(relay: Relay, tmp_path: Path) -> None:
@@ -79,7 +77,9 @@ def test_an_answer_that_is_cut_off_breaks(relay: Relay, tmp_path: Path) -> None:
             client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             got = b""
             while not got.endswith(b"answer is"):
-                got += client.recv(1000)
+                piece = client.recv(1000)
+                assert piece, got
+                got += piece
             relay.hold("The connection was lost.")
             with pytest.raises(ConnectionResetError):
                 client.recv(1000)
@@ -96,5 +96,9 @@ def test_nothing_answers_after_the_end() -> None:
     relay = Relay()
     relay.close()
     relay.close()
+    relay.hold(
+        "The connection was lost."
+    )  # as the thread may say that watches it, and is not to hang or fail
+    relay.lead("/gone.sock")
     with pytest.raises(ConnectionRefusedError):
         ask(relay)

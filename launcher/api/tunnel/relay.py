@@ -11,7 +11,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, TypeAlias
 
 from launcher.errors import RequestError
@@ -45,9 +45,12 @@ class Relay:
             ) from error
         self.port: int = listener.getsockname()[1]
         self._on_trouble = on_trouble
+        # Touched by the loop's own thread alone.
         self._target: Target | None = None
         self._message, self._over = "The session is not ready yet.", False
         self._passing: set[asyncio.Task[None]] = set()
+        # One at a time of the other threads asks the loop, and none after its end.
+        self._asking = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, sock=listener))
         self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
@@ -55,32 +58,33 @@ class Relay:
 
     def lead(self, target: Target) -> None:
         """Pass connections on to `target`; those to an earlier one end."""
-        self._target = target
-        self._run(self._end_all())
+        self._run(lambda: self._turn(target))
 
     def hold(self, message: str, *, over: bool = False) -> None:
         """Answer 503 with `message` from now on; `over` tells clients not to try again. Connections end."""
-        self._target, self._message, self._over = None, message, over
-        self._run(self._end_all())
+        self._run(lambda: self._turn(None, message, over))
 
     def close(self) -> None:
-        """End all connections and give the port back; can be called twice."""
-        if self._loop.is_closed():
-            return
+        """End all connections and give the port back; can be called twice, and afterwards the others do nothing."""
+        self._run(self._close)
+        with self._asking:
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._thread.join()
+                self._loop.close()
+
+    def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        with self._asking:
+            if not self._loop.is_closed():
+                asyncio.run_coroutine_threadsafe(work(), self._loop).result()
+
+    async def _turn(self, target: Target | None, message: str = "", over: bool = False) -> None:
+        self._target, self._message, self._over = target, message, over
+        await _ended(self._passing)
+
+    async def _close(self) -> None:
         self._server.close()
-        self._run(self._end_all())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    async def _end_all(self) -> None:
-        tasks = list(self._passing)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _ended(asyncio.all_tasks() - {asyncio.current_task()})  # also one that was accepted just now
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -97,19 +101,19 @@ class Relay:
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         target = self._target
         if target is None:
-            await self._refuse(reader, writer)
+            await self._refuse(reader, writer, self._message, over=self._over)
             return
         try:
-            opening = (
-                asyncio.open_unix_connection(target)
-                if isinstance(target, str)
-                else asyncio.open_connection(*target)
-            )
-            there, here = await asyncio.wait_for(opening, _OPEN_S)
+            # Not wait_for, which Python 3.11 lets swallow that the task is to end.
+            async with asyncio.timeout(_OPEN_S):
+                there, here = await (
+                    asyncio.open_unix_connection(target)
+                    if isinstance(target, str)
+                    else asyncio.open_connection(*target)
+                )
         except OSError:  # TimeoutError is one
-            self._message, self._over = "The way to the session is interrupted.", False
             self._on_trouble()
-            await self._refuse(reader, writer)
+            await self._refuse(reader, writer, "The way to the session is interrupted.", over=False)
             return
         heard = _Heard()
         try:
@@ -119,16 +123,19 @@ class Relay:
         if not heard.any:
             self._on_trouble()  # ssh closes what it could not connect at the other end
 
-    async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _refuse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: str, *, over: bool
+    ) -> None:
         head = b""
         while b"\r\n\r\n" not in head and len(head) < _HEAD_MAX_BYTES:
-            piece = await asyncio.wait_for(reader.read(_PIECE_BYTES), _HEAD_S)
+            async with asyncio.timeout(_HEAD_S):
+                piece = await reader.read(_PIECE_BYTES)
             if not piece:
                 return
             head += piece
-        code = "session_ended" if self._over else "not_connected"
-        headers = {"X-Should-Retry": "false"} if self._over else {"Retry-After": str(_RETRY_AFTER_S)}
-        answer = json_answer(503, error_body(self._message, "server_error", code), headers)
+        code = "session_ended" if over else "not_connected"
+        headers = {"X-Should-Retry": "false"} if over else {"Retry-After": str(_RETRY_AFTER_S)}
+        answer = json_answer(503, error_body(message, "server_error", code), headers)
         writer.write(answer.head(keep_alive=False) + answer.body)
         writer.write_eof()
         # Closed with the rest of a question unread, the system would take the answer back.
@@ -136,6 +143,12 @@ class Relay:
             async with asyncio.timeout(_LAST_WORDS_S):
                 while await reader.read(_PIECE_BYTES):
                     pass
+
+
+async def _ended(tasks: Collection[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
