@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from launcher.api import Launcher
@@ -14,6 +13,7 @@ from launcher.cli.status import print_json
 from launcher.cli.tables import one_line, table
 from launcher.errors import StorageError
 from launcher.models.disk import size
+from launcher.sessions.clock import moment
 
 if TYPE_CHECKING:
     from launcher.api.cleanup import Removal
@@ -97,7 +97,7 @@ def _print(found: list[Removal]) -> None:
                 one.model,
                 one.state,
                 one.job_id or "",
-                _when(one.ended_at),
+                moment(one.ended_at, seconds=False),
                 size(one.bytes),
                 str(one.path),
             ]
@@ -131,10 +131,6 @@ def _described(one: Removal) -> dict[str, Any]:
         "id": one.id, "model": one.model, "state": one.state, "job_id": one.job_id, "ended_at": one.ended_at,
         "path": str(one.path), "bytes": one.bytes, "entry_only": one.entry_only, "kept": one.kept,
     }  # fmt: skip
-
-
-def _when(at: float | None) -> str:
-    return "" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def _count(number: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from launcher.cli.parser import SESSION
 from launcher.cli.status import print_json
 from launcher.cli.tables import table
 from launcher.models.disk import size
+from launcher.sessions.clock import moment
 
 EXAMPLES = "example:\n  launcher details tiny-chat-3f9a --json"
 # The plan's blocks, in the order of a reader's questions; what else is in it stands behind them.
@@ -40,8 +40,8 @@ def _rows(found: dict[str, Any]) -> Iterator[list[str]]:
     status, plan, origins = found["status"], found["plan"], found["origins"]
     yield ["Session", found["id"], ""]
     yield ["State", f"{status['state']} {status['reason'] or ''}".strip(), status["message"]]
-    yield ["Since", _when(status["since"]), ""]
-    yield ["Created", _when(found["created_at"]), found["door"]]
+    yield ["Since", moment(status["since"]), ""]
+    yield ["Created", moment(found["created_at"]), found["door"]]
     for phase in status["phases"]:
         yield [f"  phase {phase['name']}", f"{phase['elapsed_s']:.1f} s", ""]
     for block in ("job", "connection", "hardware", "usage"):
@@ -57,10 +57,10 @@ def _rows(found: dict[str, Any]) -> Iterator[list[str]]:
         if name not in shown:
             yield [f"  {name}", "", origin]
     for key in found["further_keys"]:
-        yield ["further key", key["name"], f"until {_when(key['expires_at'])}" if key["expires_at"] else ""]
+        yield ["further key", key["name"], f"until {moment(key['expires_at'])}" if key["expires_at"] else ""]
     yield ["directory", found["directory"], ""]
     for file in found["files"]:
-        yield [f"  {file['name']}", f"{file['mode']} {size(file['bytes'])}", _when(file["modified_at"])]
+        yield [f"  {file['name']}", f"{file['mode']} {size(file['bytes'])}", moment(file["modified_at"])]
 
 
 def _block(name: str, block: dict[str, Any], origins: dict[str, str]) -> Iterator[list[str]]:
@@ -68,7 +68,7 @@ def _block(name: str, block: dict[str, Any], origins: dict[str, str]) -> Iterato
     if filled:
         yield [name, "", origins.get(name, "")]
     for key, value in filled.items():
-        shown = _when(value) if key.endswith("_at") and isinstance(value, float) else _text(value)
+        shown = moment(value) if key.endswith("_at") and isinstance(value, float) else _text(value)
         yield [f"  {key}", shown, origins.get(key, "")]
 
 
@@ -76,7 +76,3 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}={of}" for key, of in value.items())
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _when(at: float | None) -> str:
-    return "" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

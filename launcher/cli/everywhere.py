@@ -11,10 +11,9 @@ import time
 from contextlib import redirect_stdout
 from typing import Any
 
-from launcher.cli.record import TIME_MAX
 from launcher.cli.tables import one_line, table
 from launcher.errors import LauncherError, RequestError, SchedulerError
-from launcher.sessions.clock import clock
+from launcher.sessions.clock import TIME_MAX, clock
 
 _LOCAL = "here"
 

@@ -14,6 +14,7 @@ from typing import Any
 from launcher.cli.parser import add_command
 from launcher.cli.tables import one_line, table
 from launcher.errors import RequestError
+from launcher.sessions.clock import moment
 
 _EXAMPLES = """\
 examples:
@@ -92,7 +93,7 @@ def _list(far: Any, path: str, arguments: argparse.Namespace) -> int:
         [
             entry.name + ("/" if entry.kind == "folder" else ""),
             "" if entry.kind == "folder" else _size(entry.size),
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.changed_at)),
+            moment(entry.changed_at, seconds=False),
         ]
         for entry in shown
     ]

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from launcher.api import Launcher
 from launcher.cli.parser import SESSION
 from launcher.cli.status import print_json
 from launcher.cli.tables import one_line, table
 from launcher.errors import SessionError
+from launcher.sessions.clock import moment
 
 if TYPE_CHECKING:
     from launcher.api.record import Record
 
-TIME_MAX = 1e11  # a Unix time that every calendar knows
 EXAMPLES = """\
 examples:
   launcher record                               that of your latest session
@@ -89,13 +88,8 @@ def _rows(record: Record) -> list[tuple[str, str]]:
         ("GPUs", f"{wanted.gpus} {wanted.gpu_type or ''}".strip() if wanted.gpus else None),
         *(("", gpu) for gpu in record.gpus), ("Driver", hardware.get("driver")),
         ("Launcher", versions.get("launcher")), ("Python", versions.get("python")),
-        ("Started", _when(times.get("started_at"))), ("Ended", _when(times.get("ended_at"))),
+        ("Started", moment(times.get("started_at"))), ("Ended", moment(times.get("ended_at"))),
         ("Requests", usage.get("requests")), ("Prompt tokens", usage.get("prompt_tokens")),
         ("Completion tokens", usage.get("completion_tokens")), ("End", end.get("message")),
     ]  # fmt: skip
     return [(label, str(value)) for label, value in rows if value not in (None, "")]
-
-
-def _when(at: Any) -> str | None:
-    known = isinstance(at, int | float) and 0 <= at <= TIME_MAX
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if known else None

@@ -1,14 +1,17 @@
-"""Spans of time as people say them."""
+"""Times and spans of time as people write them."""
 
 from __future__ import annotations
 
 import re
+import time
+from typing import Any
 
 from launcher.errors import RequestError
 
 _SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([mhdw])")
 _UNIT_S = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _LONGEST_S = 3660 * 86400.0
+TIME_MAX = 1e11  # a Unix time that every calendar knows
 
 
 def clock(seconds: float) -> str:
@@ -19,6 +22,12 @@ def clock(seconds: float) -> str:
     if whole < 7200:
         return f"{whole // 60} min"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def moment(at: Any, *, seconds: bool = True) -> str:
+    """A Unix time on this machine's clock, as 2026-11-22 03:04:05; empty for whatever is none, such as None."""
+    known = isinstance(at, int | float) and 0 <= at <= TIME_MAX
+    return time.strftime(f"%Y-%m-%d %H:%M{':%S' if seconds else ''}", time.localtime(at)) if known else ""
 
 
 def time_limit(hours: float) -> str:
