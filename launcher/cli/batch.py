@@ -6,7 +6,7 @@ import argparse
 import json
 
 from launcher.api import Launcher, Session
-from launcher.cli.parser import number, whole
+from launcher.cli.launch_options import add_some
 from launcher.cli.status import described, print_json
 from launcher.cli.tables import table
 from launcher.sessions.clock import time_limit
@@ -16,13 +16,6 @@ _SAID = (
     "profile", "hours", "time", "idle_minutes", "environment", "partition", "account", "qos", "gpu_type",
     "gpus", "cpus", "memory_gb", "mem_per_node", "work_dir", "log_dir", "page", "fit_check",
 )  # fmt: skip
-# The same by vec-inf's names, as launch has them.
-_VEC_INFS = {
-    "account": ["-A"],
-    "work-dir": ["-D"],
-    "gpu-type": ["--resource-type"],
-    "environment": ["--venv"],
-}
 EXAMPLES = """\
 examples:
   launcher batch-launch tiny-chat tiny-whisper --hours 4
@@ -51,38 +44,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--together", action="store_true", help="when one of them ends, end all")
     parser.add_argument("--wait", action="store_true", help="wait until all are ready")
     parser.add_argument("--dry-run", action="store_true", help="print the exact script and submit nothing")
-    common = parser.add_argument_group("for all of them")
-    for name, text in (
-        ("profile", "the hardware, by the site's name for it"),
-        ("environment", "where the engine's program comes from"),
-        ("partition", "Slurm's partition"),
-        ("account", "the account to charge"),
-        ("qos", "Slurm's quality of service"),
-        ("gpu-type", "the kind of GPU, by Slurm's name for it"),
-        ("time", "how long they may run, as Slurm writes it: 08:00:00, 90 or 1-12"),
-        ("work-dir", "the folder that the engines run in"),
-        ("log-dir", "the folder that the sessions' own are made in"),
-    ):
-        short = _VEC_INFS.get(name, [])
-        common.add_argument(f"--{name}", *short, metavar="TEXT", help=text)
-    common.add_argument("--hours", type=number, metavar="H", help="how long they may run")
-    common.add_argument(
-        "--idle-minutes", type=number, metavar="M", help="stop one that is unused for so long"
-    )
-    common.add_argument("--gpus", "--gpus-per-node", type=whole, metavar="N", help="GPUs for each")
-    common.add_argument("--cpus", "--cpus-per-task", type=whole, metavar="N", help="cores for each")
-    common.add_argument("--memory-gb", type=number, metavar="GB", help="memory for each")
-    common.add_argument("--mem-per-node", metavar="SIZE", help="the same as Slurm writes it: 64G")
-    common.add_argument(
-        "--no-page", dest="page", action="store_false", default=None, help="no pages, only the endpoints"
-    )
-    common.add_argument(
-        "--no-fit-check",
-        dest="fit_check",
-        action="store_false",
-        default=None,
-        help="start them even if one does not seem to fit",
-    )
+    add_some(parser.add_argument_group("for all of them, as for launcher launch"), _SAID)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The options of `launcher launch` and what they ask for; `run` and others that start sessions have them as well.
+"""The options of `launcher launch` and what they ask for; whatever else starts sessions has all or some of them.
 
 Owns their names (vec-inf's and Slurm's beside ours) and their help; what they mean is `launcher.planning`'s business.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from launcher.cli.parser import number, whole
@@ -113,6 +114,15 @@ def _add_vec_inf(parser: argparse.ArgumentParser) -> None:
     for name in ("family", "variant", "type"):
         add(f"--model-{name}", metavar="NAME", help="means nothing here: read from the model")
     add("--vocab-size", metavar="N", help="means nothing here: read from the model")
+
+
+def add_some(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
+    """Give `parser`, or a group of it, those that ask for `names`, in that order."""
+    every = argparse.ArgumentParser(add_help=False)
+    add_request(every)
+    of = {action.dest: action for action in every._actions}
+    for name in names:
+        parser._add_action(of[name])
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

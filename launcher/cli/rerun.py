@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.api import Launcher
-from launcher.cli.parser import SESSION, number
+from launcher.cli.launch_options import add_some
+from launcher.cli.parser import SESSION
 from launcher.cli.status import described, print_json
 from launcher.cli.tables import one_line, table
 
@@ -35,15 +36,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what differs, and submit nothing")
     parser.add_argument("--strict", action="store_true", help="refuse when anything differs")
     parser.add_argument("--wait", action="store_true", help="wait until it is ready")
-    changed = parser.add_argument_group("instead of what the record says")
-    changed.add_argument("--profile", metavar="NAME", help="other hardware, by the site's name for it")
-    changed.add_argument("--account", metavar="NAME", help="the account to charge")
-    changed.add_argument("--qos", metavar="NAME", help="Slurm's quality of service")
-    changed.add_argument("--partition", metavar="NAME", help="Slurm's partition")
-    changed.add_argument("--hours", type=number, metavar="H", help="how long it may run")
-    changed.add_argument("--idle-minutes", type=number, metavar="M", help="stop when unused for so long")
-    changed.add_argument("--name", metavar="NAME", help="a name for the session")
-    changed.add_argument("--environment", metavar="NAME", help="where the engine's program comes from")
+    add_some(parser.add_argument_group("instead of what the record says"), _CHANGED)
 
 
 def run(arguments: argparse.Namespace) -> int:

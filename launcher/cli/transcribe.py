@@ -11,7 +11,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
-from launcher.cli.parser import number, whole
+from launcher.cli.launch_options import add_some
 from launcher.cli.tables import one_line, table
 from launcher.errors import LauncherError
 
@@ -67,17 +67,10 @@ def options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--keep", action="store_true", help="leave the session running at the end")
-    launch = parser.add_argument_group("for the session that is started, as for launcher launch")
-    launch.add_argument("--profile", metavar="NAME", help="the hardware, by the site's name for it")
-    launch.add_argument(
-        "--hours", type=number, metavar="H", help="how long a session may run; the next one goes on"
+    group = parser.add_argument_group(
+        "for a session that it starts, as for launcher launch; where its hours end, the next one goes on"
     )
-    launch.add_argument("--revision", metavar="R", help="branch, tag or commit of the model")
-    launch.add_argument("--environment", metavar="NAME", help="where the engine's program comes from")
-    for name in ("partition", "account", "qos", "constraint", "reservation", "gpu-type"):
-        launch.add_argument(f"--{name}", metavar="NAME")
-    for name, type_, letter in (("gpus", whole, "N"), ("cpus", whole, "N"), ("memory-gb", number, "GB")):
-        launch.add_argument(f"--{name}", type=type_, metavar=letter)
+    add_some(group, _LAUNCH)
 
 
 def run(arguments: Namespace) -> int:
