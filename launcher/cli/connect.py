@@ -35,7 +35,7 @@ examples:
   launcher connect tiny-chat-3f9a --via login2       through a host that you name
 
 The address here stays the same while ssh is interrupted or the job moves to another node. The key is this
-connection's own: it ends with it.
+connection's own: it ends with it, within an hour where it was killed.
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import hashlib
 import hmac
@@ -127,7 +128,13 @@ class Keys:
         self._replace(keys)
 
     def _replace(self, keys: Sequence[NamedKey]) -> None:
-        living = {key: self._further.get(key) or _holder_of(key) for key in keys if not key.expired}
+        living: dict[NamedKey, Holder] = {}
+        for key in keys:
+            if not key.expired:
+                # One that only ends later is whose it was: its logins and its running answers go on.
+                lasting = dataclasses.replace(key, expires_at=None)
+                living[lasting] = self._further.get(lasting) or _holder_of(key)
+                living[lasting].expires_at = key.expires_at
         for key, holder in self._further.items():
             if key not in living:
                 holder.revoked = True

@@ -18,12 +18,13 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from launcher.errors import LauncherError, RequestError, StorageError
+from launcher.sessions.clock import TIME_MAX
 from launcher.sessions.paths import SessionPaths, write_private
 
 SCHEMA = 1
@@ -31,7 +32,6 @@ OWN = "session"  # what the session's own key is called where uses are counted
 # Each request is compared with every key.
 KEYS_MAX = 256
 _PER_MINUTE_MAX = 10**9
-_TIME_MAX = 1e11  # a Unix time that every calendar knows
 _FILE_BYTES_MAX = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -67,7 +67,7 @@ class NamedKey:
             if when is None and what == "expires_at":
                 continue
             # JSON in Python knows NaN, which nothing is later than: such a key would never expire.
-            if type(when) not in (int, float) or not 0 <= when <= _TIME_MAX:
+            if type(when) not in (int, float) or not 0 <= when <= TIME_MAX:
                 raise RequestError(f'{what} of key "{name}" is broken.')
         for what in ("requests_per_minute", "tokens_per_minute"):
             value = said[what]
@@ -154,21 +154,32 @@ def new(
     return key, secret
 
 
+def renew(paths: SessionPaths, name: str, lifetime_s: float) -> None:
+    """Let the key `name` end `lifetime_s` from now, also one that has expired; raises RequestError as `revoke` does."""
+    with _changing(paths) as keys:
+        known = _named(keys, name)
+        keys[keys.index(known)] = dataclasses.replace(known, expires_at=time.time() + lifetime_s)
+
+
 def revoke(paths: SessionPaths, name: str) -> NamedKey:
     """Take the key `name` away; raises RequestError with like names when there is none."""
     if name.lower() == OWN:
         raise RequestError("The session's own key cannot be revoked.", "Stop the session.")
     with _changing(paths) as keys:
-        for known in keys:
-            if known.name == name:
-                keys.remove(known)
-                return known
-        names = [known.name for known in keys]
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names[-5:]
-        raise RequestError(
-            f'There is no key "{name[:80]}".',
-            f"Its keys: {', '.join(near)}." if near else "The session has no further keys.",
-        )
+        keys.remove(known := _named(keys, name))
+        return known
+
+
+def _named(keys: Sequence[NamedKey], name: str) -> NamedKey:
+    for known in keys:
+        if known.name == name:
+            return known
+    names = [known.name for known in keys]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names[-5:]
+    raise RequestError(
+        f'There is no key "{name[:80]}".',
+        f"Its keys: {', '.join(near)}." if near else "The session has no further keys.",
+    )
 
 
 @contextlib.contextmanager

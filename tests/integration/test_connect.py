@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -43,7 +47,7 @@ def test_a_program_finds_address_and_key_and_its_exit_code_is_ours(
 
 
 def test_ctrl_c_ends_the_connection_and_not_the_session(running: Session, login: Host) -> None:
-    """della 5: killed cleanly on Ctrl-C. What is printed can be pasted as it is."""
+    """della 5: killed cleanly on Ctrl-C; della 1: what is printed for curl and Python works as it is pasted."""
     process, terminal = on_a_terminal("connect", running.id, "--via", "login")
     text = read_until(terminal, "Ctrl-C ends").replace("\r", "")
     exports = "\n".join(line for line in text.splitlines() if line.startswith("export "))
@@ -154,6 +158,38 @@ def test_export_stays_in_the_background_until_it_is_told(running: Session, login
     with pytest.raises(OSError, match="refused"):
         status_of(url, key)
     assert "no connection" in run("connect", "--close").stderr
+
+
+def test_the_key_of_a_connection_that_was_killed_ends_by_itself(running: Session, hosts: Loopback) -> None:
+    """Nobody is left to take it back; until then it is one of at most 256, and opens the session."""
+    done = run("connect", running.id, "--export", "--json")
+    key = json.loads(done.stdout)["key"]
+    (path,) = (hosts.folder / "run").glob("launcher-ssh/*.connection")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        keeper, _, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    os.kill(keeper, signal.SIGKILL)
+    wait_until(lambda: json.loads(run("connect", "--list", "--json").stdout)["connections"] == [])
+    (left,) = running.keys
+    assert left.digest == hashlib.sha256(key.encode()).hexdigest()
+    assert time.time() < (left.expires_at or 0) <= time.time() + 3600
+    running.keys.revoke(left.name)
+
+
+def test_the_key_of_a_connection_that_lives_is_renewed(
+    running: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.api.tunnel.whereabouts.KEY_S", 2.0)
+    monkeypatch.setattr("launcher.api.tunnel.tunnel._RENEW_S", 0.5)
+    with running.connect() as tunnel:
+        (key,) = running.keys
+        wait_until(lambda: key.expired)
+        assert status_of(tunnel.base_url, tunnel.key) == 200
+        (key,) = running.keys
+        assert not key.expired
+        told = running.keys.revoke(key.name)
+        wait_until(lambda: status_of(tunnel.base_url, tunnel.key) == 401)
+    assert told.name not in [one.name for one in running.keys]  # it is not made anew
 
 
 def test_a_host_that_nobody_knows(running: Session) -> None:

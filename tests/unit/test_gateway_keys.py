@@ -157,6 +157,23 @@ def test_a_key_that_expires_is_refused_without_any_change_of_the_file(
     assert keys.login(secret) is None
 
 
+def test_a_key_that_is_renewed_is_whose_it_was(keys: Keys, paths: SessionPaths) -> None:
+    """A running answer and a login go on; one that had expired opens again."""
+    secret, alice = made(keys, paths, "alice", lifetime_s=60)
+    cookie = keys.login(secret)
+    assert cookie is not None
+    files.renew(paths, "alice", 3600)
+    keys.refresh()
+    assert alice.valid
+    assert keys.cookie(cookie) is keys.holder(secret) is alice
+    assert alice.expires_at == files.read(paths.further_keys)[0].expires_at
+    alice.expires_at = 1.0  # an hour has passed
+    assert keys.holder(secret) is None
+    files.renew(paths, "alice", 3600)
+    keys.refresh()
+    assert keys.holder(secret) is alice
+
+
 def test_what_has_expired_before_the_session_starts_opens_nothing(paths: SessionPaths) -> None:
     _, secret = files.new(paths, "alice", lifetime_s=-1)
     assert Keys(OWN, paths.further_keys).holder(secret) is None

@@ -87,6 +87,18 @@ def test_a_name_is_free_again_once_its_key_is_revoked_or_has_expired(paths: Sess
     assert not third.expired
 
 
+def test_a_key_is_renewed_from_now_on_also_when_it_has_expired(paths: SessionPaths) -> None:
+    for lifetime_s in (3600.0, -1.0):
+        made, _ = keys.new(paths, "alice", lifetime_s=lifetime_s, requests_per_minute=60)
+        keys.renew(paths, "alice", 7200.0)
+        (now,) = keys.read(paths.further_keys)
+        assert (now.expires_at or 0) > time.time() + 7000
+        assert (now.digest, now.requests_per_minute) == (made.digest, 60)
+        keys.revoke(paths, "alice")
+        with pytest.raises(RequestError, match="has no further keys"):
+            keys.renew(paths, "alice", 7200.0)  # what was taken away stays so
+
+
 def test_a_slip_in_a_name_is_told_what_is_near(paths: SessionPaths) -> None:
     for name in ("alice", "bob", "course-2026"):
         keys.new(paths, name)

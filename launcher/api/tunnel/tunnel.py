@@ -20,8 +20,15 @@ from urllib.parse import urlsplit
 
 from launcher.api.tunnel.relay import LOOPBACK, Relay, Target
 from launcher.api.tunnel.ways import Published, Way, Ways, answers, knows
-from launcher.api.tunnel.whereabouts import Far, Near, Seen, Whereabouts
-from launcher.errors import EngineError, LauncherError, SchedulerError, SessionError
+from launcher.api.tunnel.whereabouts import KEY_S, Far, Near, Seen, Whereabouts
+from launcher.errors import (
+    EngineError,
+    LauncherError,
+    RequestError,
+    SchedulerError,
+    SessionError,
+    StorageError,
+)
 from launcher.schedulers.ssh import can_ask
 from launcher.sessions.connection import Connection
 from launcher.sessions.status import FAILED, PENDING
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
 _TICK_S, _NEAR_S, _FAR_S, _FRESH_S = 0.5, 0.5, 2.0, 3.0
 _LONGEST_PAUSE_S = 30.0
 _KEY_KNOWN_S, _ANSWER_S, _END_S = 20.0, 5.0, 3.0
+_RENEW_S = KEY_S / 6
 _UNREACHABLE_S = 300.0  # a network or a controller that comes back is no reason to give up hours of waiting
 _LOST_S = 5.0
 _HIDDEN_MAX = 3  # looks; a network file system may hide a file for a moment
@@ -97,6 +105,7 @@ class Tunnel:
         self._at: Connection | None = None
         self._outside: dict[str, Published] = {}
         self._key_name: str | None = None
+        self._renewed_at = 0.0
         self._told, self._hidden = "", 0
         self._looked_at = self._fresh_at = 0.0
 
@@ -247,6 +256,7 @@ class Tunnel:
                 self._say(f"The session is {seen.state}: {seen.message} The address here stays the same.")
             return False
         self._hidden = 0
+        self._renew_key()
         moved = self._at is None or _place(seen.connection) != _place(self._at)
         if moved:  # the old port may be anybody's by now, and the key would go there
             self._hold("The session has moved, and the way there is being made.")
@@ -278,7 +288,7 @@ class Tunnel:
         """A key of this connection's own: the session's changes with every start of its job."""
         name = f"connect-{re.sub(r'[^A-Za-z0-9.-]', '-', socket.gethostname())[:30]}-{secrets.token_hex(3)}"
         try:
-            self.key, self._key_name = self._there.new_key(name), name
+            self.key, self._key_name, self._renewed_at = self._there.new_key(name), name, time.time()
         except LauncherError as error:  # a full home, say
             self.key = connection.key
             self._say(
@@ -288,10 +298,22 @@ class Tunnel:
         assert self._target is not None
         until = time.monotonic() + _KEY_KNOWN_S
         while not answers(self._target, _ANSWER_S, self.key):
-            # The gateway looks for new keys every two seconds; a network file system may hide one for longer.
+            # The gateway looks for a key that it does not know; a network file system may hide the file from it.
             if time.monotonic() > until:
                 raise SessionError(f"Session {self.id} does not take the new key.", "Try again.")
             time.sleep(_TICK_S)
+
+    def _renew_key(self) -> None:
+        # By the clock of the day: the other one stands still while a laptop sleeps.
+        if self._key_name is None or abs(time.time() - self._renewed_at) < _RENEW_S:
+            return
+        try:
+            self._there.renew(self._key_name)
+        except (RequestError, StorageError) as error:  # somebody revoked it, or the home is full
+            self._say(
+                f"{error.message} The key of this connection cannot be renewed, and ends within the hour."
+            )
+        self._renewed_at = time.time()
 
     def _say(self, sentence: str) -> None:
         if sentence != self._told and not self._closing.is_set():

@@ -1,7 +1,7 @@
 """Where a session can be reached now, seen from its own files (`Near`) or through the launcher of its cluster (`Far`).
 
-Both look, and both make and revoke the key of a connection; on the cluster, `launcher connection ID --follow` lets a
-`Far` order what its `Near` does.
+Both look, and both make, renew and revoke the key of a connection; on the cluster, `launcher connection ID --follow`
+lets a `Far` order what its `Near` does.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from typing import Any, Protocol
 from launcher.errors import LauncherError, RequestError, SchedulerError, SessionError
 from launcher.schedulers.line import Line
 from launcher.schedulers.ssh import control, open_master
+from launcher.sessions import keys
 from launcher.sessions.connection import Connection
+from launcher.sessions.paths import SessionPaths
 from launcher.sessions.status import READY, SHUTDOWN, UNHEALTHY, Status
 
 _READY_S, _UNREADY_S = 30.0, 2.0  # how often the scheduler is asked; the files are read at every look
 _ANSWER_S = 30.0  # a scheduler may be slow
+KEY_S = 3600.0  # the key of a connection that was killed, and could not take it back, ends by itself
 _HOST = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9.:_\]-]{0,254}")
 
 
@@ -48,7 +51,7 @@ class Watched(Protocol):
     @property
     def connection(self) -> Connection | None: ...
     @property
-    def keys(self) -> Any: ...
+    def paths(self) -> SessionPaths: ...
     def status(self) -> Status: ...
 
 
@@ -61,7 +64,10 @@ class Whereabouts(Protocol):
         """The session now; with `fresh` the scheduler is asked whatever was known."""
 
     def new_key(self, name: str) -> str:
-        """Make a further key; its secret."""
+        """Make a further key, which is good for `KEY_S`; its secret."""
+
+    def renew(self, name: str) -> None:
+        """Let it be good for `KEY_S` from now on; raises RequestError where somebody took it away."""
 
     def revoke(self, name: str) -> None:
         """Take the further key away, if it is still there."""
@@ -117,12 +123,15 @@ class Near:
         self._asked = time.monotonic()
 
     def new_key(self, name: str) -> str:
-        _, secret = self._session.keys.new(name)
-        return str(secret)
+        _, secret = keys.new(self._session.paths, name, lifetime_s=KEY_S)
+        return secret
+
+    def renew(self, name: str) -> None:
+        keys.renew(self._session.paths, name, KEY_S)
 
     def revoke(self, name: str) -> None:
         with contextlib.suppress(RequestError):
-            self._session.keys.revoke(name)
+            keys.revoke(self._session.paths, name)
 
     def may_publish(self) -> None:
         from launcher.settings.layers import load
@@ -165,6 +174,9 @@ class Far:
         if not _is_word(secret):
             raise self._strange()
         return str(secret)
+
+    def renew(self, name: str) -> None:
+        self._order({"order": "renew", "name": name})
 
     def revoke(self, name: str) -> None:
         self._order({"order": "revoke", "name": name})
@@ -238,23 +250,29 @@ def answered(near: Near, line: str) -> str:
     try:
         order = json.loads(line)
         number = order["number"]
-        if order["order"] == "look":
-            answer = dataclasses.asdict(near.look(fresh=bool(order.get("fresh"))))
-        elif order["order"] == "key":
-            answer = {"secret": near.new_key(str(order["name"]))}
-        elif order["order"] == "revoke":
-            near.revoke(str(order["name"]))
-            answer = {}
-        elif order["order"] == "publish":
-            near.may_publish()
-            answer = {}
-        else:
-            raise RequestError("This launcher does not know that order.", "It is older than the other one.")
+        answer = _obeyed(near, order)
     except LauncherError as error:
         answer = {"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}
     except (ValueError, KeyError, TypeError, AttributeError):
         answer = {"error": {"kind": "request", "message": "An order is a JSON object.", "hint": None}}
     return json.dumps({"answer": number, **answer})
+
+
+def _obeyed(near: Near, order: dict[str, Any]) -> dict[str, Any]:
+    match order["order"]:
+        case "look":
+            return dataclasses.asdict(near.look(fresh=bool(order.get("fresh"))))
+        case "key":
+            return {"secret": near.new_key(str(order["name"]))}
+        case "renew":
+            near.renew(str(order["name"]))
+        case "revoke":
+            near.revoke(str(order["name"]))
+        case "publish":
+            near.may_publish()
+        case _:
+            raise RequestError("This launcher does not know that order.", "It is older than the other one.")
+    return {}
 
 
 def _carried(error: Any) -> LauncherError:
