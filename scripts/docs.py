@@ -95,7 +95,9 @@ def _command(
         theirs = {tuple(a.option_strings) for a in as_[1]._actions}
         options = [a for a in options if tuple(a.option_strings) not in theirs]
         more = f"\n\nIt also takes all options of [launcher {as_[0]}](#launcher-{as_[0]})."
-    rows = [(f"`{a.metavar}`", a.help or "") for a in operands] + [(_option(a), _help(a)) for a in options]
+    rows = [(f"`{a.metavar}`", a.help or "") for a in operands] + [
+        (_option(a), a.help or "") for a in options
+    ]
     example = f"\n\n```text\n{command.epilog.strip()}\n```" if command.epilog else ""
     usage = " ".join(["launcher", *name.split(), "[OPTION …]", *words])
     return (
@@ -114,12 +116,6 @@ def _option(action: argparse.Action) -> str:
     if action.nargs != 0:
         value = f" {action.metavar or '|'.join(map(str, action.choices or ()))}"
     return f"`{', '.join(action.option_strings)}{value}`"
-
-
-def _help(action: argparse.Action) -> str:
-    if action.help:
-        return action.help
-    return f"instead of the profile's {action.dest.replace('_', ' ')}"
 
 
 def settings() -> str:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from launcher.errors import did_you_mean
 
 _NUMBER = re.compile(r"-\.?\d")
+# Their value is an option itself.
+_OF_OPTIONS = ("--vllm-args", "--sglang-args")
 
 
 class UnknownOptionError(Exception):
@@ -46,7 +48,7 @@ def divided(
         elif name in known:
             options.append(word)
             if known[name].nargs is None and not equals:
-                if not left or left[0].partition("=")[0] in known:
+                if not left or (left[0] in known and name not in _OF_OPTIONS):
                     raise argparse.ArgumentError(known[name], "expected one argument")
                 options.append(_joined(options, left.pop(0)))
         elif engine and (takes := _takes(name)) is not None:

@@ -50,6 +50,7 @@ def test_every_option_of_theirs_is_one_of_ours(command: str, theirs: str) -> Non
         ("m --beam-size 3", "m", "--beam-size 3"),
         ("m --start-delay-s 3 hours=2", "m hours=2", "--start-delay-s 3"),
         ("m --vllm-args --seed=1", "--vllm-args=--seed=1 m", ""),
+        ("m --vllm-args --trust-remote-code", "--vllm-args=--trust-remote-code m", ""),
         ("-Achem m", "-Achem m", ""),
         ("m -- --time", "m -- --time", ""),
         ("m --seed", "m", "--seed"),
