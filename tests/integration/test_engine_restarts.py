@@ -305,6 +305,7 @@ def test_a_crash_before_the_first_answer_fails_at_once(launcher: Launcher) -> No
 
 
 def test_an_engine_that_the_kernel_killed_for_memory_is_not_started_again(launcher: Launcher) -> None:
+    """vec-inf 5: by the kernel's out-of-memory killer."""
     program = str(Path(sys.executable).parent / "launcher")
     with memory_group("500M") as processes:
         enter = f'echo $$ >{processes}; exec "$@"'

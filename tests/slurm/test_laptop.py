@@ -197,6 +197,8 @@ assert [one.name for one in far.environments()][0], far.environments()
 assert far.setup("simulated").values
 (one,) = far.cleanup(found.id, dry_run=True)
 assert one.kept and not one.removed, one
+with found.connect(timeout_s=60) as tunnel, tunnel.openai() as client:
+    assert [model.id for model in client.models.list()] == ["simulated"], tunnel.base_url
 assert found.details()["id"] == found.id
 assert far.record(found.id).plan.id == found.id
 import asyncio

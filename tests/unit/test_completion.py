@@ -1,4 +1,4 @@
-"""`launcher completion` in a real bash: what a press of the tabulator key offers."""
+"""`launcher completion` in real shells: what a press of the tabulator key offers."""
 
 from __future__ import annotations
 
@@ -27,13 +27,28 @@ COMP_CWORD=$(( $# - 1 ))
 _launcher
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
+# zsh outside of its line editor: the words and the place that its completion system would give, and what it is offered.
+PRESS_ZSH = f"""compadd() {{ print -rl -- ${{argv[2,-1]}} }}
+_files() {{ : }}
+{SCRIPTS["zsh"]}
+words=("$@") CURRENT=$#
+_launcher
+"""
+# fish completes a whole line.
+PRESS_FISH = f"""{SCRIPTS["fish"]}
+complete -C "$argv"
+"""
 Tab = Callable[..., list[str]]
 
 
 @pytest.fixture
 def tab(tmp_path: Path) -> Tab:
     """Press the key at the end of a line in bash."""
-    bash = needs("bash", "bash")
+    return pressing(tmp_path, needs("bash", "bash"), "-c", PRESS, "bash")
+
+
+def pressing(tmp_path: Path, *argv: str) -> Tab:
+    """Press the key in a shell that `argv` starts, with the line's words behind it."""
     (tmp_path / "site.yml").write_text(SITE)
     session = tmp_path / ".local/state/launcher/sessions/tiny-one-0a1b2c3d"
     session.mkdir(parents=True)
@@ -42,8 +57,9 @@ def tab(tmp_path: Path) -> Tab:
     env = {"PATH": path, "HOME": str(tmp_path), "LAUNCHER_SITE": str(tmp_path / "site.yml")}
 
     def press(*line: str) -> list[str]:
-        argv = [bash, "-c", PRESS, "bash", "launcher", *line]
-        done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*argv, "launcher", *line], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
         assert (done.returncode, done.stderr) == (0, "")
         return [word for word in done.stdout.splitlines() if word]
 
@@ -63,6 +79,16 @@ def test_commands_options_and_names_are_completed_in_bash(tab: Tab) -> None:
     assert tab("logs", "--of", "e") == ["engine"]
     assert tab("config", "sc") == ["schema"]
     assert tab("run", "sp") == ["speech-recognition"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_other_shells_offer_the_same(shell: str, tmp_path: Path) -> None:
+    program = needs(shell, shell)
+    start = ["-fc", PRESS_ZSH, "zsh"] if shell == "zsh" else ["--no-config", "-c", PRESS_FISH]
+    tab = pressing(tmp_path, program, *start)
+    assert tab("laun") == ["launch"]
+    assert tab("launch", "--profile", "gpu-") == ["gpu-large", "gpu-small"]
+    assert tab("stop", "ti") == ["tiny-one-0a1b2c3d"]
 
 
 @pytest.mark.parametrize("word", ["$(touch ran)", "a b'", "--x=", "*", "x" * 3000])

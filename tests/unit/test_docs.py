@@ -22,6 +22,9 @@ from tests.markdown import PAGES, ROOT, anchors, blocks, commands, links, prose
 
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 STATES = ROOT / "docs" / "states.md"
+# tests/integration/test_docs_commands.py and tests/parity/test_guides.py run these.
+RUN = ("README.md", "docs/user.md", "docs/shell.md", "docs/python.md", "docs/switching.md")
+LANGUAGES = ("sh", "python", "r")
 
 
 @pytest.mark.parametrize("name", docs.MADE)
@@ -140,6 +143,12 @@ def test_the_python_door_takes_what_its_page_says() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_blocks_say_what_they_are(name: str) -> None:
     assert [str(block) for block in blocks(ROOT / name) if not block.language] == []
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*RUN}))
+def test_what_no_test_runs_says_why(name: str) -> None:
+    """The blocks of the other pages; of those in `RUN` the tests that run them look."""
+    assert [str(block) for block in blocks(ROOT / name, *LANGUAGES) if not block.why] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,7 +11,7 @@ from launcher.errors import RequestError
 from launcher.models.kinds import family, model_type
 from launcher.planning import Request, make_plan
 from launcher.sessions.plan import Plan, PlannedModel
-from launcher.sessions.status import FAILED, PENDING, READY, SHUTDOWN, Status
+from launcher.sessions.status import FAILED, LAUNCHING, PENDING, READY, SHUTDOWN, UNHEALTHY, Status
 from launcher.settings.layers import load
 from tests.hostile import HOSTILE
 
@@ -56,17 +56,22 @@ def test_a_filter_means_sessions_with_these_values(
     ("text", "state", "reason"),
     [
         ("status=SUBMITTED", PENDING, None),
+        ("status=PENDING", PENDING, "resources"),
+        ("status=STARTING", LAUNCHING, None),
         ("status=HEALTHY", READY, None),
+        ("status=UNHEALTHY", UNHEALTHY, "no-answer"),
         ("status=STOPPED", SHUTDOWN, "user"),
         ("status=TIMEOUT", SHUTDOWN, "time-limit"),
+        ("status=FAILED", FAILED, "engine-exit"),
     ],
 )
 def test_blackfishs_states_and_keys_are_understood(
     plan: Plan, text: str, state: str, reason: str | None
 ) -> None:
-    """Blackfish 3: its states map to ours."""
+    """Blackfish 3: each of its eight states has one of ours, and means no other."""
     assert parse(text).fits(plan, status(plan, state, reason))
-    assert not parse(text).fits(plan, status(plan, FAILED))
+    others = {PENDING, LAUNCHING, READY, UNHEALTHY, SHUTDOWN, FAILED} - {state}
+    assert not [other for other in others if parse(text).fits(plan, status(plan, other))]
 
 
 def test_blackfishs_image_is_an_engine(plan: Plan) -> None:

@@ -165,6 +165,10 @@ def test_where_heads_do_not_divide_layers_are_split() -> None:
     found = fit(model("qwen2.5-0.5b"), machine("4 × h100_80gb"))  # 14 heads
     assert (found.tensor, found.pipeline) == (2, 2)
     assert found.engine_args == ("--tensor-parallel-size", "2", "--pipeline-parallel-size", "2")
+    for name in ("qwen2.5-0.5b", "llama-70b"):
+        for gpus, split in ((3, (1, 3)), (6, (2, 3))):
+            found = fit(model(name), machine(f"{gpus} × h100_80gb"))
+            assert (found.verdict, found.tensor, found.pipeline) == ("fits", *split)
 
 
 def test_the_context_is_shortened_only_when_nobody_asked_for_it() -> None:

@@ -10,7 +10,12 @@ from typing import Any
 
 import pytest
 
+from launcher import Launcher, Session
 from launcher.cli import main
+from launcher.cli.launch import plan_table
+from launcher.models.resolve import SHIPPED
+from launcher.sessions.job import write_job_id
+from launcher.sessions.paths import SessionPaths
 from tests.hostile import HOSTILE
 
 SITE = """
@@ -115,6 +120,30 @@ def test_each_option_of_vec_inf_reaches_the_script_or_the_plan(
     assert changed(dry(), dry(*words)) == difference
 
 
+def test_the_table_of_a_launch_has_vec_infs_rows(site: Path, tmp_path: Path) -> None:
+    """vec-inf 1: each row of its table with its value."""
+    weights = str(SHIPPED / "tiny-chat")
+    plan = Launcher().plan(
+        weights, account="chem", qos="m2", resource_type="a100", time="08:00:00", work_dir=str(tmp_path),
+        venv="image", vllm_args="--seed=1", fit_check=False,
+    )  # fmt: skip
+    paths = SessionPaths(tmp_path / plan.id)
+    paths.root.mkdir()
+    paths.plan.write_text(plan.to_json())
+    write_job_id(paths.job, "4711")
+    session = Session(paths)
+    rows = [line.strip("│").split("│") for line in plan_table(session).splitlines() if line.count("│") == 3]
+    shown = {row.strip(): value.strip() for row, value in rows}
+    expected = {
+        "Slurm Job ID": "4711", "Job Name": "launcher-tiny-chat", "Model Type": "LLM", "Account": "chem",
+        "Working Directory": str(tmp_path), "Resource Type": "a100", "Partition": "gpu", "QoS": "m2",
+        "Time Limit": "08:00:00", "Num Nodes": "1", "GPUs/Node": "1", "CPUs/Task": "4", "Memory/Node": "32G",
+        "Virtual Environment": f"image (container {site / 'engine.sif'})", "Model Weights Directory": weights,
+        "Log Directory": str(session.paths.root), "Inference Engine": "vllm", "Engine arguments": "--seed=1",
+    }  # fmt: skip
+    assert {row: shown.get(row) for row in expected} == expected
+
+
 def test_places_named_on_the_command_line(dry: Dry, site: Path) -> None:
     """vec-inf 2: --work-dir, --log-dir, --venv, --bind."""
     usual = dry()
@@ -146,8 +175,6 @@ def test_a_file_of_variables_is_read(dry: Dry, site: Path) -> None:
 
 def test_weights_under_another_name(dry: Dry, site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """vec-inf 2: --hf-model and --model-weights-parent-dir say where the weights are, MODEL what they are called."""
-    from launcher.models.resolve import SHIPPED
-
     (weights := site / "weights").mkdir()
     (weights / "My-Model").symlink_to(SHIPPED / "tiny-chat")
     found = dry("--model-weights-parent-dir", str(weights), command=("launch", "My-Model"))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
 
 import pytest
 
 from launcher.planning import Request, make_plan
+from launcher.schedulers.slurm import Slurm
 from launcher.sessions.job import OVER, RUNNING, WAITING, Job
 from launcher.sessions.plan import Plan
 from launcher.sessions.state import current
@@ -116,9 +118,35 @@ def test_what_is_never_submitted_is_given_up(plan: Plan) -> None:
 def test_an_ended_job_keeps_its_true_reason(
     plan: Plan, said: str | None, slurm: str | None, state: str, reason: str
 ) -> None:
+    """vec-inf 5: what Slurm says holds where the session had no time to speak: memory, a lost node."""
     before = own(plan, SHUTDOWN if state == SHUTDOWN else FAILED, said) if said else own(plan, READY)
     found = current(plan, before, Job("7", OVER, slurm), "7")
     assert (found.state, found.reason) == (state, reason)
+
+
+@pytest.mark.parametrize(
+    ("word", "state", "reason"),
+    [
+        ("OUT_OF_MEMORY", FAILED, "out-of-memory"),
+        ("NODE_FAIL", FAILED, "node-fail"),
+        ("TIMEOUT", SHUTDOWN, "time-limit"),
+        ("CANCELLED by 1000", SHUTDOWN, "cancelled"),
+        ("PREEMPTED", SHUTDOWN, "preempted"),
+        ("FAILED", FAILED, "job-exit"),
+    ],
+)
+def test_slurms_word_for_an_end_is_read_from_squeue_and_from_sacct(
+    plan: Plan, word: str, state: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vec-inf 5: the ends that only Slurm can tell, also when squeue has forgotten the job."""
+    said = {"squeue": f"7|{word.split()[0]}|None|1|2|c1|launcher:{plan.id}", "sacct": word}
+    for name, text in said.items():
+        (program := tmp_path / name).write_text(f"#!/bin/sh\necho '{text}'\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    for job in (Slurm().jobs(["7"])["7"], Slurm().outcome("7")):
+        found = current(plan, own(plan, READY), job, "7")
+        assert (found.state, found.reason) == (state, reason)
 
 
 def test_a_session_that_its_user_stopped_was_not_just_cancelled(plan: Plan) -> None:

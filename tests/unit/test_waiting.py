@@ -66,7 +66,7 @@ class Desk:
 def test_the_time_in_the_queue_is_free_also_after_a_preemption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vec-inf 11: waiting counts no time in the queue, neither before the first start nor after a preemption."""
+    """vec-inf 11, Blackfish 3: no time in the queue counts, neither before the first start nor after a preemption."""
     desk = Desk(tmp_path, monkeypatch, 1)
     steps = waiting.until_ready(desk.sessions, 4.0)
     desk.say("PENDING")
