@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from tests import order
 from tests.portal.apache import Portal
 from tests.site import PYTHON, ROOT, Install
 from tests.slurm.cluster import Cluster
@@ -35,11 +36,6 @@ ACCOUNTING_PROGRAMS = [("slurmdbd", "slurmdbd"), ("mariadbd", "mariadb-server")]
 # A shell that puts a run into the background lets it ignore Ctrl-C, and so would every program that a test sends one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-# Run side by side, files start in this order of their folders: first those that take a minute each, so that no process
-# is left alone with one of them, and at the end the many short ones.
-ORDER = [
-    "engines", "slurm", "browser", "parity", "integration", "whisper", "app", "portal", "contract", "programs", "unit",
-]  # fmt: skip
 _TOOLS_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
@@ -51,12 +47,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):  # one of several processes
-        items.sort(key=_place)
+        items.sort(key=order.place)
 
 
-def _place(item: pytest.Item) -> int:
-    folder = item.path.relative_to(ROOT).parts[1]
-    return ORDER.index(folder) if folder in ORDER else 0
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> order.FromBothEnds | None:
+    return order.FromBothEnds(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def needs(program: str, package: str) -> str:
