@@ -164,7 +164,7 @@ def run_there(far: Far, words: Sequence[str], *, lasting: bool = False) -> int:
     text = b"".join(said).decode("utf-8", "replace")
     old = code == RequestError.exit_code and 'ommand "over-ssh"' in text
     if code in (SSH_FAILED, 126, 127) or old or code < 0:
-        trouble = far.trouble(SSH_FAILED if code < 0 else code, text, begun=True)
+        trouble = far.trouble(code, text, begun=True)
         if isinstance(trouble, LostError) and not lasting and words[0] in _LAUNCHES:
             trouble.hint = f"It may have been started: launcher --cluster {far.cluster} status"
         raise trouble

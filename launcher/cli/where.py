@@ -218,8 +218,11 @@ def _asked_there(cluster: Cluster) -> list[Supply]:
     from launcher.sessions.stored import made
 
     far = Far(cluster.name, cluster.ssh or "", cluster.launcher or "")
-    there = said_there(far, "clusters", "--json", ask=False)["clusters"]
-    return [made(Supply, part) for one in there for part in one["supply"]]
+    said = said_there(far, "clusters", "--json", ask=False)
+    try:
+        return [made(Supply, part) for one in said["clusters"] for part in one["supply"]]
+    except (KeyError, TypeError, AttributeError):
+        raise far.strange() from None
 
 
 def _shown(part: Supply) -> list[str]:

@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 
 from launcher.api.remote import far as conversations
-from launcher.api.remote.far import PROTOCOL, Far
-from launcher.api.remote.files import fetched
+from launcher.api.remote import files
+from launcher.api.remote.everywhere import said_there
+from launcher.api.remote.far import PROTOCOL, Far, LostError
+from launcher.api.remote.files import fetched, sent
 from launcher.api.remote.values import unpacked, unpacked_error
 from launcher.api.tunnel.whereabouts import Far as FarAway
 from launcher.cli import main
@@ -64,6 +66,7 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Say]:
         "read -r request\n"
         f'next=$(ls "{told}" | head -n 1)\n'
         f'cat "{told}/$next"; rm "{told}/$next"\n'
+        f'[ ! -e "{tmp_path}/broken" ] || exit 255\n'
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
@@ -100,6 +103,77 @@ def content(data: bytes) -> bytes:
 
 
 CLUSTER = Far("della", "della", "launcher")
+
+
+@pytest.mark.parametrize("said", [{}, {"at": -1}, {"at": 4}, {"at": 5}, {"at": 1.5}, 7], ids=str)
+@pytest.mark.parametrize("as_result", [False, True])
+def test_a_file_is_sent_from_a_place_that_it_has(
+    say: Say, tmp_path: Path, said: object, as_result: bool
+) -> None:
+    (tmp_path / "four").write_bytes(b"four")
+    say(f"{HELLO}\n{json.dumps({'result' if as_result else 'told': said})}\n" + result({"path": 7}))
+    with pytest.raises(SchedulerError, match="not understood"):
+        sent(CLUSTER, tmp_path / "four", "there")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        7,
+        None,
+        ["x"],
+        {"entries": 7},
+        {**FILE, "entries": [7]},
+        {**FILE, "entries": [{}]},
+        {**FILE, "changed_at": 1e300},
+    ],
+    ids=str,
+)
+def test_a_listing_that_is_none_is_an_error_with_a_sentence(
+    say: Say,
+    said: object,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings(tmp_path, monkeypatch)
+    say(result(said))
+    assert main(["files", "ls", "della:"]) in (SchedulerError.exit_code, StorageError.exit_code)
+    assert "launcher: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", [7, "text", {"bytes": 4}])
+def test_the_content_of_a_file_is_bytes(say: Say, part: object) -> None:
+    say(f"{HELLO}\n{json.dumps({'told': part})}\n")
+    with pytest.raises(SchedulerError, match="not understood"):
+        list(files.content(CLUSTER, "out.txt"))
+
+
+@pytest.mark.parametrize("cut", ['{"sessions": [', '{"sessions": []'])
+def test_an_answer_that_the_connection_cut_is_the_connections_trouble(
+    say: Say, tmp_path: Path, cut: str
+) -> None:
+    say(cut)
+    (tmp_path / "broken").touch()
+    with pytest.raises(LostError, match="The connection to della was lost"):
+        said_there(CLUSTER, "status", "--json")
+
+
+@pytest.mark.parametrize("clusters", [7, [7], [{}], [{"supply": 7}], [{"supply": [{}]}], None], ids=str)
+def test_hardware_that_is_none_is_named_with_its_cluster(
+    say: Say,
+    clusters: object,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings(tmp_path, monkeypatch)
+    say({"clusters": clusters})
+    main(["clusters"])
+    assert (
+        "della: The launcher on della (della) gave an answer that is not understood"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("name", ["../victim", "{above}/victim", "..", ".", "a/../../victim", "a\0b", 7])

@@ -100,15 +100,15 @@ class Answers:
     def _of_launcher(self, method: str, given: list[Any], named: dict[str, Any]) -> Any:
         return packed(_called(self._launcher, method, unpacked(given, _none), unpacked(named, _none)))
 
-    def _of_session(self, id: str, method: str, given: list[Any], named: dict[str, Any]) -> Any:  # noqa: A002
-        session = self._launcher.session(id)
+    def _of_session(self, session: str, method: str, given: list[Any], named: dict[str, Any]) -> Any:
+        found = self._launcher.session(session)
         arguments, options = unpacked(given, _none), unpacked(named, _none)
         on, _, name = method.rpartition(".")
         if on == "keys":
             if name == "list":
-                return packed(list(session.keys))
-            return packed(_called(session.keys, name, arguments, options))
-        return packed(_called(session, method, arguments, options))
+                return packed(list(found.keys))
+            return packed(_called(found.keys, name, arguments, options))
+        return packed(_called(found, method, arguments, options))
 
     def _plan(self, model: str, door: str, wanted: dict[str, Any]) -> str:
         return self._launcher.plan(model, door=door, **unpacked(wanted, _none)).to_json()
@@ -129,10 +129,10 @@ class Answers:
 
         return packed(self._launcher.wait_all(sessions, timeout_s, tell))
 
-    def _log(self, id: str, of: str, lines: int, at: int | None, follow: bool) -> Any:  # noqa: A002
+    def _log(self, session: str, of: str, lines: int, at: int | None, follow: bool) -> Any:
         from launcher.api.remote.log import follow_here
 
-        return follow_here(self._launcher.session(id), of, lines, at, follow, self._tell)
+        return follow_here(self._launcher.session(session), of, lines, at, follow, self._tell)
 
     def _tell(self, data: Any) -> None:
         self._line({"told": data})

@@ -45,17 +45,10 @@ def _seen(far: Far, words: Sequence[str]) -> Seen:
     try:
         sessions = said_there(far, "status", *words, "--json", ask=False).get("sessions")
         if not isinstance(sessions, list) or not all(isinstance(one, dict) for one in sessions):
-            raise _strange(far)
+            raise far.strange()
         return Seen(far.cluster, tuple(sessions))
     except LauncherError as error:
         return Seen(far.cluster, trouble=str(error))
-
-
-def _strange(far: Far) -> SchedulerError:
-    return SchedulerError(
-        f"The launcher on {far.cluster} gave an answer that is not understood.",
-        f"Run: launcher clusters setup {far.cluster}",
-    )
 
 
 def said_there(far: Far, *words: str, ask: bool = True) -> dict[str, Any]:
@@ -82,7 +75,9 @@ def said_there(far: Far, *words: str, ask: bool = True) -> dict[str, Any]:
             try:
                 said: dict[str, Any] = json.loads(line)
             except (ValueError, RecursionError):
-                raise _strange(far) from None
+                if done.returncode == ssh.SSH_FAILED:  # the connection broke in the middle of it
+                    break
+                raise far.strange() from None
             if isinstance(said.get("error"), dict):
                 from launcher.api.remote.values import unpacked_error
 

@@ -120,15 +120,14 @@ class Far:
                     raise
 
     def trouble(self, code: int, said: str, *, begun: bool) -> LauncherError:
-        """Why the launcher there gave no answer: `code` is ssh's exit code, `said` the end of what it wrote."""
-        there = f"on {self.cluster} ({self.host})"
-        again = f"Run: launcher clusters setup {self.cluster}"
-        if code == ssh.SSH_FAILED and begun:
+        """Why the launcher there gave no answer: `code` is that of our ssh, `said` the end of what it wrote."""
+        there, again = f"on {self.cluster} ({self.host})", self._again
+        if code == ssh.SSH_FAILED or code < 0:  # or somebody ended our ssh
+            if not begun:
+                return ssh.trouble(self.host, said)
             return LostError(
                 f"The connection to {self.cluster} was lost.", f"Try again; check: ssh {self.host}"
             )
-        if code == ssh.SSH_FAILED:
-            return ssh.trouble(self.host, said)
         if code in (126, 127):
             return SettingsError(f"There is no launcher {self.program} {there}.", again)
         if ANSWERS in said and any(words in said.lower() for words in _NOT_KNOWN):
@@ -139,6 +138,24 @@ class Far:
         return SchedulerError(
             f"The launcher {there} ended without an answer: {last[:300].removesuffix('.')}.", again
         )
+
+    def strange(self) -> SchedulerError:
+        """The error for an answer that cannot be one."""
+        return SchedulerError(
+            f"The launcher on {self.cluster} ({self.host}) gave an answer that is not understood.",
+            self._again,
+        )
+
+    def value(self, answer: Any, name: str, kind: type[T]) -> T:
+        """What the answer has under `name`; raises SchedulerError where that is not of this kind."""
+        value = answer.get(name) if isinstance(answer, dict) else None
+        if type(value) is not kind:
+            raise self.strange()
+        return value
+
+    @property
+    def _again(self) -> str:
+        return f"Run: launcher clusters setup {self.cluster}"
 
 
 class Talk:
@@ -198,7 +215,7 @@ class Talk:
             elif "result" in answer:
                 return answer["result"]
             else:
-                raise self._strange()
+                raise self._far.strange()
 
     def result(self, parts: Generator[Any, None, Any] | None = None) -> Any:
         """The end of the answer, the rest of its parts (`parts`, where some were taken) passed over."""
@@ -224,7 +241,7 @@ class Talk:
         line = self._process.stdout.readline(_LINE_MAX_BYTES)
         if not line.endswith(b"\n"):
             if len(line) == _LINE_MAX_BYTES:
-                raise self._strange()
+                raise self._far.strange()
             self._over()
         return line
 
@@ -234,20 +251,13 @@ class Talk:
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            raise self._strange()
+            raise self._far.strange()
         return answer
-
-    def _strange(self) -> SchedulerError:
-        far = self._far
-        return SchedulerError(
-            f"The launcher on {far.cluster} ({far.host}) gave an answer that is not understood.",
-            f"Run: launcher clusters setup {far.cluster}",
-        )
 
     def _bytes(self, count: Any) -> bytes:
         assert self._process.stdout is not None
         if type(count) is not int or not 0 <= count <= _BYTES_MAX:
-            raise self._strange()
+            raise self._far.strange()
         data = self._process.stdout.read(count)
         if len(data) < count:
             self._over()

@@ -16,6 +16,7 @@ from typing import Any
 from launcher.api.remote.disk import BLOCK, open_part, part_of, umask, version
 from launcher.api.remote.far import Far
 from launcher.errors import RequestError, StorageError
+from launcher.sessions.clock import TIME_MAX
 from launcher.sessions.stored import made
 
 # What tells one content from another becomes part of a name here.
@@ -49,15 +50,20 @@ class Moved:
 def listed(far: Far, path: str) -> tuple[Entry, list[Entry] | None]:
     """What `path` is there, and a folder's entries; None for what is no folder. Raises StorageError."""
     said = far.ask("list", path=path)
-    entries = [made(Entry, entry) for entry in said.pop("entries", [])]
-    found = made(Entry, said)
+    try:
+        found, entries = made(Entry, said), [made(Entry, entry) for entry in said.get("entries", ())]
+    except (TypeError, AttributeError):
+        raise far.strange() from None
+    for entry in (found, *entries):
+        _checked(far, entry)
     return found, entries if found.kind == "folder" else None
 
 
 def content(far: Far, path: str) -> Iterator[bytes]:
     """A file's content in pieces."""
     with far.talk("read", path=path, at=0, version=None) as talk:
-        yield from talk.told()
+        for data in talk.told():
+            yield _bytes(far, data)
 
 
 def fetched(
@@ -71,7 +77,6 @@ def fetched(
 ) -> list[Moved]:
     """Fetch `path` to `to`, into it where that is a folder; with `recursive` a folder with all that is in it."""
     found, entries = listed(far, path)
-    _checked(far, found)
     target = to / (found.name or "files") if to.is_dir() else to
     if entries is None:
         return [_fetch(far, found, target, force, progress)]
@@ -108,7 +113,7 @@ def _fetch_all(
 ) -> Iterator[Moved]:
     target.mkdir(exist_ok=True)
     for entry in entries:
-        if not _checked(far, entry).name:
+        if not entry.name:
             raise _strange(far, entry)
         if entry.kind == "folder":
             _, below = listed(far, entry.path)
@@ -117,8 +122,8 @@ def _fetch_all(
             yield _fetch(far, entry, target / entry.name, force, progress)
 
 
-def _checked(far: Far, entry: Entry) -> Entry:
-    """The entry, if its name cannot lead out of the folder that it is fetched into."""
+def _checked(far: Far, entry: Entry) -> None:
+    """Raise StorageError unless it is one; its name cannot lead out of the folder that it is fetched into."""
     name: Any = entry.name
     told: tuple[Any, ...] = (entry.size, entry.mode)
     if not isinstance(name, str) or name in (".", "..") or set(name) & {"/", "\0"}:
@@ -127,7 +132,9 @@ def _checked(far: Far, entry: Entry) -> Entry:
         str(entry.version)
     ):
         raise _strange(far, entry)
-    return entry
+    changed_at: Any = entry.changed_at
+    if type(changed_at) not in (int, float) or not abs(changed_at) <= TIME_MAX:
+        raise _strange(far, entry)
 
 
 def _strange(far: Far, entry: Entry) -> StorageError:
@@ -135,6 +142,12 @@ def _strange(far: Far, entry: Entry) -> StorageError:
         f"{far.cluster} named a file {str(entry.name)[:80]!r}, which can be none here.",
         "Give its own name, and one to have here.",
     )
+
+
+def _bytes(far: Far, told: Any) -> bytes:
+    if not isinstance(told, bytes):
+        raise far.strange()
+    return told
 
 
 def _fetch(far: Far, found: Entry, target: Path, force: bool, progress: Progress | None) -> Moved:
@@ -153,7 +166,8 @@ def _fetch(far: Far, found: Entry, target: Path, force: bool, progress: Progress
         with open_part(part) as file:
             done = file.tell()
             with far.talk("read", path=found.path, at=done, version=found.version) as talk:
-                for data in talk.told():
+                for told in talk.told():
+                    data = _bytes(far, told)
                     if done + len(data) > found.size:
                         raise StorageError(f"{found.path} was changed while it was read.", "Try again.")
                     file.write(data)
@@ -183,9 +197,12 @@ def _send(
             with far.talk("write", **wanted) as talk:
                 parts = talk.told()
                 try:
-                    done = int(next(parts)["at"])
+                    done = far.value(next(parts), "at", int)
                 except StopIteration as end:
-                    return Moved(end.value["path"], known.st_size, kept=bool(end.value["kept"]))
+                    kept = far.value(end.value, "kept", bool)
+                    return Moved(far.value(end.value, "path", str), known.st_size, kept=kept)
+                if not 0 <= done <= known.st_size:
+                    raise far.strange()
                 file.seek(done)
                 left = known.st_size - done
                 while left and (data := file.read(min(BLOCK, left))):
@@ -195,8 +212,7 @@ def _send(
                     if progress is not None:
                         progress(str(path), known.st_size - left, known.st_size)
                 talk.close()
-                result = talk.result(parts)
-                return Moved(result["path"], known.st_size, kept=False)
+                return Moved(far.value(talk.result(parts), "path", str), known.st_size, kept=False)
 
     try:
         return far.insist(once)

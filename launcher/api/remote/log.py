@@ -29,10 +29,10 @@ def pieces(session: RemoteSession, of: str, lines: int, *, follow: bool) -> Iter
 
     def once() -> Iterator[str]:
         nonlocal at
-        with session.far.talk("log", id=session.id, of=of, lines=lines, at=at, follow=follow) as talk:
+        with session.far.talk("log", session=session.id, of=of, lines=lines, at=at, follow=follow) as talk:
             for part in talk.told():
-                at = int(part["at"])
-                yield part["text"]
+                at = session.far.value(part, "at", int)
+                yield session.far.value(part, "text", str)
 
     while True:
         try:

@@ -70,7 +70,7 @@ class RemoteSession(Session):
     def call(self, method: str, *given: Any, **named: Any) -> Any:
         """What this session's method of this name returns there; raises what that raises."""
         answer = self.far.ask(
-            "session", id=self.id, method=method, given=packed(list(given)), named=packed(named)
+            "session", session=self.id, method=method, given=packed(list(given)), named=packed(named)
         )
         return unpacked(answer, lambda data: RemoteSession(self.far, data))
 
