@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from launcher.api.watch import Seen
 from launcher.cli.tables import clipped, filled, one_line, width
 
-HEAD = ("ID", "Model", "State", "Phase", "GPUs", "Tok/s", "Run", "Wait", "Left", "Idle")
+HEAD = ("ID", "Model", "State", "Phase", "GPUs", "Tok/s", "Run", "Wait", "Left", "If idle")
 # Least and most columns of each of HEAD; those that are always there; and which gives way first, down to how many.
-_COLUMNS = ((12, 44), (8, 40), (5, 9), (5, 16), (4, 10), (5, 7), (3, 4), (4, 4), (5, 5), (4, 5))
+_COLUMNS = ((12, 44), (8, 40), (5, 9), (5, 16), (4, 10), (5, 7), (3, 4), (4, 4), (5, 5), (7, 7))
 _ALWAYS = ("ID", "Model", "State", "Tok/s", "Left")
 _YIELD = ((1, 0), (0, 24), (7, 0), (6, 0), (4, 0), (9, 0), (3, 0), (0, 12), (5, 0), (8, 0), (2, 0))
 _ID_END = 8
-_RIGHT = frozenset(("Tok/s", "Run", "Wait", "Left", "Idle"))
+_RIGHT = frozenset(("Tok/s", "Run", "Wait", "Left", "If idle"))
 
 
 def cells(seen: Seen) -> Sequence[str]:

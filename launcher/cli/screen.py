@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from launcher.api import Launcher
 from launcher.api.watch import Seen, Watch
@@ -39,8 +39,8 @@ _ARROWS = {
 }
 _BACK = frozenset((ord("q"), _ESC, curses.KEY_LEFT, curses.KEY_BACKSPACE, 127, 8))
 _ENTER = frozenset((10, 13, curses.KEY_ENTER, curses.KEY_RIGHT))
-_LIST_KEYS = "up/down choose  Enter details  l logs  s stop  c connect  q leave"
-_PAGE_KEYS = "up/down scroll  q back"
+# The first stay where the terminal is narrow.
+_LIST_KEYS = ("q leave", "Enter details", "s stop", "l logs", "c connect", "up/down choose")
 
 
 def show(launcher: Launcher) -> int:
@@ -216,7 +216,7 @@ class _Screen:
             lines,
             keys,
             end=True,
-            more="  Tab another log",
+            more="Tab another log",
         )
 
     def _connect(self, seen: Seen) -> None:
@@ -252,12 +252,13 @@ class _Screen:
     ) -> None:
         """A page of lines; `end`: it opens at its end, and stays there while lines come."""
         first, at_end = 0, end
+        page_keys = [word for word in ("q back", more, "up/down scroll") if word]
         while True:
             height, columns = self._window.getmaxyx()
             rows, all_lines = max(1, height - 3), lines(columns)
             last = max(0, len(all_lines) - rows)
             first = last if at_end else min(first, last)
-            with self._page(title if isinstance(title, str) else title(), _PAGE_KEYS + more):
+            with self._page(title if isinstance(title, str) else title(), page_keys):
                 for y, text in enumerate(all_lines[first : first + rows], 1):
                     self._put(y, text)
             key = self._key()
@@ -274,7 +275,7 @@ class _Screen:
     # -- the window
 
     @contextlib.contextmanager
-    def _page(self, title: str, keys: str) -> Iterator[None]:
+    def _page(self, title: str, keys: Sequence[str]) -> Iterator[None]:
         """An empty window with its first and last line; shown at the end of the block."""
         self._fit()
         height, columns = self._window.getmaxyx()
@@ -284,7 +285,11 @@ class _Screen:
         text, until = self._said
         said = time.monotonic() < until
         if height > 1:
-            self._put(height - 1, text if said else keys, curses.A_BOLD if said else curses.A_DIM)
+            self._put(
+                height - 1,
+                text if said else _fitting(keys, columns - 1),
+                curses.A_BOLD if said else curses.A_DIM,
+            )
         self._window.refresh()
 
     def _fit(self) -> None:
@@ -360,6 +365,13 @@ def _facts(seen: Seen) -> list[tuple[str, str]]:
         ("Directory", str(session.paths.root)),
         *(rows(seen.metrics) if seen.metrics is not None else ()),
     ]
+
+
+def _fitting(words: Sequence[str], columns: int) -> str:
+    """As many of `words` as there is room for, from the first."""
+    while words and width("  ".join(words)) > columns:
+        words = words[:-1]
+    return "  ".join(words)
 
 
 def _pieces(text: str, columns: int) -> list[str]:

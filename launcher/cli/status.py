@@ -91,7 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
          f"{t.message} ({spent})" if (spent := how_long(t)) else t.message]
         for s, t in zip(sessions, statuses, strict=True)
     ]  # fmt: skip
-    print(table(rows, head=["ID", "Model", "State", "Job", "Profile", "Time left", ""]))
+    head = ["ID", "Model", "State", "Job", "Profile", "Time left", ""]
+    print(table(rows, head=head, yielding=("Profile", "Job", "Model", "Time left")))
     return _older(older)
 
 

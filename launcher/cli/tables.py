@@ -14,19 +14,20 @@ _PLAIN = "-|+++++++++"
 _NARROWEST = 20
 
 
-def table(rows: Sequence[Sequence[str]], *, head: Sequence[str]) -> str:
-    """`rows` under `head`, in a frame; the columns are as wide as their widest text, where the terminal is."""
-    shown = [[one_line(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(width(row[i]) for row in shown) for i in range(len(head))]
-    if over := max(0, sum(widths) + 3 * len(widths) + 1 - _columns(sys.stdout)):
-        widest = widths.index(max(widths))
-        folded = [_folded(row[widest], max(_NARROWEST, widths[widest] - over)) for row in shown]
-        widths[widest] = max(width(part) for cell in folded for part in cell)
-        shown = [
-            [part if i == widest else "" if line else cell for i, cell in enumerate(row)]
-            for row, parts in zip(shown, folded, strict=True)
-            for line, part in enumerate(parts)
-        ]
+def table(rows: Sequence[Sequence[str]], *, head: Sequence[str], yielding: Sequence[str] = ()) -> str:
+    """`rows` under `head`, in a frame; the columns are as wide as their widest text, where the terminal is.
+
+    Where it is too narrow even then, the columns of `yielding` are left out, one after the other.
+    """
+    every = [[one_line(cell) for cell in row] for row in (head, *rows)]
+    room = _columns(sys.stdout)
+    shown, widths = _fitted(every, room)
+    for name in yielding:
+        if _whole(widths) <= room:
+            break
+        gone = every[0].index(name)
+        every = [[*row[:gone], *row[gone + 1 :]] for row in every]
+        shown, widths = _fitted(every, room)
     across, down, *corners = list(_LINES if _can_draw() else _PLAIN)
 
     def rule(left: str, middle: str, right: str) -> str:
@@ -40,6 +41,27 @@ def table(rows: Sequence[Sequence[str]], *, head: Sequence[str]) -> str:
     return "\n".join(
         [rule(*corners[0:3]), line(shown[0]), rule(*corners[3:6]), *map(line, shown[1:]), rule(*corners[6:9])]
     )
+
+
+def _fitted(rows: Sequence[Sequence[str]], room: int) -> tuple[Sequence[Sequence[str]], list[int]]:
+    """`rows` with their widest column folded as far as it can be for so many columns, and the width of each."""
+    widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
+    if (over := _whole(widths) - room) <= 0:
+        return rows, widths
+    widest = widths.index(max(widths))
+    folded = [_folded(row[widest], max(_NARROWEST, widths[widest] - over)) for row in rows]
+    widths[widest] = max(width(part) for cell in folded for part in cell)
+    lines = [
+        [part if i == widest else "" if line else cell for i, cell in enumerate(row)]
+        for row, parts in zip(rows, folded, strict=True)
+        for line, part in enumerate(parts)
+    ]
+    return lines, widths
+
+
+def _whole(widths: Sequence[int]) -> int:
+    """How wide a table with such columns is, with its frame."""
+    return sum(widths) + 3 * len(widths) + 1
 
 
 def _columns(stream: TextIO) -> int:

@@ -168,6 +168,8 @@ def test_the_window_may_be_any_size_and_change_it(desk: Desk) -> None:
         # A resize shows what was there, moved, until it is drawn anew.
         wait_until(lambda: "State" in (head := terminal.rows[1]) and "Model" not in head, 20)
         terminal.wait_for(desk.busy.id[-8:])
+        # Whole words, the way out among them.
+        wait_until(lambda: terminal.rows[5] == "q leave  Enter details  s stop  l logs", 20)
         terminal.resize(9, 2)
         terminal.press("j", "enter", "l", "esc", "esc")
         terminal.resize(80, 24)

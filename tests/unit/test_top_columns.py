@@ -76,3 +76,14 @@ def test_a_table_fits_into_the_terminal_by_folding_its_sentences() -> None:
     assert [row[-1] for row in rows if row] == list("┐│┤││││┘")
     assert " ".join(rows).count("word") == 20
     assert path in "".join(rows)
+
+
+@pytest.mark.parametrize(("columns", "left"), [(60, "ABCD"), (50, "ACD"), (40, "AD")])
+def test_a_table_leaves_out_what_may_be_left_out_where_it_is_too_narrow(columns: int, left: str) -> None:
+    row = ["a" * 10, "b" * 6, "c" * 4, "word " * 8]
+    code = f"from launcher.cli.tables import table; print(table([{row}], head=list('ABCD'), yielding=('B', 'C')))"
+    with Terminal([sys.executable, "-c", code], columns=columns) as terminal:
+        rows = terminal.wait_for("┘")
+        assert terminal.ended() == 0
+    assert "".join(c for c in rows[1] if c.isupper()) == left
+    assert " ".join(rows).count("word") == 8
