@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import shlex
 import subprocess
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -31,9 +33,12 @@ from launcher.errors import (
     SchedulerError,
     SettingsError,
 )
+from launcher.planning import Request, make_plan
 from launcher.sessions.connection import Connection
+from launcher.sessions.plan import Plan
 from launcher.sessions.status import Coming, Idle, Phase, Status
 from launcher.settings.layers import load, mistakes_in
+from launcher.settings.schema import Settings
 from tests.hostile import HOSTILE
 
 STATUS = Status(
@@ -45,13 +50,49 @@ ENTRY = {"ssh": "me@login", "launcher": "~/x/launcher"}
 LINES = ["della:", "  ssh: me@login", "  launcher: ~/x/launcher"]
 
 
-def test_settings_of_the_call_hold_on_the_way_to_another_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+def with_della() -> Settings:
     here = load()
     cluster = dataclasses.replace(next(iter(here.clusters.values())), name="della", ssh="login", launcher="x")
     profile = dataclasses.replace(next(iter(here.profiles.values())), name="far", cluster="della")
-    settings = dataclasses.replace(
+    return dataclasses.replace(
         here, clusters={**here.clusters, "della": cluster}, profiles={**here.profiles, "far": profile}
     )
+
+
+class There(Far):
+    """A launcher elsewhere that starts what it is told to, one session after the other, and stops it."""
+
+    asked: ClassVar[list[tuple[str, str]]] = []
+    plans: ClassVar[Iterator[Plan]]
+
+    def ask(self, do: str, **given: Any) -> Any:
+        method = given["method"]
+        self.asked.append((method, given.get("session", "")))
+        if method == "stop":
+            return packed(dataclasses.replace(STATUS, state="SHUTDOWN"))
+        started = [
+            {"$session": {"plan": plan.to_json(), "root": f"/there/{plan.id}", "job_id": "1"}}
+            for plan in itertools.islice(self.plans, 2 if method == "batch_launch" else 1)
+        ]
+        return started if method == "batch_launch" else started[0]
+
+
+def test_what_was_launched_elsewhere_is_stopped_there_in_the_end() -> None:
+    """By whatever method it was launched."""
+    plans = [make_plan(Request("simulated"), load({}), door="python") for _ in range(4)]
+    There.plans = iter(plans)
+    with RemoteLauncher(with_della(), cluster="della") as launcher:
+        launcher.far = There("della", "login", "x")
+        launched = [launcher.launch("simulated"), *launcher.batch_launch(["simulated"] * 2)]
+        launched.append(launcher.rerun(plans[0].id))
+        assert [session.id for session in launched] == [plan.id for plan in plans]
+        assert "stop" not in dict(There.asked)
+    stopped = [session for method, session in There.asked if method == "stop"]
+    assert stopped == [plan.id for plan in plans] * 2  # all are asked before the first is waited for
+
+
+def test_settings_of_the_call_hold_on_the_way_to_another_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = with_della()
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SchedulerError, match="no program ssh"):
         Launcher(settings).launch("simulated", profile="far")
