@@ -124,10 +124,22 @@ def parse(text: bytes, source: str) -> Record:
         plan = Plan.from_json(json.dumps({"schema": PLAN_SCHEMA, **data["plan"]}), source)
         _check(plan)
         return Record(plan, data, source, bool(data.get("preliminary")))
+    except SessionError as error:
+        if error.__cause__ is None:  # another schema
+            raise
+        raise _no_record(source, error.__cause__) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise SessionError(
-            f"{source} is not a record: {type(error).__name__}.", "Give the record.json of a session."
-        ) from error
+        raise _no_record(source, error) from error
+
+
+def _no_record(source: str, error: BaseException) -> SessionError:
+    if isinstance(error, json.JSONDecodeError | UnicodeError):
+        why = "it was cut off, or is no JSON"
+    elif isinstance(error, KeyError):
+        why = f"{error.args[0]} is missing"
+    else:
+        why = str(error) if isinstance(error, ValueError) else "a value in it is of another kind"
+    return SessionError(f"{source} is not a record: {why}.", "Give the record.json of a session.")
 
 
 def _check(plan: Plan) -> None:

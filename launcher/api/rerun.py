@@ -133,16 +133,18 @@ def _model(then: Plan, settings: Settings) -> tuple[str, str | None]:
     if was.snapshot is not None and was.revision is None:
         # A plain folder is the same only at the same place; elsewhere its id may mean another.
         tries.insert(0, (was.snapshot, None))
-    first: LauncherError | None = None
+    troubles: list[LauncherError] = []
     for model, revision in tries:
         try:
             resolve(model, settings, revision)
         except (ModelError, RequestError) as error:
-            first = first or error
+            troubles.append(error)
         else:
             return model, revision
-    assert first is not None
-    raise first
+    # A path is nobody's to correct; where there is an id, its trouble may say how to get the model.
+    raise type(troubles[0])(
+        f"The model of session {then.id[:80]} is not here as it was. {troubles[0].message}", troubles[-1].hint
+    )
 
 
 def _is_mine(launcher: Launcher, record: Record) -> bool:

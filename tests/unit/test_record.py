@@ -281,3 +281,18 @@ def test_a_plan_of_other_kinds_of_values_is_refused(plan: Plan, block: str, valu
     data = {"schema": 1, "plan": {**dataclasses.asdict(plan), block: value}}
     with pytest.raises(SessionError, match="is not a record"):
         parse(json.dumps(data).encode(), "record.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"schema": 1, "plan": {"id": "a', "it was cut off, or is no JSON"),
+        ("\xff", "it was cut off, or is no JSON"),
+        ('{"schema": 1}', "plan is missing"),
+        ('{"schema": 1, "plan": {"resources": {}, "environment": {}}}', "model is missing"),
+        ("[]", "a value in it is of another kind"),
+    ],
+)
+def test_what_is_no_record_says_why(text: str, why: str) -> None:
+    with pytest.raises(SessionError, match=f"^record.json is not a record: {why}\\. Give"):
+        parse(text.encode("latin-1"), "record.json")

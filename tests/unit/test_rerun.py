@@ -147,6 +147,7 @@ def test_the_recorded_commit_is_taken_and_not_the_newest(place: Place) -> None:
     shutil.rmtree(place.hub / "snapshots" / COMMIT)
     with pytest.raises(ModelError) as caught:
         place.again(record)
+    assert str(caught.value).startswith(f"The model of session {record.plan.id} is not here as it was. ")
     assert COMMIT in str(caught.value)
     assert f"launcher models add org/chat-1B --revision {COMMIT}" in str(caught.value)
 
