@@ -103,7 +103,7 @@ def test_panel(quick: Session) -> None:
     told = ask_socket(quick.page_socket, "/session").json()
     assert told["state"] == "READY"
     assert told["commit"] == "0123456789abcdef"
-    assert 7000 < told["ends_in_s"] < 7300
+    assert 6000 < told["ends_in_s"] < 7300
     assert 3000 < told["idle_in_s"] <= 3600
 
 

@@ -54,7 +54,7 @@ def test_the_panel(visitor: Visitor, address: Address, quick: Session) -> None:
 
 def test_keep_alive(visitor: Visitor, address: Address, quick: Session) -> None:
     page = visitor.log_in(address(quick, "rnode"), quick.key)
-    quick.tell(idle=idle(quick, 200))
+    quick.tell(idle=idle(quick, 230))
     try:
         page.reload()
         expect(notice(page)).to_contain_text("it stops in a few minutes")
@@ -104,7 +104,7 @@ def test_the_time_limit_is_announced(visitor: Visitor, address: Address, quick: 
         expect(notice(page)).to_contain_text("reaches its time limit soon")
         ask(page, QUESTION)
         finish(page)
-        quick.tell(idle=idle(quick, 200))
+        quick.tell(idle=idle(quick, 230))
         page.reload()
         expect(notice(page)).to_contain_text("it stops in a few minutes")
         expect(renew(page)).to_be_visible()

@@ -107,7 +107,7 @@ def test_a_session_that_has_ended_is_not_asked_again(front: RunningGateway, clie
     begun = time.monotonic()
     with pytest.raises(openai.InternalServerError, match="idle for 60 minutes"):
         ask(client)
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < 1.0  # its first two retries would take longer
 
 
 def test_an_engine_that_dies_in_mid_stream_raises_with_the_reason(

@@ -73,7 +73,7 @@ def test_a_client_that_leaves_ends_the_silent_engines_request(
     front = start_gateway(engine=engine.socket)
     with send_chat(front, stream=stream):
         wait_until(lambda: engine.counts()["running"] == 1)
-    wait_until(lambda: engine.counts()["running"] == 0, 1.0)
+    wait_until(lambda: engine.counts()["running"] == 0, 10)
     assert engine.counts()["cancelled"] == 1
     wait_until(lambda: front.usage.in_flight == 0)
     assert front.usage.errors == 0
@@ -86,7 +86,7 @@ def test_a_client_that_leaves_in_mid_stream_ends_the_engines_request(
     front = start_gateway(engine=engine.socket)
     with send_chat(front, stream=True) as connection:
         assert b"200 OK" in connection.recv(65536)
-    wait_until(lambda: engine.counts()["cancelled"] == 1, 2.0)
+    wait_until(lambda: engine.counts()["cancelled"] == 1, 10)
 
 
 def test_a_slow_reader_holds_the_engine_back_and_costs_no_memory(

@@ -232,5 +232,5 @@ def test_leaving_is_heard_also_while_further_requests_wait(
     with front.connect() as connection:
         connection.sendall(asked * (1 + waiting))
         wait_until(lambda: engine.counts()["running"] == 1)
-    wait_until(lambda: engine.counts()["running"] == 0, 5)
+    wait_until(lambda: engine.counts()["running"] == 0, 10)
     assert engine.counts()["started"] == 1

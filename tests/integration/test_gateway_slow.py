@@ -130,7 +130,7 @@ def test_hanging_up_in_the_middle_of_an_answer_is_heard_by_the_engine(
         connection.sendall(request("/endless"))
         assert connection.recv(65536)
         end(connection)
-        assert heard.wait(3), "the engine goes on for nobody"
+        assert heard.wait(10), "the engine goes on for nobody"
     wait_until(lambda: front.usage.in_flight == 0)
 
 

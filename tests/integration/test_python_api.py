@@ -32,8 +32,8 @@ def test_several_are_waited_for_together_and_end_with_the_block(launcher: Launch
         told.append((session.plan.name, status.state))
 
     with Launcher(load()) as ours:
-        slow = ours.launch("simulated", name="slow", engine_args=("--start-delay-s", "2"))
         quick = ours.launch("simulated", name="quick")
+        slow = ours.launch("simulated", name="slow", engine_args=("--start-delay-s", "3"))
         connections = ours.wait_all([slow, quick], 60, progress)
         assert [connection.id for connection in connections] == [slow.id, quick.id]
         assert [name for name, state in told if state == "READY"] == ["quick", "slow"]

@@ -137,7 +137,7 @@ def test_it_hangs_before_listening(start_engine: StartEngine) -> None:
     assert running.process.poll() is None
     assert not running.answers()
     running.process.terminate()
-    assert running.process.wait(5) == 0
+    assert running.process.wait(20) == 0
 
 
 def test_it_hangs_while_listening(start_engine: StartEngine) -> None:

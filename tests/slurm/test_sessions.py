@@ -199,7 +199,7 @@ def test_a_session_that_nobody_uses_stops(site: Site, users: People) -> None:
     idle = countdown["idle"]
     assert idle["limit_s"] == pytest.approx(18)
     # The gateway counts an answer as over a little after its client does.
-    assert idle["since"] <= asked_at + 1
+    assert idle["since"] <= asked_at + 3
     assert idle["stops_at"] == pytest.approx(idle["since"] + 18)
     ended = site.until(users.alice, session, "SHUTDOWN")
     assert ended["reason"] == "idle"

@@ -66,7 +66,7 @@ def test_whose_place_is_gone_is_told_to_try_again_and_it_is_noticed(tmp_path: Pa
             relay.lead(str(silent.socket))
             with pytest.raises(http.client.RemoteDisconnected):
                 ask(relay)
-        assert noticed.wait(5)
+        assert noticed.wait(20)
 
 
 def test_an_answer_that_is_cut_off_breaks(relay: Relay, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_an_answer_that_is_cut_off_breaks(relay: Relay, tmp_path: Path) -> None:
             relay.hold("The connection was lost.")
             with pytest.raises(ConnectionResetError):
                 client.recv(1000)
-        assert upstream.left.wait(5)
+        assert upstream.left.wait(20)
 
 
 def test_a_port_that_is_taken_or_none_is_said(relay: Relay) -> None:

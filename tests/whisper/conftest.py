@@ -160,7 +160,7 @@ def at_rest(server: Running) -> Iterator[None]:
     """After each test, whatever it did, the server is there and nothing is left."""
     yield
     assert server.process.poll() is None, server.log.read_text()
-    wait_until(server.rests, 10)
+    wait_until(server.rests)
 
 
 @pytest.fixture(scope="session")
