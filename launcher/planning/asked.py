@@ -45,6 +45,14 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
 FILES = ("LAUNCHER_LAUNCH_CONFIG", "VEC_INF_MODEL_CONFIG", "VEC_INF_CONFIG")
 _FOLDER = "VEC_INF_CONFIG_DIR"
 _JOINED = ("engine_args", "binds", "env")
+# The word for a field in errors, where that is not its name's first.
+_CALLED = {
+    "work_dir": "working",
+    "binds": "bind",
+    "env": "variable",
+    "cpus": "cores",
+    "max_model_len": "context",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +73,10 @@ class _Layer:
     # One source: its words as they were written, and the place of each.
     given: Mapping[str, Any]
     at: Mapping[str, str]
+    # The fields that these mean, and for each of them the word that said it and its place.
     found: Fields = dataclasses.field(default_factory=dict)
     words: dict[str, str] = dataclasses.field(default_factory=dict)
+    places: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def asked(
@@ -123,7 +133,7 @@ def traced(error: RequestError, origins: Mapping[str, str]) -> RequestError:
     told = [
         f"{field} comes from {origin}."
         for field, origin in origins.items()
-        if origin != REQUEST and field.replace("_", " ").split()[0] in words
+        if origin != REQUEST and _CALLED.get(field, field.partition("_")[0]) in words
     ]
     if not told:
         return error
@@ -149,10 +159,10 @@ def _path(text: str, origin: str) -> Path:
 
 
 def _read(file: Path, origin: str) -> tuple[dict[str, Any], dict[str, str]]:
-    from launcher.settings.files import read
+    from launcher.settings.files import read_checked
 
     try:
-        written = read(file)
+        written = read_checked(file)
     except SettingsError as error:
         if origin:  # nobody would think of a variable that was set long ago
             raise SettingsError(f"{error.message} {origin} names it.", error.hint) from None
@@ -160,8 +170,6 @@ def _read(file: Path, origin: str) -> tuple[dict[str, Any], dict[str, str]]:
     data = {} if written.data is None else written.data
     if not isinstance(data, dict):
         raise SettingsError(f"{file}: the file must be a block of keys.", "Write, for example, hours: 8.")
-    for key, line, first in written.twice:
-        raise SettingsError(f"{file}, line {line}: {key} stands twice, first in line {first}.", "Keep one.")
     return data, {key: f"{file}, line {line}" for key, line in written.lines.items()}
 
 
@@ -214,7 +222,7 @@ def _with(settings: Settings, entries: Mapping[str, CatalogModel], origin: str) 
 
 def _understand(layer: _Layer, notes: list[str]) -> None:
     """Give `layer` the fields that its words mean, and the notes of those that mean nothing."""
-    of_each: list[tuple[str, Any, str]] = []  # GPU; how many there are may be said later
+    of_each: list[tuple[str, Any, str, str]] = []  # GPU; how many there are may be said later
     for written, value in layer.given.items():
         if value is None:
             continue
@@ -227,17 +235,17 @@ def _understand(layer: _Layer, notes: list[str]) -> None:
         if word == "time" and re.fullmatch(r"[1-9]\d?", str(value)):
             notes.append(f"{option} {value} is {value} minutes, as for Slurm. Hours are: --hours {value}")
         if word in PER_GPU:
-            of_each.append((word, value, option))
+            of_each.append((word, value, option, place))
             continue
         fields = {word: _weights(value, option)} if word in WEIGHTS else fields_of(word, value, option)
         if fields is None:
             raise _unknown(word, place)
-        _add(layer, fields, option)
-    for word, value, option in of_each:
-        _add(layer, per_gpu(word, value, option, layer.found.get("gpus")), option)
+        _add(layer, fields, option, place)
+    for word, value, option, place in of_each:
+        _add(layer, per_gpu(word, value, option, layer.found.get("gpus")), option, place)
 
 
-def _add(layer: _Layer, fields: Fields, option: str) -> None:
+def _add(layer: _Layer, fields: Fields, option: str, place: str) -> None:
     for field, value in fields.items():
         if field in _JOINED and field in layer.found:
             layer.found[field] = _sum(layer.found[field], value)
@@ -248,7 +256,7 @@ def _add(layer: _Layer, fields: Fields, option: str) -> None:
             )
         else:
             layer.found[field] = value
-        layer.words[field] = option
+        layer.words[field], layer.places[field] = option, place
 
 
 def _sum(weaker: Any, stronger: Any) -> Any:
@@ -264,7 +272,7 @@ def _joined(layers: Iterable[_Layer]) -> tuple[Fields, dict[str, str]]:
     origins: dict[str, str] = {}
     for layer in reversed([*layers]):
         for field, value in layer.found.items():
-            place = REQUEST if layer.words[field].startswith("--") else layer.words[field].rpartition(": ")[0]
+            place = layer.places[field]
             if field in _JOINED and field in fields:
                 fields[field] = _sum(fields[field], value)
                 origins[field] = f"{place}, after {origins[field]}"

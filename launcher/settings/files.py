@@ -93,6 +93,14 @@ def read(path: Path) -> Written:
     return parse(text, str(path))
 
 
+def read_checked(path: Path) -> Written:
+    """What the file `path` says, as `read`; raises SettingsError also where a key stands twice."""
+    written = read(path)
+    for key, line, first in written.twice:
+        raise SettingsError(f"{path}, line {line}: {key} stands twice, first in line {first}.", "Keep one.")
+    return written
+
+
 def parse(text: str, origin: str) -> Written:
     """What `text` says; raises SettingsError that names `origin` and the line."""
     written = Written()

@@ -206,6 +206,10 @@ def test_a_variable_that_names_no_file_is_blamed(site: Path, monkeypatch: pytest
     monkeypatch.setenv("LAUNCHER_ACCOUNT", "not one word")
     with pytest.raises(RequestError, match="account comes from LAUNCHER_ACCOUNT"):
         planned()
+    monkeypatch.delenv("LAUNCHER_ACCOUNT")
+    monkeypatch.setenv("VEC_INF_WORK_DIR", "/nowhere")
+    with pytest.raises(RequestError, match="work_dir comes from VEC_INF_WORK_DIR"):
+        planned()
 
 
 def test_hostile_texts_in_a_file_are_refused_or_stay_data(site: Path) -> None:
