@@ -14,6 +14,7 @@ from typing import Any
 from launcher.cli.parser import add_command
 from launcher.cli.tables import one_line, table
 from launcher.errors import RequestError
+from launcher.models.disk import size
 from launcher.sessions.clock import moment
 
 _EXAMPLES = """\
@@ -92,7 +93,7 @@ def _list(far: Any, path: str, arguments: argparse.Namespace) -> int:
     rows = [
         [
             entry.name + ("/" if entry.kind == "folder" else ""),
-            "" if entry.kind == "folder" else _size(entry.size),
+            "" if entry.kind == "folder" else size(entry.size),
             moment(entry.changed_at, seconds=False),
         ]
         for entry in shown
@@ -124,7 +125,7 @@ def _move(far: Any, path: str, arguments: argparse.Namespace) -> int:
         print(json.dumps({"files": [dataclasses.asdict(one) for one in moved]}))
         return 0
     for one in moved:
-        told = "is there already, with the same size" if one.kept else _size(one.size)
+        told = "is there already, with the same size" if one.kept else size(one.size)
         print(f"{one_line(one.path)}: {told}")
     return 0
 
@@ -141,17 +142,8 @@ def _progress() -> Any:
         if done < whole and now - last < _PROGRESS_S:
             return
         last = now
-        text = f"{one_line(Path(path).name)[:50]}: {_size(done)} of {_size(whole)}"
+        text = f"{one_line(Path(path).name)[:50]}: {size(done)} of {size(whole)}"
         end = "\r" + " " * len(text) + "\r" if done >= whole else ""
         print(f"\r{text}{end}", end="", file=sys.stderr, flush=True)
 
     return shown
-
-
-def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

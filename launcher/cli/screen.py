@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from launcher.api import Launcher
+from launcher.api.log import end_of
 from launcher.api.watch import Seen, Watch
 from launcher.cli.columns import HEAD, cells, line, widths
-from launcher.cli.logs import tail
 from launcher.cli.metrics import rows
 from launcher.cli.tables import clipped, filled, one_line, width
 from launcher.sessions.clock import clock
@@ -203,7 +203,7 @@ class _Screen:
         chosen = 0
 
         def lines(columns: int) -> list[str]:
-            text, _ = tail(logs[chosen], _LOG_LINES)
+            text = end_of(logs[chosen], _LOG_LINES)[0].decode("utf-8", "replace")
             return [piece for line in text.splitlines() for piece in _pieces(_plain(line), columns)]
 
         def another() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from launcher.cli.logs import shown, tail
+from launcher.api.log import after, end_of
+from launcher.cli.logs import shown
 
 
 def test_a_line_without_end_costs_its_end(tmp_path: Path) -> None:
@@ -15,10 +16,10 @@ def test_a_line_without_end_costs_its_end(tmp_path: Path) -> None:
     os.truncate(log, 20 << 30)  # takes no room on the disk
     with log.open("ab") as file:
         file.write(b"the end\n")
-    text, offset = tail(log, 3)
-    assert text.endswith("the end\n")
-    assert len(text) < 4 << 20
-    assert offset == log.stat().st_size
+    last, place = end_of(log, 3)
+    assert last.endswith(b"the end\n")
+    assert len(last) < 4 << 20
+    assert place == log.stat().st_size
 
 
 def test_lines_are_counted_over_all_blocks(tmp_path: Path) -> None:
@@ -26,8 +27,22 @@ def test_lines_are_counted_over_all_blocks(tmp_path: Path) -> None:
     lines = [f"{number} {'x' * 3000}\n" for number in range(500)]
     log.write_text("".join(lines))
     for count in (1, 21, 22, 100, 499, 500, 501):
-        assert tail(log, count)[0] == "".join(lines[-count:])
-    assert tail(log, 0) == ("", log.stat().st_size)
+        assert end_of(log, count)[0].decode() == "".join(lines[-count:])
+    assert end_of(log, 0) == (b"", log.stat().st_size)
+
+
+def test_what_comes_after_is_in_whole_lines_and_a_log_that_was_made_anew_begins_anew(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    assert after(log, 7) == (b"", 0)
+    text = "\n".join(["naïve ☃" * 1000] * 50).encode()
+    log.write_bytes(text)
+    place, pieces = 0, []
+    while (piece := after(log, place))[0]:
+        pieces.append(piece[0].decode())  # no letter is cut
+        place = piece[1]
+    assert "".join(pieces).encode() == text
+    log.write_bytes(b"new\n")
+    assert after(log, place) == (b"new\n", 4)
 
 
 def test_an_engine_writes_colours_and_nothing_else_that_steers() -> None:

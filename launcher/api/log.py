@@ -1,0 +1,45 @@
+"""Reading a log of a session: its last lines, and what comes after a place; costs what is read, not what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+LOGS = ("engine", "gateway", "page", "job")
+_BLOCK = 64 * 1024
+_LINE_MAX_BYTES = 1 << 20
+
+
+def end_of(path: Path, lines: int) -> tuple[bytes, int]:
+    """The last `lines` lines of `path` and the place of its end; reads from the end, block by block."""
+    if not path.exists():
+        return b"", 0
+    with path.open("rb") as file:
+        end = position = file.seek(0, 2)
+        blocks: list[bytes] = []
+        breaks = unbroken = 0
+        # Of a line without end, as a progress bar writes one, the end is enough.
+        while lines > 0 and position and breaks <= lines and unbroken < _LINE_MAX_BYTES:
+            step = min(_BLOCK, position)
+            position -= step
+            file.seek(position)
+            blocks.append(block := file.read(step))
+            found = block.count(b"\n")
+            breaks, unbroken = breaks + found, 0 if found else unbroken + step
+    kept = b"".join(reversed(blocks)).splitlines(keepends=True)[-lines:]
+    return b"".join(kept), end
+
+
+def after(path: Path, place: int) -> tuple[bytes, int]:
+    """The next piece after `place`, of whole lines where there are some, and the place of its end."""
+    try:
+        with path.open("rb") as file:
+            if file.seek(0, 2) < place:  # started again: the log was made new
+                place = 0
+            file.seek(place)
+            data = file.read(_BLOCK)
+    except FileNotFoundError:
+        return b"", 0
+    whole = data.rfind(b"\n") + 1
+    if len(data) == _BLOCK and whole:
+        data = data[:whole]
+    return data, place + len(data)
