@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -39,7 +40,7 @@ from launcher.serve.readiness import until_listening
 from launcher.sessions.plan import Plan
 from launcher.settings.layers import load
 
-FLAGS = ("--enforce-eager", "--max-model-len", "256", "--kv-cache-memory-bytes", "64m", "--max-num-seqs", "4")
+FLAGS = ("--enforce-eager", "--max-model-len", "256", "--kv-cache-memory-bytes", "1g", "--max-num-seqs", "4")
 GOALS = {"warm": 1.02, "cold": 0.9, "slow": 0.5}
 ROOT = Path(__file__).parents[1]
 
@@ -51,7 +52,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=sorted(GOALS), action="append")
-    parser.add_argument("--megabytes", type=int, default=1200)
+    parser.add_argument("--megabytes", type=int, default=2400)
     parser.add_argument("--delay-ms", type=float, default=4)
     parser.add_argument("--no-page", action="store_true", help="without the chat page's process")
     wanted = parser.parse_args()
@@ -146,14 +147,17 @@ def slow_folder(folder: Path, delay_ms: float) -> Iterator[Path]:
             yield mount
         finally:
             subprocess.run(["fusermount3", "-u", "-z", str(mount)], check=False)
-            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.terminate()
 
 
 def bare(start: Start) -> float:
     """Seconds from the start of the engine's own command to its first token."""
     plan = start.launcher.plan(start.model, engine_args=start.engine_args)
     start.prepared()
-    runtime = Path(tempfile.mkdtemp(prefix="bare-"))
+    runtime = Path(tempfile.mkdtemp(prefix="bare-"))  # kept when the engine fails: its log is there
     module = engine(plan.engine)
     cache = Caches(plan).folder
     command = inside(module.command(plan, runtime / "engine.sock", cache), plan, runtime, cache, os.environ)
@@ -168,19 +172,25 @@ def bare(start: Start) -> float:
             start_new_session=True,
         )
     try:
-        asyncio.run(first_token(plan, runtime / "engine.sock"))
-        return time.monotonic() - started
+        asyncio.run(first_token(plan, runtime / "engine.sock", process))
+        took = time.monotonic() - started
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
+    shutil.rmtree(runtime)
+    return took
 
 
-async def first_token(plan: Plan, socket: Path) -> None:
+async def first_token(plan: Plan, socket: Path, process: subprocess.Popen[bytes]) -> None:
     """Return once the engine behind `socket` has answered the same request that the launcher probes with."""
     module = engine(plan.engine)
     probe = module.probe(plan)
     async with asyncio.timeout(900):
-        await until_listening(socket, module.health())
+        listening = asyncio.ensure_future(until_listening(socket, module.health()))
+        while not (await asyncio.wait({listening}, timeout=0.5))[0]:
+            if process.poll() is not None:
+                raise SystemExit(f"The engine ended by itself: see {socket.with_name('engine.log')}.")
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as client,
             client.post(f"http://engine{probe.path}", json=dict(probe.body)) as answer,

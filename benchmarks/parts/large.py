@@ -22,12 +22,13 @@ def make_large(folder: Path, megabytes: int) -> None:
         num_key_value_heads=16, num_hidden_layers=max(1, round(megabytes / layer)), dtype="bfloat16",
         max_position_embeddings=2048, bos_token_id=tiny.get("bos_token_id"), eos_token_id=tiny.get("eos_token_id"),
     )  # fmt: skip
-    torch.manual_seed(0)
     with torch.device("meta"):
-        model = LlamaForCausalLM(config)
-    model = model.to_empty(device="cpu").to(torch.bfloat16)
+        model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model = model.to_empty(device="cpu")
+    # The same numbers in each matrix: drawing gigabytes of them would take minutes.
+    noise = torch.randn(max(weights.numel() for weights in model.parameters())).mul(0.01).bfloat16()
     for weights in model.parameters():
-        torch.nn.init.normal_(weights, std=0.01)
+        weights.data.view(-1).copy_(noise[: weights.numel()])
     model.save_pretrained(folder, max_shard_size=f"{max(1, megabytes // 4)}MB")
     for path in TINY.iterdir():
         if path.name not in ("config.json", "README.md") and path.suffix != ".safetensors":
