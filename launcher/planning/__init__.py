@@ -6,9 +6,11 @@ directory and submits.
 
 from __future__ import annotations
 
-from launcher.planning.asked import asked, from_variables
+from launcher.planning.asked import asked, from_variables, unheeded
 from launcher.planning.limits import within_limits
 from launcher.planning.plan import launcher_program, make_plan
 from launcher.planning.request import Request, unknown
 
-__all__ = ["Request", "asked", "from_variables", "launcher_program", "make_plan", "unknown", "within_limits"]
+__all__ = [
+    "Request", "asked", "from_variables", "launcher_program", "make_plan", "unheeded", "unknown", "within_limits",
+]  # fmt: skip

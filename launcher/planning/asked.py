@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from launcher.planning.spellings import (
     known_words,
     per_gpu,
 )
+from launcher.sessions.plan import Plan
 from launcher.settings.records import unknown_key
 from launcher.settings.schema import NAME, CatalogModel, Settings
 
@@ -44,6 +46,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
 }
 FILES = ("LAUNCHER_LAUNCH_CONFIG", "VEC_INF_MODEL_CONFIG", "VEC_INF_CONFIG")
 _FOLDER = "VEC_INF_CONFIG_DIR"
+_OF_SLURM = ("partition", "account", "qos", "constraint", "reservation", "exclude", "nodelist")
 _JOINED = ("engine_args", "binds", "env")
 # The word for a field in errors, where that is not its name's first.
 _CALLED = {
@@ -119,6 +122,19 @@ def asked(
     if entries:
         settings = _with(settings, entries, str(file) if file and model in entries else _YOURS)
     return Asked(Request(model=model, **fields), settings, origins, tuple(notes))
+
+
+def unheeded(found: Asked, plan: Plan) -> str | None:
+    """The note about what was asked of Slurm, where `plan` does without it; a variable is meant for other launches."""
+    if plan.cluster.scheduler == "slurm":
+        return None
+    meant = [field for field in _OF_SLURM if getattr(found.request, field) is not None]
+    told = [field for field in meant if found.origins[field] not in chain.from_iterable(VARIABLES.values())]
+    if not told:
+        return None
+    verb = "means" if len(told) == 1 else "mean"
+    profile = plan.resources.profile
+    return f'{", ".join(told)} {verb} nothing here: profile "{profile}" runs on this machine, without Slurm.'
 
 
 def from_variables(variables: Mapping[str, str]) -> dict[str, tuple[str, str]]:
