@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -156,6 +157,13 @@ def portal_https() -> Iterator[Portal]:
     needs("openssl", "openssl")
     with Portal(scheme="https") as running:
         yield running
+
+
+@pytest.fixture
+def sockets() -> Iterator[Path]:
+    """A short path: a Unix socket's name has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="iod") as name:
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")

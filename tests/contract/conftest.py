@@ -1,5 +1,5 @@
 """The fixtures of the integration tests: a front door with a simulated engine behind it."""
 
-from tests.integration.conftest import front, sockets, start_engine, start_gateway
+from tests.integration.conftest import front, start_engine, start_gateway
 
-__all__ = ["front", "sockets", "start_engine", "start_gateway"]
+__all__ = ["front", "start_engine", "start_gateway"]

@@ -1,9 +1,7 @@
-"""A front door, a quick simulated engine behind it, a place for short socket paths; a launcher without a site."""
+"""A front door, a quick simulated engine behind it; a launcher without a site."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,7 @@ from launcher.settings.layers import load
 from tests.conftest import needs
 from tests.programs.front import RunningGateway, SimulatedEngine, Upstream, wait_until
 from tests.programs.loopback import Host, Loopback
-
-
-@pytest.fixture
-def sockets() -> Iterator[Path]:
-    """A short path: a Unix socket's name has at most 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="iod") as name:
-        yield Path(name)
+from tests.settings import without_site
 
 
 @pytest.fixture
@@ -78,12 +70,8 @@ def front(
 @pytest.fixture
 def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launcher:
     """The Python API on this machine, with folders of the test's own and without the page."""
-    monkeypatch.setenv("LAUNCHER_SITE", os.devnull)
-    monkeypatch.setenv("LAUNCHER_CONFIG", os.devnull)
-    monkeypatch.setenv("LAUNCHER_PLACES__SESSIONS", str(tmp_path / "sessions"))
-    monkeypatch.setenv("LAUNCHER_PLACES__CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("LAUNCHER_NETWORK__BIND", "127.0.0.1")
-    monkeypatch.setenv("LAUNCHER_SESSION__PAGE", "false")
+    for name, value in without_site(tmp_path).items():
+        monkeypatch.setenv(name, value)
     return Launcher(load())
 
 
@@ -107,15 +95,10 @@ def login(hosts: Loopback) -> Host:
 @pytest.fixture(scope="module")
 def own_launcher(tmp_path_factory: pytest.TempPathFactory, hosts: Loopback) -> Iterator[Launcher]:
     """As `launcher`, for all tests of a file."""
-    folder = tmp_path_factory.mktemp("connect")
-    settings = {
-        "SITE": os.devnull, "CONFIG": os.devnull, "PLACES__SESSIONS": str(folder / "sessions"),
-        "PLACES__CACHE": str(folder / "cache"), "NETWORK__BIND": "127.0.0.1", "NETWORK__HOST": "127.0.0.1",
-        "SESSION__PAGE": "false",
-    }  # fmt: skip
+    settings = without_site(tmp_path_factory.mktemp("connect"))
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(f"LAUNCHER_{name}", value)
+        for name, value in {**settings, "LAUNCHER_NETWORK__HOST": "127.0.0.1"}.items():
+            patch.setenv(name, value)
         yield Launcher(load())
 
 

@@ -23,19 +23,15 @@ from launcher.cli import main
 from launcher.settings.layers import load
 from tests.programs.front import wait_until
 from tests.programs.terminal import Terminal
+from tests.settings import without_site
 
 
 @pytest.fixture(scope="module")
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
     """The Python API with folders of this file's own; the commands use them too."""
-    folder = tmp_path_factory.mktemp("commands")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAUNCHER_SITE", os.devnull)
-        patch.setenv("LAUNCHER_CONFIG", os.devnull)
-        patch.setenv("LAUNCHER_PLACES__SESSIONS", str(folder / "sessions"))
-        patch.setenv("LAUNCHER_PLACES__CACHE", str(folder / "cache"))
-        patch.setenv("LAUNCHER_NETWORK__BIND", "127.0.0.1")
-        patch.setenv("LAUNCHER_SESSION__PAGE", "false")
+        for name, value in without_site(tmp_path_factory.mktemp("commands")).items():
+            patch.setenv(name, value)
         yield Launcher(load())
 
 

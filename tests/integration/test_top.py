@@ -17,6 +17,7 @@ from launcher import Launcher, Session
 from launcher.settings.layers import load
 from tests.programs.front import wait_until
 from tests.programs.terminal import ROOT, Terminal, launcher
+from tests.settings import without_site
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -25,15 +26,7 @@ class Desk:
     """A user with three sessions: one that writes a long answer, one whose processes are frozen, one that failed."""
 
     def __init__(self, folder: Path) -> None:
-        self.env = {
-            "HOME": str(folder / "home"),
-            "LAUNCHER_SITE": os.devnull,
-            "LAUNCHER_CONFIG": os.devnull,
-            "LAUNCHER_PLACES__SESSIONS": str(folder / "sessions"),
-            "LAUNCHER_PLACES__CACHE": str(folder / "cache"),
-            "LAUNCHER_NETWORK__BIND": "127.0.0.1",
-            "LAUNCHER_SESSION__PAGE": "false",
-        }
+        self.env = {"HOME": str(folder / "home"), **without_site(folder)}
         self.launcher = Launcher(load(self.env))
         quick = ("--start-delay-s", "0")
         self.busy = self.launcher.launch(
@@ -106,7 +99,7 @@ def test_all_sessions_are_on_one_screen_and_keys_choose(desk: Desk) -> None:
         rows = terminal.rows
         assert "3 sessions, 2 ready" in rows[0]
         assert rows[1].split()[:8] == ["ID", "Model", "State", "Phase", "Tok/s", "Run", "Wait", "Left"]
-        assert 20 <= rate(row_of(desk.busy, rows)) <= 200
+        assert 10 <= rate(row_of(desk.busy, rows)) <= 400
         assert "READY" in row_of(desk.frozen, rows)
         assert "FAILED" in row_of(desk.failed, rows)
         assert rows.index(row_of(desk.failed, rows)) == 4  # what is over comes last
@@ -227,7 +220,7 @@ def test_without_a_terminal_there_is_one_table_or_json(desk: Desk) -> None:
     assert row_of(desk.busy, once.stdout.splitlines())
     found = {one["id"]: one for one in json.loads(desk.run("top", "--json").stdout)["sessions"]}
     assert found[desk.busy.id]["metrics"]["requests_running"] == 1
-    assert 20 <= found[desk.busy.id]["metrics"]["generation_tokens_per_sec"] <= 200
+    assert 10 <= found[desk.busy.id]["metrics"]["generation_tokens_per_sec"] <= 400
     assert found[desk.frozen.id]["metrics"] is None
     assert (found[desk.failed.id]["state"], found[desk.failed.id]["metrics"]) == ("FAILED", None)
     assert desk.busy.paths.key.read_text().strip() not in json.dumps(found)

@@ -15,6 +15,7 @@ from launcher import Connection, Launcher
 from launcher.settings.layers import load
 from tests.conftest import skip_loudly
 from tests.markdown import ROOT
+from tests.settings import without_site
 
 pytestmark = pytest.mark.timeout(300)
 VERSIONS = Path(__file__).with_name("clients.txt")
@@ -41,17 +42,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
     """A session that both ask."""
-    folder = tmp_path_factory.mktemp("session")
-    settings = load(
-        {
-            "LAUNCHER_SITE": os.devnull,
-            "LAUNCHER_CONFIG": os.devnull,
-            "LAUNCHER_PLACES__SESSIONS": str(folder / "sessions"),
-            "LAUNCHER_PLACES__CACHE": str(folder / "cache"),
-            "LAUNCHER_NETWORK__BIND": "127.0.0.1",
-            "LAUNCHER_SESSION__PAGE": "false",
-        }
-    )
+    settings = load(without_site(tmp_path_factory.mktemp("session")))
     with Launcher(settings).launch("simulated") as session:
         yield session.wait(60)
 

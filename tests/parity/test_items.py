@@ -20,6 +20,7 @@ from launcher.sessions.plan import Plan
 from launcher.settings.layers import load
 from tests.conftest import needs, skip_loudly
 from tests.markdown import ROOT
+from tests.settings import without_site
 from tests.unit import fit_models
 
 SITE = """
@@ -130,12 +131,8 @@ def test_a_real_engine_starts_where_there_is_no_network(tmp_path: Path) -> None:
         skip_loudly("a network of its own: only root can cut it off")
     env = {
         **{name: value for name, value in os.environ.items() if not name.startswith("LAUNCHER_")},
-        "LAUNCHER_SITE": os.devnull,
-        "LAUNCHER_CONFIG": os.devnull,
-        "LAUNCHER_PLACES__SESSIONS": str(tmp_path / "sessions"),
-        "LAUNCHER_PLACES__CACHE": str(tmp_path / "cache"),
+        **without_site(tmp_path),
         "LAUNCHER_NETWORK__HOST": "127.0.0.1",
-        "LAUNCHER_SESSION__PAGE": "false",
     }
     argv = [
         "unshare",

@@ -1,5 +1,5 @@
-"""The fixtures of a session behind the portal: its engine, its gateway, a short path for their sockets."""
+"""The fixtures of a session behind the portal: its engine and its gateway."""
 
-from tests.integration.conftest import sockets, start_engine, start_gateway
+from tests.integration.conftest import start_engine, start_gateway
 
-__all__ = ["sockets", "start_engine", "start_gateway"]
+__all__ = ["start_engine", "start_gateway"]

@@ -44,34 +44,34 @@ def test_without_a_way_it_says_so_as_openais_clients_understand_it(relay: Relay)
     assert (ask(relay).header("X-Should-Retry"), ask(relay).header("Retry-After")) == ("false", None)
 
 
-def test_it_leads_on_to_another_place_under_the_same_port(relay: Relay, tmp_path: Path) -> None:
+def test_it_leads_on_to_another_place_under_the_same_port(relay: Relay, sockets: Path) -> None:
     port = relay.port
     for name in ("one.sock", "two.sock"):
-        upstream = Upstream(tmp_path, OK, name=name)
+        upstream = Upstream(sockets, OK, name=name)
         relay.lead(str(upstream.socket))
         assert (ask(relay).body, relay.port) == (b"hello", port)
         assert len(upstream.received) == 1
         upstream.close()
 
 
-def test_whose_place_is_gone_is_told_to_try_again_and_it_is_noticed(tmp_path: Path) -> None:
+def test_whose_place_is_gone_is_told_to_try_again_and_it_is_noticed(sockets: Path) -> None:
     noticed = threading.Event()
     with contextlib.closing(Relay(on_trouble=noticed.set)) as relay:
-        relay.lead(str(tmp_path / "gone.sock"))
+        relay.lead(str(sockets / "gone.sock"))
         assert ask(relay).status == 503
         assert noticed.is_set()
         noticed.clear()
         # What ssh does when the port at the other end is closed.
-        with contextlib.closing(Upstream(tmp_path)) as silent:
+        with contextlib.closing(Upstream(sockets)) as silent:
             relay.lead(str(silent.socket))
             with pytest.raises(http.client.RemoteDisconnected):
                 ask(relay)
         assert noticed.wait(20)
 
 
-def test_an_answer_that_is_cut_off_breaks(relay: Relay, tmp_path: Path) -> None:
+def test_an_answer_that_is_cut_off_breaks(relay: Relay, sockets: Path) -> None:
     started = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nThe answer is"  # its end is the connection's end
-    with contextlib.closing(Upstream(tmp_path, started, None)) as upstream:
+    with contextlib.closing(Upstream(sockets, started, None)) as upstream:
         relay.lead(str(upstream.socket))
         with socket.create_connection(("127.0.0.1", relay.port), 20) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
