@@ -7,6 +7,7 @@ a thread; a wait can be cancelled between two looks, and a cancelled launch leav
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -235,16 +236,25 @@ class AsyncLauncher:
 
     async def _launched(self, launch: Callable[[], list[Session]]) -> list[AsyncSession]:
         # No task: asyncio.run cancels all of those at its end, and what was launched would be lost.
-        submitting = asyncio.get_running_loop().run_in_executor(None, launch)
+        loop = asyncio.get_running_loop()
+        submitting = loop.run_in_executor(None, launch)
         try:
             return [AsyncSession(session) for session in await asyncio.shield(submitting)]
         except asyncio.CancelledError:
             # sbatch cannot be called back halfway: its job would run for hours, and nobody here would know it.
             try:
-                await asyncio.to_thread(_ended, await submitting)
+                await _whole(loop.run_in_executor(None, _ended, await _whole(submitting)))
             except (LauncherError, OSError) as trouble:
                 print(f"launcher: {trouble}", file=sys.stderr)  # that it was cancelled matters more
             raise
+
+
+async def _whole(work: asyncio.Future[T]) -> T:
+    """What `work`, in a thread, returns, however often whoever waits for it is cancelled meanwhile."""
+    while not work.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([work])  # which, cancelled, does not cancel `work`
+    return work.result()
 
 
 def _ended(launched: Sequence[Session]) -> None:

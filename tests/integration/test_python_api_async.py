@@ -97,6 +97,21 @@ async def test_a_launch_that_is_cancelled_leaves_no_session_running(launcher: La
     assert session.stop().reason == "user"
 
 
+async def test_a_launch_that_is_cancelled_again_and_again_leaves_no_session_running(
+    launcher: Launcher,
+) -> None:
+    launching = asyncio.create_task(AsyncLauncher(load()).launch("simulated", engine_args=SLOW))
+    while not launcher.sessions():
+        await asyncio.sleep(0.01)
+    while not launching.done():  # while it is submitted, and while that is taken back
+        launching.cancel()
+        await asyncio.sleep(0.001)
+    assert launching.cancelled()
+    (session,) = launcher.sessions()
+    wait_until(lambda: session.status().ended)
+    assert session.status().reason == "user"
+
+
 def test_a_launch_that_the_end_of_the_loop_cancels_leaves_no_session_running(launcher: Launcher) -> None:
     async def leave() -> asyncio.Task[AsyncSession]:
         launching = asyncio.create_task(AsyncLauncher(load()).launch("simulated", engine_args=SLOW))
