@@ -199,13 +199,14 @@ def results(ways: Mapping[str, Way], sessions: Sequence[int]) -> dict[str, objec
         count: (min(way.cpu_s) - (squeue if way.asked["squeue"] else 0)) / bare
         for count, way in status.items()
     }
+    help_ratio = round(min(ways[HELP].cpu_s) / bare, 2)
     value = {
-        "help": round(min(ways[HELP].cpu_s) / bare, 2),
+        "help": help_ratio,
         "help_calls": ways[HELP].calls,
         "status": {str(count): round(ratio, 2) for count, ratio in times.items()},
     }
     met = (
-        value["help"] <= GOALS["help"]  # type: ignore[operator]
+        help_ratio <= GOALS["help"]
         and ways[HELP].calls <= GOALS["help_calls"]
         and max(times.values()) <= GOALS["status"]
     )

@@ -18,16 +18,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is the error's (launcher.errors), 130 after Ctrl-C."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # launcher status >&-
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+            nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open until the end
+            setattr(sys, name, nowhere)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A model's name may not fit into a Latin-1 terminal.
             stream.reconfigure(errors="backslashreplace")
     code = _main(list(sys.argv[1:] if argv is None else argv))
     if argv is None and code == 130:
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # a second Ctrl-C would be a traceback of the program's own end
+        # A second Ctrl-C would be a traceback of the program's own end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return code
 
 

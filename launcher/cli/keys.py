@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from typing import Any
 
 from launcher.api import Launcher, Session
 from launcher.cli.parser import SESSION, add_command, whole
+from launcher.cli.status import print_json
 from launcher.cli.tables import one_line, table
 from launcher.sessions.keys import NamedKey
 from launcher.sessions.status import Status
@@ -64,7 +64,7 @@ def _new(session: Session, arguments: argparse.Namespace) -> int:
         tokens_per_minute=arguments.tokens_per_minute,
     )
     if arguments.json:
-        return _print_json({"id": session.id, **_described(key), "key": secret})
+        return print_json({"id": session.id, **_described(key), "key": secret})
     print(
         f'The key "{key.name}" of session {session.id} is valid until {_until(session, key)}. It is shown only now:',
         file=sys.stderr,
@@ -87,7 +87,7 @@ def _until(session: Session, key: NamedKey) -> str:
 def _list(session: Session, arguments: argparse.Namespace) -> int:
     keys = list(session.keys)
     if arguments.json:
-        return _print_json({"id": session.id, "keys": [_described(key) for key in keys]})
+        return print_json({"id": session.id, "keys": [_described(key) for key in keys]})
     if not keys:
         print(f"Session {session.id} has only its own key.")
         return 0
@@ -110,7 +110,7 @@ def _list(session: Session, arguments: argparse.Namespace) -> int:
 def _revoke(session: Session, arguments: argparse.Namespace) -> int:
     key = session.keys.revoke(arguments.name)
     if arguments.json:
-        return _print_json({"id": session.id, **_described(key)})
+        return print_json({"id": session.id, **_described(key)})
     print(f'The key "{one_line(key.name)}" of session {session.id} is revoked.')
     return 0
 
@@ -136,8 +136,3 @@ def _described(key: NamedKey) -> dict[str, Any]:
 
 def _minute(when: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(when))
-
-
-def _print_json(data: dict[str, Any]) -> int:
-    print(json.dumps(data))
-    return 0

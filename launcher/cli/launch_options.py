@@ -13,14 +13,6 @@ from typing import Any
 from launcher.cli.parser import number, whole
 from launcher.errors import RequestError
 
-# Each destination is a word that launcher.planning understands.
-_ASKED = (
-    "profile", "revision", "hours", "time", "idle_minutes", "name", "environment", "trust_remote_code", "config",
-    "partition", "account", "qos", "constraint", "reservation", "exclude", "nodelist", "gpu_type", "nodes", "gpus",
-    "gres", "cpus", "memory_gb", "mem_per_node", "max_model_len", "fit_check", "page", "bind", "env", "log_dir",
-    "work_dir", "engine", "vllm_args", "sglang_args", "hf_model", "model_weights_parent_dir", "data_type",
-    "model_family", "model_variant", "model_type", "vocab_size",
-)  # fmt: skip
 # What may be said more than once.
 _AGAIN = ("bind", "env", "vllm_args")
 _OVERRIDE = re.compile(r"([a-z][a-z0-9_.-]*)=(.*)", re.DOTALL)
@@ -28,7 +20,8 @@ _OVERRIDE = re.compile(r"([a-z][a-z0-9_.-]*)=(.*)", re.DOTALL)
 
 def add_request(parser: argparse.ArgumentParser) -> None:
     """Give `parser` everything that one may ask for, but not the model."""
-    # What is not said is None, so that a file named with --config may say it.
+    # Each destination is a word that launcher.planning understands. What is not said is None, so that a file named
+    # with --config may say it.
     add = parser.add_argument
     add("--profile", metavar="NAME", help="the hardware, by the site's name for it")
     add("--revision", metavar="R", help="branch, tag or commit of the model")
@@ -118,11 +111,15 @@ def _add_vec_inf(parser: argparse.ArgumentParser) -> None:
 
 def add_some(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
     """Give `parser`, or a group of it, those that ask for `names`, in that order."""
-    every = argparse.ArgumentParser(add_help=False)
-    add_request(every)
-    of = {action.dest: action for action in every._actions}
+    every = _every()
     for name in names:
-        parser._add_action(of[name])
+        parser._add_action(every[name])
+
+
+def _every() -> dict[str, argparse.Action]:
+    alone = argparse.ArgumentParser(add_help=False)
+    add_request(alone)
+    return {action.dest: action for action in alone._actions}
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -147,7 +144,7 @@ def profile_named(arguments: argparse.Namespace) -> str | None:
 def request_of(arguments: argparse.Namespace) -> tuple[str | None, dict[str, Any]]:
     """The model, if it was named, and what was asked for, for `Launcher.plan`."""
     models: list[str] = []
-    wanted = {name: value for name in _ASKED if (value := getattr(arguments, name, None)) is not None}
+    wanted = {name: value for name in _every() if (value := getattr(arguments, name, None)) is not None}
     wanted |= {name: ",".join(wanted[name]) for name in _AGAIN if name in wanted}
     for operand in arguments.operands:
         if (found := _OVERRIDE.fullmatch(operand)) is None:

@@ -29,7 +29,7 @@ _DAY_S = 86400.0
 _LONG = (
     "ID", "Engine", "Model", "Created", "Updated", "State", "Port", "Name", "Profile", "Job", "Base URL"
 )  # fmt: skip
-_NONE = "You have no sessions. Start one with: launcher launch MODEL"
+NONE = "You have no sessions. Start one with: launcher launch MODEL"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         return print_json({"sessions": [described(s, t) for s, t in zip(sessions, statuses, strict=True)]})
     if not sessions:
-        print("No session is like that." if wanted else _NONE)
+        print("No session is like that." if wanted else NONE)
         return _older(older)
     if arguments.long:
         pairs = zip(sessions, statuses, strict=True)

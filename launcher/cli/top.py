@@ -10,7 +10,7 @@ from launcher.api import Launcher
 from launcher.api.watch import Watch
 from launcher.cli.columns import HEAD, cells
 from launcher.cli.metrics import figures
-from launcher.cli.status import described, print_json
+from launcher.cli.status import NONE, described, print_json
 from launcher.cli.tables import one_line, table
 from launcher.errors import RequestError
 
@@ -60,7 +60,7 @@ def _once(launcher: Launcher, as_json: bool) -> int:
             ]
         })  # fmt: skip
     if not seen:
-        print("You have no sessions. Start one with: launcher launch MODEL")
+        print(NONE)
         return 0
     print(table([cells(one) for one in seen], head=HEAD))
     return 0
