@@ -6,6 +6,7 @@ pattern's own words, since a request may have written the rest. Read only once s
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Mapping
@@ -118,7 +119,8 @@ def _data() -> dict[str, Any]:
 
     text = Path(__file__).with_name("causes.yml").read_text("utf-8")
     # The C reader is ten times as quick; not every PyYAML has it.
-    loaded: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loaded: dict[str, Any] = yaml.load(text, Loader=loader)  # noqa: S506 - both are the safe ones
     return loaded
 
 
@@ -162,21 +164,16 @@ def quoted_end(log: str) -> str | None:
 def one_line(text: str) -> str:
     """`text` on one line, bounded, printable, without what looks like a key."""
     shown = " ".join(printable(text).split())
-    return bounded(_NAMED_SECRET.sub(r"\1…", _SECRET.sub("…", shown)))
-
-
-def bounded(text: str) -> str:
-    """`text`, cut where it is too long to read."""
-    return text if len(text) <= _QUOTE_MAX else f"{text[: _QUOTE_MAX - 1]}…"
+    safe = _NAMED_SECRET.sub(r"\1…", _SECRET.sub("…", shown))
+    return safe if len(safe) <= _QUOTE_MAX else f"{safe[: _QUOTE_MAX - 1]}…"
 
 
 def _line_of(match: re.Match[str]) -> str:
     start = match.string.rfind("\n", 0, match.start()) + 1
     end = match.string.find("\n", match.end())
     line = match.string[start : end if end >= 0 else None]
-    if (
-        match.start() - start > _QUOTE_MAX // 2
-    ):  # a line without end: what was found stands in the middle of it
+    if match.start() - start > _QUOTE_MAX // 2:
+        # A line without end: what was found stands in the middle of it.
         line = f"… {match.string[match.start() : end if end >= 0 else None]}"
     return one_line(line)
 
@@ -184,6 +181,34 @@ def _line_of(match: re.Match[str]) -> str:
 def printable(text: str) -> str:
     """`text` with blanks for what cannot be shown, line breaks aside."""
     return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
+
+
+# -- the end of an engine
+
+# The last line of a traceback: `RuntimeError: text` or `torch.OutOfMemoryError: text`.
+EXCEPTION = re.compile(
+    r"^(?P<type>(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt))\b:? ?(?P<text>.*)$"
+)
+
+
+def unknown(log: str, kind: str = "", text: str = "", *, ready: bool) -> Diagnosis:
+    """The end that no known cause explains, from the exception's type and text where there was one.
+
+    While an engine serves, the text of an error and the lines of its log may quote a request: they are left out.
+    """
+    kind = kind.rpartition(".")[2]
+    says = kind if ready or not text else f"{kind}: {one_line(text)[:200]}"
+    return Diagnosis("engine-exit", says, SEE_LOG, quote=None if ready else quoted_end(log))
+
+
+def stopped(
+    program: str, found: Diagnosis, exit_code: int | None, *, ready: bool, elapsed_s: float
+) -> Diagnosis:
+    """`found`, whose message is the end of a sentence or nothing, with the whole sentence about `program`."""
+    when = "while it was in use" if ready else "before it was ready"
+    opening = f"{program} stopped after {elapsed_s:.0f} s ({code_words(exit_code)}) {when}"
+    why = found.message.rstrip(".")
+    return dataclasses.replace(found, message=f"{opening}: {why}." if why else f"{opening}.")
 
 
 # -- exit codes

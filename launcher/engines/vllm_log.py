@@ -10,7 +10,7 @@ import dataclasses
 import re
 
 from launcher.engines import Diagnosis
-from launcher.engines.causes import SEE_LOG, code_words, ended, one_line, printable, quoted_end, told
+from launcher.engines.causes import EXCEPTION, ended, one_line, printable, stopped, told, unknown
 
 _PHASES = (
     (
@@ -48,9 +48,6 @@ _PREFIX = re.compile(
     r"^(?:\([^)\n]{1,60} pid=\d+\) ?)*"
     r"(?:(?P<level>ERROR|CRITICAL|WARNING|INFO|DEBUG) [\d-]+ [\d:.]+ \[[^\]]{1,80}\] ?)?"
 )
-_EXCEPTION = re.compile(
-    r"^(?P<type>(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt))\b:? ?(?P<text>.*)$"
-)
 # What is said after the root cause, by the processes that noticed it.
 _NOISE = re.compile(
     r"Engine core initialization failed|WorkerProc initialization failed|EngineDeadError|Executor failed\."
@@ -69,12 +66,9 @@ def phase(line: str) -> str | None:
 def explain(log_tail: str, exit_code: int | None, ready: bool, elapsed_s: float) -> Diagnosis:
     """Why vLLM ended, from the end of its log and its exit code (negative: a signal)."""
     lines = [_error(line.rstrip()) for line in printable(log_tail).splitlines()]
-    when = "while it was in use" if ready else "before it was ready"
-    opening = f"vLLM stopped after {elapsed_s:.0f} s ({code_words(exit_code)}) {when}"
     known = told("vllm", "\n".join(lines), ready=ready)
     found = known or _ended(exit_code, lines) or _unknown(lines, log_tail, ready)
-    why = found.message.rstrip(".")
-    return dataclasses.replace(found, message=f"{opening}: {why}." if why else f"{opening}.")
+    return stopped("vLLM", found, exit_code, ready=ready, elapsed_s=elapsed_s)
 
 
 def _error(line: str) -> str:
@@ -95,16 +89,14 @@ def _ended(exit_code: int | None, lines: list[str]) -> Diagnosis | None:
 
 
 def _unknown(lines: list[str], log: str, ready: bool) -> Diagnosis:
-    # While it serves, the text of an error may quote a request.
-    quote = None if ready else quoted_end(log)
     for place in reversed(range(len(lines))):
-        found = _EXCEPTION.match(lines[place].strip())
+        found = EXCEPTION.match(lines[place].strip())
         if found is None or _NOISE.search(lines[place]):
             continue
-        name, text = found["type"].rpartition(".")[2], found["text"]
-        if name == "ValidationError" and place + 1 < len(lines):  # pydantic says what on the next line
+        kind, text = found["type"], found["text"]
+        if kind.rpartition(".")[2] == "ValidationError" and place + 1 < len(lines):
+            # pydantic says what on the next line
             text = lines[place + 1].strip().removeprefix("Value error, ").partition(" [type=")[0]
-            name = "ValueError"
-        says = name if ready or not text else f"{name}: {one_line(text)[:200]}"
-        return Diagnosis("engine-exit", says, SEE_LOG, quote=quote)
-    return Diagnosis("engine-exit", "", SEE_LOG, quote=quote)
+            kind = "ValueError"
+        return unknown(log, kind, text, ready=ready)
+    return unknown(log, ready=ready)

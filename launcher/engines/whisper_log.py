@@ -11,16 +11,13 @@ import re
 import signal
 
 from launcher.engines import Diagnosis
-from launcher.engines.causes import SEE_LOG, bounded, code_words, ended, one_line, printable, quoted_end, told
+from launcher.engines.causes import EXCEPTION, ended, one_line, printable, stopped, told, unknown
 
 # The server's own words (launcher.whisper).
 _PHASES = (
     ("weights", "Loading the model"),
     ("warm-up", "Measuring threads"),
     ("probe", "Listening"),
-)
-_EXCEPTION = re.compile(
-    r"^(?P<type>(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt))\b:? ?(?P<text>.*)$"
 )
 # gunicorn's words for the process that has the model (gunicorn/arbiter.py, reap_workers), and our own for what it met.
 _LOST = re.compile(r"Worker \(pid:\d+\) was sent (SIG[A-Z]+)!")
@@ -35,11 +32,8 @@ def phase(line: str) -> str | None:
 def explain(log_tail: str, exit_code: int | None, ready: bool, elapsed_s: float) -> Diagnosis:
     """Why the server ended, from the end of its log and its exit code (negative: a signal)."""
     log = printable(log_tail)
-    when = "while it was in use" if ready else "before it was ready"
-    opening = f"The Whisper server stopped after {elapsed_s:.0f} s ({code_words(exit_code)}) {when}"
     found = told("whisper", log, ready=ready) or _ended(exit_code, log) or _unknown(log, ready)
-    why = found.message.rstrip(".")
-    return dataclasses.replace(found, message=f"{opening}: {why}." if why else f"{opening}.")
+    return stopped("The Whisper server", found, exit_code, ready=ready, elapsed_s=elapsed_s)
 
 
 def _ended(exit_code: int | None, log: str) -> Diagnosis | None:
@@ -51,13 +45,9 @@ def _ended(exit_code: int | None, log: str) -> Diagnosis | None:
 
 
 def _unknown(log: str, ready: bool) -> Diagnosis:
-    # While it serves, the text of an error may quote a request.
-    quote = None if ready else quoted_end(log)
     for line in reversed(log.splitlines()):
         if not ready and (said := _SAID.match(line.strip())) is not None:
-            return Diagnosis("engine-exit", bounded(said["text"]), SEE_LOG, quote=quote)
-        if (found := _EXCEPTION.match(line.strip())) is not None:
-            name, text = found["type"].rpartition(".")[2], found["text"]
-            says = name if ready or not text else f"{name}: {one_line(text)[:200]}"
-            return Diagnosis("engine-exit", says, SEE_LOG, quote=quote)
-    return Diagnosis("engine-exit", "", SEE_LOG, quote=quote)
+            return dataclasses.replace(unknown(log, ready=ready), message=one_line(said["text"]))
+        if (found := EXCEPTION.match(line.strip())) is not None:
+            return unknown(log, found["type"], found["text"], ready=ready)
+    return unknown(log, ready=ready)
