@@ -44,8 +44,11 @@ def parse(text: str | None) -> Filter:
 
     `*` and `?` stand for other letters, upper and lower case are one. Raises RequestError for an unknown key or state.
     """
+    text = text or ""
+    if len(text) > _MOST:  # the rest of it would choose fewer
+        raise RequestError(f"A filter has at most {_MOST} characters.", "Choose by fewer words, or with *.")
     wanted: dict[str, list[str]] = {}
-    for part in (text or "")[:_MOST].split(","):
+    for part in text.split(","):
         if not part.strip():
             continue
         key, equals, value = (word.strip() for word in part.partition("="))
