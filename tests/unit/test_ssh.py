@@ -24,6 +24,8 @@ SAID = [
     ),
     ("No ED25519 host key is known for login and you have requested strict checking.\nHost key verification failed.\n",
      "does not know yet", "compare the fingerprint"),
+    ("Unable to negotiate with 10.0.0.1 port 22: no matching host key type found. Their offer: ssh-rsa\n",
+     "of kinds that your ssh does not take", "HostKeyAlgorithms"),
     ("you@login: Permission denied (publickey,keyboard-interactive).\n", "did not let you in", "ssh-add -l"),
     ("Received disconnect from 127.0.0.1 port 22:2: Too many authentication failures\n",
      "before the right key", "IdentitiesOnly"),
