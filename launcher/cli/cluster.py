@@ -10,15 +10,14 @@ import argparse
 import contextlib
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from types import FrameType
-from typing import IO, Any
+from typing import IO
 
 from launcher.api.remote.far import Far, LostError, far_of
+from launcher.cli.ending import ended_tidily
 from launcher.cli.parser import ALIASES, INTERNAL, JSON_OPTIONS, MODULES, parser
 from launcher.cli.tables import one_line
 from launcher.errors import RequestError, SchedulerError
@@ -154,7 +153,7 @@ def run_there(far: Far, words: Sequence[str], *, lasting: bool = False) -> int:
         assert process.stderr is not None
         reader = threading.Thread(target=_passed_on, args=(process.stderr, said), daemon=True)
         reader.start()
-        with _ended_with_us():
+        with ended_tidily():
             try:
                 code = process.wait()
             finally:
@@ -180,18 +179,3 @@ def _passed_on(errors: IO[bytes], said: list[bytes]) -> None:
         with contextlib.suppress(OSError):
             sys.stderr.buffer.write(data)
             sys.stderr.flush()
-
-
-@contextlib.contextmanager
-def _ended_with_us() -> Any:
-    """While it lasts, being told to end is as Ctrl-C."""
-
-    def interrupted(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    former = {one: signal.signal(one, interrupted) for one in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for one, was in former.items():
-            signal.signal(one, was)

@@ -10,21 +10,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from launcher.api import Launcher, Session
+from launcher.cli.ending import ended_tidily
 from launcher.cli.parser import SESSION, number, whole
 from launcher.cli.status import print_json
 from launcher.cli.tables import one_line, table
 from launcher.errors import EngineError, RequestError, SessionError
-from launcher.sessions.status import FAILED
+from launcher.sessions.status import FAILED, Status
 
 if TYPE_CHECKING:
     from launcher.api.tunnel.background import Kept
     from launcher.api.tunnel.tunnel import Tunnel
-    from launcher.api.tunnel.whereabouts import Seen
 
 EXAMPLES = """\
 examples:
@@ -78,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise RequestError("--json does not go with a program.", "What it prints is its own.")
     if arguments.export:
         return _export(arguments)
-    with _ending(), contextlib.ExitStack() as kept:
+    with ended_tidily(), contextlib.ExitStack() as kept:
         session = _session(arguments.session, kept)
         # Nobody sees a question of ssh between the words of a program.
         asks_later = not program and not arguments.keep
@@ -125,9 +124,9 @@ def connected(
 
     started = time.monotonic()
 
-    def progress(seen: Seen) -> None:
+    def progress(status: Status) -> None:
         if not quiet:
-            _tell(f"{time.monotonic() - started:6.1f} s  {seen.state:<10} {seen.message}")
+            _tell(f"{time.monotonic() - started:6.1f} s  {status.state:<10} {status.message}")
 
     tunnel = connect(
         session, via=via, port=port, timeout_s=timeout_s, ask_later=ask_later, progress=progress, tell=_tell
@@ -140,7 +139,8 @@ def hold(tunnel: Tunnel, engine: str, *, as_json: bool = False) -> int:
     """Print what to paste and stay until Ctrl-C or until the session is over; the exit code."""
     if as_json:
         # The key is left out on purpose: JSON ends in logs and tickets.
-        print_json({name: value for name, value in _facts(tunnel).items() if name != "key"})
+        shown = {name: value for name, value in _facts(tunnel).items() if name != "key"}
+        print_json({**shown, "published": tunnel.published})
         sys.stdout.flush()
     else:
         print(_words(tunnel, engine), flush=True)
@@ -181,9 +181,9 @@ def _words(tunnel: Tunnel, engine: str) -> str:
 
 
 def _facts(tunnel: Tunnel) -> dict[str, object]:
-    from launcher.api.tunnel.background import described
+    from launcher.api.tunnel.background import Kept
 
-    return {**described(tunnel, _cluster()), "published": tunnel.published}
+    return Kept.of(tunnel, _cluster()).facts()
 
 
 def _publish(tunnel: Tunnel, host: str) -> None:
@@ -293,11 +293,11 @@ def _started(arguments: argparse.Namespace) -> Kept | None:
 
 def _stay(tunnel: Tunnel) -> int:
     """Tell who started us, leave the terminal, and stay until we are told to end or the session is over."""
-    from launcher.api.tunnel.background import Keeper, described
+    from launcher.api.tunnel.background import Keeper
 
     keeper = Keeper(tunnel, _cluster())
     try:
-        print_json(described(tunnel, _cluster()))
+        print_json(_facts(tunnel))
         sys.stdout.flush()
         os.setsid()
         nowhere = os.open(os.devnull, os.O_RDWR)
@@ -343,18 +343,3 @@ def _look_after(arguments: argparse.Namespace) -> int:
 
 def _tell(sentence: str) -> None:
     print("\n".join(map(one_line, sentence.split("\n"))), file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _ending() -> Iterator[None]:
-    """A hangup or TERM ends us as Ctrl-C does: by the way that leaves nothing."""
-
-    def end(signum: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + signum)
-
-    before = {each: signal.signal(each, end) for each in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for each, was in before.items():
-            signal.signal(each, was)

@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +26,7 @@ _WORD_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A connection in the background, as it describes itself; `socket` is where it listens."""
+    """A connection as it describes itself to the next shell; `socket` is where one in the background listens."""
 
     id: str
     cluster: str | None
@@ -37,6 +37,14 @@ class Kept:
     way: str
     key: str = field(repr=False)
     socket: Path | None = None
+
+    @classmethod
+    def of(cls, tunnel: Tunnel, cluster: str | None) -> Self:
+        """What there is to say of `tunnel`, which leads to a session of `cluster`."""
+        return cls(
+            id=tunnel.id, cluster=cluster, base_url=tunnel.base_url, page_url=tunnel.page_url, model=tunnel.model,
+            port=tunnel.port, way=tunnel.way, key=tunnel.key,
+        )  # fmt: skip
 
     @classmethod
     def asked(cls, path: Path) -> Self | None:
@@ -52,6 +60,10 @@ class Kept:
             return cls(**json.loads(text))
         except (ValueError, TypeError):
             return None
+
+    def facts(self) -> dict[str, Any]:
+        """What `told` makes one of, key included."""
+        return {name: value for name, value in asdict(self).items() if name != "socket"}
 
     def close(self) -> None:
         """End it; returns when nothing of it is left."""
@@ -111,22 +123,8 @@ class Keeper:
                     self.closing.set()
                     continue
                 if word == b"show":
-                    client.sendall(json.dumps(described(self._tunnel, self._cluster)).encode())
+                    client.sendall(json.dumps(Kept.of(self._tunnel, self._cluster).facts()).encode())
             client.close()
-
-
-def described(tunnel: Tunnel, cluster: str | None) -> dict[str, Any]:
-    """What the next shell needs, key included."""
-    return {
-        "id": tunnel.id,
-        "cluster": cluster,
-        "base_url": tunnel.base_url,
-        "page_url": tunnel.page_url,
-        "model": tunnel.model,
-        "port": tunnel.port,
-        "way": tunnel.way,
-        "key": tunnel.key,
-    }
 
 
 def _said(path: Path, word: str, timeout_s: float = _ANSWER_S) -> str | None:

@@ -7,7 +7,6 @@ at the end. How one gets there is launcher.api.tunnel.ways', what the session do
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 import secrets
 import socket
@@ -21,17 +20,10 @@ from urllib.parse import urlsplit
 from launcher.api.tunnel.relay import LOOPBACK, Relay, Target
 from launcher.api.tunnel.ways import Published, Way, Ways, answers, knows
 from launcher.api.tunnel.whereabouts import KEY_S, Far, Near, Seen, Whereabouts
-from launcher.errors import (
-    EngineError,
-    LauncherError,
-    RequestError,
-    SchedulerError,
-    SessionError,
-    StorageError,
-)
+from launcher.errors import LauncherError, RequestError, SessionError, StorageError
 from launcher.schedulers.ssh import can_ask
 from launcher.sessions.connection import Connection
-from launcher.sessions.status import FAILED, PENDING
+from launcher.sessions.status import Status
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -40,8 +32,6 @@ _TICK_S, _NEAR_S, _FAR_S, _FRESH_S = 0.5, 0.5, 2.0, 3.0
 _LONGEST_PAUSE_S = 30.0
 _KEY_KNOWN_S, _ANSWER_S, _END_S = 20.0, 5.0, 3.0
 _RENEW_S = KEY_S / 6
-_UNREACHABLE_S = 300.0  # a network or a controller that comes back is no reason to give up hours of waiting
-_LOST_S = 5.0
 _HIDDEN_MAX = 3  # looks; a network file system may hide a file for a moment
 
 
@@ -53,7 +43,7 @@ def connect(
     timeout_s: float | None = None,
     ask: bool | None = None,
     ask_later: bool = True,
-    progress: Callable[[Seen], None] | None = None,
+    progress: Callable[[Status], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Tunnel:
     """Wait until `session` is ready and connect a port of this machine to it.
@@ -61,8 +51,8 @@ def connect(
     `via` names the ssh host to go through; without it the node is tried directly, then over ssh, then by way of the
     cluster's `login_host`. `timeout_s` counts once the job runs. With `ask` (None: where there is a terminal) ssh may
     ask for a password or a code, with `ask_later` also when it connects again. `progress` gets each change while
-    waiting, `tell` a sentence for what happens later. Raises EngineError or SessionError when the session is over,
-    SchedulerError when there is no way to it.
+    waiting, as in `Session.wait`, `tell` a sentence for what happens later. Raises EngineError or SessionError when the
+    session is over, SchedulerError when there is no way to it.
     """
     asks = can_ask() if ask is None else ask
     far = getattr(session, "far", None)  # one of another cluster: nothing of it is here
@@ -75,7 +65,14 @@ def connect(
         ways = Ways(far.host if via is None else via, ask=asks)
     tunnel = Tunnel(session.id, there, ways, look_s, tell or (lambda _: None))
     try:
-        tunnel.begin(_ready(there, session.id, timeout_s, progress, look_s), port)
+        seen = there.look()
+        if seen.connection is None:
+            there.rest()
+            session.wait(timeout_s, progress)  # raises where it is over
+            seen = there.look(fresh=True)
+        if seen.connection is None:
+            raise SessionError(f"Session {session.id} is {seen.state} again. {seen.message}", "Connect anew.")
+        tunnel.begin(seen, port)
         if not ask_later:
             there.ask = ways.ask = False
     except BaseException:
@@ -326,38 +323,3 @@ class Tunnel:
 
 def _place(connection: Connection) -> tuple[object, ...]:
     return connection.host, connection.port, connection.job_id
-
-
-def _ready(
-    there: Whereabouts,
-    session_id: str,
-    timeout_s: float | None,
-    progress: Callable[[Seen], None] | None,
-    look_s: float,
-) -> Seen:
-    """Look until it is ready; the time in the queue is free."""
-    told, running_since, heard_at = "", None, -math.inf
-    while True:
-        try:
-            seen = there.look()
-        except SchedulerError:
-            if time.monotonic() - heard_at > _UNREACHABLE_S:
-                raise
-            time.sleep(_LOST_S)
-            continue
-        heard_at = time.monotonic()
-        if progress is not None and told != (told := f"{seen.state} {seen.message}"):
-            progress(seen)
-        if seen.over and seen.state == FAILED:
-            raise EngineError(seen.message, seen.hint, seen.reason, quote=seen.quote, log=seen.log)
-        if seen.over:
-            raise SessionError(f"Session {session_id} is over. {seen.message}", seen.hint)
-        if seen.connection is not None:
-            return seen
-        if running_since is None and seen.state != PENDING:
-            running_since = time.monotonic()
-        if timeout_s is not None and running_since and time.monotonic() - running_since > timeout_s:
-            raise SessionError(
-                f"Session {session_id} is not ready after {timeout_s:g} s.", "Try again, or stop it."
-            )
-        time.sleep(look_s)

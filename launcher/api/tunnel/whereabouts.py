@@ -75,6 +75,9 @@ class Whereabouts(Protocol):
     def may_publish(self) -> None:
         """Raise RequestError where the site does not allow that a session is offered on an outside host."""
 
+    def rest(self) -> None:
+        """Hold no line to another host until the next look."""
+
     def abort(self) -> None:
         """Let another thread, which waits for an answer, wait no longer."""
 
@@ -142,6 +145,9 @@ class Near:
                 "Ask its staff for allow.publish: true, or connect from where you are.",
             )
 
+    def rest(self) -> None:
+        pass
+
     def abort(self) -> None:
         pass
 
@@ -189,11 +195,11 @@ class Far:
             self._line.abort()
 
     def close(self) -> None:
-        self._drop()
+        self.rest()
         if self._opened:
             control(self._host, "stop")  # it ends when nobody uses it any more
 
-    def _drop(self) -> None:
+    def rest(self) -> None:
         if self._line is not None:
             self._line.close()
             self._line = None
@@ -213,7 +219,7 @@ class Far:
             )
             del answer["answer"]
         except SchedulerError:
-            self._drop()  # the next order starts anew
+            self.rest()  # the next order starts anew
             raise
         except ValueError:
             raise self._strange() from None
@@ -222,7 +228,7 @@ class Far:
         return answer
 
     def _strange(self) -> SchedulerError:
-        self._drop()
+        self.rest()
         return SchedulerError(
             f"The launcher on {self._host} gave an answer that is not understood.",
             "It may be of another version: compare `launcher --version`.",
