@@ -139,11 +139,12 @@ def _terminal_columns() -> int:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # One sentence and where to look, instead of the whole usage; argparse begins with "argument --hours: ".
-        sentence = re.sub(r"^argument ([^\s/]+)\S*: ", r"\1 ", message)
+        of = re.fullmatch(r"argument ([^\s/]+)\S*: (.*)", message, re.DOTALL)
+        sentence = f"{of[1]} {of[2]}" if of else f"{message[0].upper()}{message[1:]}"
         for theirs, ours in _SAID:
             sentence = re.sub(theirs, ours, sentence)
         end = "" if sentence.endswith("?") else "."
-        raise RequestError(f"{sentence[0].upper()}{sentence[1:]}{end}", f"See: {self.prog} --help")
+        raise RequestError(f"{sentence}{end}", f"See: {self.prog} --help")
 
     def parse_known_args(  # type: ignore[override] # its overloads only tell what `namespace` is made into
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -177,6 +178,8 @@ class _Parser(argparse.ArgumentParser):
             hint = ". A command stands behind two dashes: launcher connect ID -- COMMAND" if behind else ""
             return f'"{word[:80]}" is one word too many{hint}'
         option = word.partition("=")[0][:80]
+        if option in (*JSON_OPTIONS, "--debug"):  # all commands have them
+            return f"{option} stands behind the command, as in: launcher status {option}"
         return f'unknown option "{option}"{_near(option, self._option_string_actions)}'
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

@@ -142,6 +142,8 @@ def _print(report: Report, *, as_json: bool) -> None:
     if report.results:
         head = ["Recording", "Length", "Language", "Words", "Marks", "State", "Took"]
         print(table([_row(result) for result in report.results], head=head))
+    else:
+        print("There is no recording to transcribe.")
     for result in report.results:
         if result.message:
             print(f"{one_line(result.path)}: {one_line(result.message)}")

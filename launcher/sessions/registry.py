@@ -71,7 +71,8 @@ def find(folder: Path, wanted: str) -> SessionPaths:
         if fits:
             names = ", ".join(p.root.name for p in fits)
             raise SessionError(f'"{wanted}" may be any of {names}.', "Give more of the id.")
-    if batch := [i for p in known if (i := read_job_id(p.job)) and i.rpartition("+")[0] == wanted]:
+    jobs = [job for p in known if (job := read_job_id(p.job))]
+    if batch := [job for job in jobs if (place := member_of(job)) and place[0] == wanted]:
         raise SessionError(
             f"Job {wanted} carries {len(batch)} sessions.", f"Choose one of: {', '.join(sorted(batch))}."
         )

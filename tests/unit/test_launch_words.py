@@ -89,6 +89,8 @@ def test_what_nobody_knows_is_an_error_with_near_ones(word: str, near: str | Non
         ("metrics a --once -f", "-f is not allowed with --once."),
         ("connect a printenv X", "A command stands behind two dashes: launcher connect ID -- COMMAND."),
         ("stop a b", '"b" is one word too many. See:'),
+        ("environments lss", 'ls must be one of ls, list, not "lss".'),
+        ("--debug status", "--debug stands behind the command, as in: launcher status --debug."),
         ("logs a -n -5", '-n must be 0 or more, not "-5".'),
         ("wait a --timeout nan", '--timeout must be 0 or more, not "nan".'),
     ],
