@@ -14,7 +14,7 @@ from launcher.sessions.job import WAITING, Job, is_over, read_job_id
 from launcher.sessions.paths import SessionPaths
 from launcher.sessions.plan import Plan
 from launcher.sessions.state import current, unknown
-from launcher.sessions.status import READY, UNHEALTHY, Status
+from launcher.sessions.status import READY, UNHEALTHY, Status, asked_end
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -94,7 +94,7 @@ class Session:
             own = Status.read(self.paths.status)
             if own is None or not own.final:
                 job = self.scheduler.outcome(job_id)
-        status = current(self.plan, own, job, job_id, stopped=self.paths.stop.exists())
+        status = current(self.plan, own, job, job_id, asked=asked_end(self.paths.stop))
         if status.final and own != status:
             from launcher.api.post_mortem import explained  # only once it is over
 
@@ -205,8 +205,8 @@ class Session:
     def keep(self, status: Status) -> None:
         """Write down how the session ended, and take its secrets away."""
         # What Slurm still knows now it will have forgotten tomorrow. A session that was killed leaves its secrets.
-        for stale in (self.paths.connection, self.paths.key, self.paths.words):
-            stale.unlink(missing_ok=True)
+        for secret in self.paths.secrets:
+            secret.unlink(missing_ok=True)
         try:
             status.write(self.paths.status)
         except OSError:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from launcher.errors import EngineError, SchedulerError, SessionError
 from launcher.sessions.connection import Connection
 from launcher.sessions.job import member_of
-from launcher.sessions.paths import write_private
 from launcher.sessions.state import ended
-from launcher.sessions.status import FAILED, PENDING, READY, Status
+from launcher.sessions.status import FAILED, PENDING, READY, Status, ask_end
 
 if TYPE_CHECKING:
     from launcher.api.session import Session
@@ -91,7 +90,7 @@ def until_over(session: Session, *, wait: bool) -> Steps[Status]:
     job_id = status.job_id or session.job_id
     if job_id is None:
         raise SessionError(f"Session {session.id} has no job yet.", "Cancel it where it was started.")
-    write_private(session.paths.stop, '{"reason": "user"}\n')
+    ask_end(session.paths.stop, "user")
     try:
         session.scheduler.cancel(job_id)
     except SchedulerError:

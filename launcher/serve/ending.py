@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import time
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 from launcher.engines import Diagnosis
 from launcher.errors import LauncherError
 from launcher.schedulers import Scheduler
-from launcher.sessions.status import ENDINGS
+from launcher.sessions.status import ENDINGS, asked_end
 
 
 def ending(reason: str) -> Diagnosis:
@@ -21,10 +19,8 @@ def ending(reason: str) -> Diagnosis:
 
 
 def why_told(stop: Path, scheduler: Scheduler, job_id: str, ends_at: float) -> Diagnosis:
-    """Why TERM came: `stop` is there when the user asked, else the scheduler may know, else the clock may tell."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return ending(str(json.loads(stop.read_text())["reason"]))
-    if (reason := scheduler.why_ending(job_id)) is not None:
+    """Why TERM came: `stop` tells who asked, else the scheduler may know, else the clock may tell."""
+    if (reason := asked_end(stop) or scheduler.why_ending(job_id)) is not None:
         return ending(reason)
     return ending("time-limit" if time.time() >= ends_at - 5 else "cancelled")
 

@@ -22,10 +22,10 @@ from launcher.serve.process import Child, adopt_orphans
 from launcher.sessions.job import RUNNING, read_job_id, write_job_id
 from launcher.sessions.members import Members
 from launcher.sessions.ownership import require_own
-from launcher.sessions.paths import SessionPaths, write_private
+from launcher.sessions.paths import SessionPaths
 from launcher.sessions.plan import Plan
 from launcher.sessions.state import ended
-from launcher.sessions.status import FAILED, Status
+from launcher.sessions.status import FAILED, Status, ask_end, asked_end
 
 TOGETHER = "together"
 _STOP_GRACE_S = 75.0  # an engine and its page get theirs from the session's own process
@@ -107,9 +107,10 @@ class _Member:
     def _say(self, own: Status | None) -> None:
         if own is not None and own.final:
             return
-        reason = "user" if self.unwanted() else own.reason if own and own.ended else "job-exit"
-        for stale in (self.paths.connection, self.paths.key, self.paths.words):
-            stale.unlink(missing_ok=True)
+        asked = asked_end(self.paths.stop) if self.unwanted() else None
+        reason = asked or (own.reason if own and own.ended else "job-exit")
+        for secret in self.paths.secrets:
+            secret.unlink(missing_ok=True)
         ended(self.plan, own, reason, self.job_id).write(self.paths.status)
 
     async def end(self) -> None:
@@ -181,13 +182,10 @@ class _Batch:
         async def end() -> None:
             try:
                 if why is not None:
-                    write_private(member.paths.stop, f'{{"reason": "{why}"}}\n')
+                    ask_end(member.paths.stop, why)
                 await member.end()
-            except (
-                LauncherError,
-                OSError,
-            ) as error:  # as in `_carry`: the others go on, or end as they should
-                _tell(member, error)
+            except (LauncherError, OSError) as error:
+                _tell(member, error)  # as in `_carry`: the others go on, or end as they should
 
         task = asyncio.create_task(end())
         self._tasks.add(task)

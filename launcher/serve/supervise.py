@@ -35,7 +35,7 @@ from launcher.serve.readiness import ask
 from launcher.serve.report import Report
 from launcher.sessions import starts
 from launcher.sessions.connection import Connection
-from launcher.sessions.job import member_of, write_job_id
+from launcher.sessions.job import member_of, read_job_id, write_job_id
 from launcher.sessions.ownership import require_own
 from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
@@ -59,14 +59,18 @@ async def serve(root: Path, tell: Callable[[Status], None] | None = None) -> int
     plan = Plan.read(paths.plan)
     os.umask(0o077)
     root.chmod(0o700)
-    for stale in (paths.connection, paths.stop, paths.record, paths.preliminary, paths.key):
-        stale.unlink(missing_ok=True)
+    own_id = job_id(plan)
+    stale = [paths.connection, paths.record, paths.preliminary, paths.key]
+    if read_job_id(paths.job) not in (None, own_id):
+        stale.append(paths.stop)  # of this very job the end may be asked for while it is starting
+    for former in stale:
+        former.unlink(missing_ok=True)
     adopt_orphans()
     raise_file_limit()
     try:
         with runtime_directory(plan) as runtime:
             try:
-                return await _Session(plan, paths, runtime, tell).run()
+                return await _Session(plan, paths, runtime, own_id, tell).run()
             finally:
                 await end_orphans()
     except OSError as error:
@@ -77,12 +81,17 @@ async def serve(root: Path, tell: Callable[[Status], None] | None = None) -> int
 
 class _Session:
     def __init__(
-        self, plan: Plan, paths: SessionPaths, runtime: Path, tell: Callable[[Status], None] | None
+        self,
+        plan: Plan,
+        paths: SessionPaths,
+        runtime: Path,
+        own_id: str,
+        tell: Callable[[Status], None] | None,
     ) -> None:
         self._plan, self._paths, self._runtime = plan, paths, runtime
         self._engine_module = engine(plan.engine)
         self._scheduler = scheduler(plan.cluster.scheduler)
-        self._job_id = job_id(plan)
+        self._job_id = own_id
         self._started_at = time.time()
         ends_at = self._scheduler.ends_at(plan, self._job_id, self._started_at)
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))

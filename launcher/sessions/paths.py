@@ -58,6 +58,11 @@ class SessionPaths:
         return self.root / "connection.words"
 
     @property
+    def secrets(self) -> tuple[Path, ...]:
+        """The files that hold the key; none of them outlives the session."""
+        return self.connection, self.key, self.words
+
+    @property
     def record(self) -> Path:
         return self.root / "record.json"
 

@@ -53,12 +53,12 @@ _DESCRIBED = {"Nodes required for job are DOWN": "ReqNodeNotAvail"}
 
 
 def current(
-    plan: Plan, own: Status | None, job: Job | None, job_id: str | None, *, stopped: bool = False
+    plan: Plan, own: Status | None, job: Job | None, job_id: str | None, *, asked: str | None = None
 ) -> Status:
     """The session's status now.
 
     `own` is the content of status.json, `job` the scheduler's word (None: it does not know the job), `job_id` the
-    id known to the session, `stopped` whether its user asked for its end.
+    id known to the session, `asked` the reason for which its end was asked for.
     """
     spoke = own is not None and own.ended
     if job is None:
@@ -66,7 +66,7 @@ def current(
             if time.time() - plan.created_at > _SUBMITTED_S:
                 return ended(plan, own, "never-started", None)
             return _status(plan, PENDING, "The job was not submitted yet.", None)
-        return ended(plan, own, own.reason if own is not None and spoke else "lost", job_id)
+        return ended(plan, own, own.reason if own is not None and spoke else asked or "lost", job_id)
     if job.state == WAITING:
         reason = (job.reason or "waiting").partition(",")[0]  # "ReqNodeNotAvail, UnavailableNodes:g1"
         reason = _DESCRIBED.get(reason, reason)
@@ -88,8 +88,8 @@ def current(
         return _status(plan, LAUNCHING, "The job has started.", job.id, host=job.node, ends_at=job.ends_at)
     if own is not None and mine and own.final:
         return own
-    if stopped and job.reason in (None, "cancelled"):
-        return ended(plan, own, "user", job.id)
+    if asked is not None and job.reason in (None, "cancelled"):
+        return ended(plan, own, asked, job.id)
     return ended(
         plan, own, job.reason or (own.reason if own is not None and spoke and mine else "job-exit"), job.id
     )

@@ -56,6 +56,20 @@ ENDINGS: dict[str, tuple[str, str, str | None]] = {
 }
 
 
+def ask_end(stop: Path, reason: str) -> None:
+    """Write into `stop.json` that the end is asked for, and why: one of `ENDINGS`."""
+    write_private(stop, json.dumps({"reason": reason}) + "\n")
+
+
+def asked_end(stop: Path) -> str | None:
+    """The reason in `stop.json`, one of `ENDINGS`; None where nobody asked for the end, or it cannot be read."""
+    try:
+        reason = json.loads(stop.read_text(encoding="utf-8"))["reason"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return reason if isinstance(reason, str) and reason in ENDINGS else None
+
+
 @dataclass(frozen=True, slots=True)
 class Phase:
     """One passed or present phase of the start; `elapsed_s` grows while it is the present one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,10 @@ from launcher import Connection, Launcher, LauncherError
 from launcher.api import Session, write_session
 from launcher.errors import SchedulerError, StorageError
 from launcher.schedulers import local
+from launcher.serve.node import MEMBER_ID
 from launcher.sessions import registry
 from launcher.sessions.job import write_job_id
-from launcher.sessions.status import READY, Status
+from launcher.sessions.status import READY, Status, ask_end
 
 pytestmark = pytest.mark.timeout(180)
 BROWSER = {"Accept": "text/html"}
@@ -133,6 +135,24 @@ def test_a_session_of_another_machine_is_alive_and_stopped_there(launcher: Launc
         session.stop()
     assert not paths.stop.exists()  # nobody stopped it: a later end has another reason
     assert session.status().state == "READY"
+
+
+@pytest.mark.parametrize(("told", "reason"), [("job+1", "together"), ("former+1", "user")])
+def test_an_end_asked_for_before_the_session_can_hear_it_is_remembered(
+    launcher: Launcher, told: str, reason: str
+) -> None:
+    """What was asked of a former job of the same session is forgotten."""
+    plan = launcher.plan("simulated")
+    paths = launcher.make(plan)
+    write_session(plan, paths)
+    write_job_id(paths.job, told)
+    ask_end(paths.stop, "together")
+    with subprocess.Popen([paths.job_script], env={**os.environ, MEMBER_ID: "job+1"}) as job:
+        until(lambda: (now := Status.read(paths.status)) is not None and now.state == READY, 30)
+        job.terminate()
+    ended = Status.read(paths.status)
+    assert ended is not None
+    assert ended.reason == reason
 
 
 def test_a_session_that_is_being_submitted_is_not_called_lost(launcher: Launcher) -> None:

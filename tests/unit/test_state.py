@@ -26,6 +26,8 @@ from launcher.sessions.status import (
     Idle,
     Phase,
     Status,
+    ask_end,
+    asked_end,
 )
 from launcher.settings.layers import load
 
@@ -149,9 +151,21 @@ def test_slurms_word_for_an_end_is_read_from_squeue_and_from_sacct(
         assert (found.state, found.reason) == (state, reason)
 
 
-def test_a_session_that_its_user_stopped_was_not_just_cancelled(plan: Plan) -> None:
-    found = current(plan, own(plan, SHUTDOWN, "cancelled"), Job("7", OVER, "cancelled"), "7", stopped=True)
-    assert (found.reason, found.final) == ("user", True)
+@pytest.mark.parametrize("asked", ["user", "together"])
+def test_a_session_whose_end_was_asked_for_was_not_just_cancelled(plan: Plan, asked: str) -> None:
+    found = current(plan, own(plan, SHUTDOWN, "cancelled"), Job("7", OVER, "cancelled"), "7", asked=asked)
+    assert (found.reason, found.final) == (asked, True)
+    assert current(plan, own(plan, READY), None, "7", asked=asked).reason == asked
+
+
+def test_what_asked_for_an_end(tmp_path: Path) -> None:
+    stop = tmp_path / "stop.json"
+    assert asked_end(stop) is None
+    ask_end(stop, "together")
+    assert asked_end(stop) == "together"
+    for text in ("", "[]", "{}", '{"reason": null}', '{"reason": ["user"]}', '{"reason": "$(id)"}'):
+        stop.write_text(text)
+        assert asked_end(stop) is None
 
 
 def test_what_is_being_ended_has_no_reason_yet(plan: Plan) -> None:
