@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from launcher.errors import RequestError, SchedulerError, SettingsError
+from launcher.errors import LauncherError, RequestError, SchedulerError, SettingsError
 from launcher.schedulers import Scheduler, scheduler
 from launcher.sessions import registry
 from launcher.sessions.job import member_of, write_job_id
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from launcher.api.session import Session
 
 # A model's name, or the fields of a request with `model` among them.
-Wanted: TypeAlias = "str | Mapping[str, Any]"
+Member: TypeAlias = "str | Mapping[str, Any]"
 MOST = 128  # Slurm's own bound for the components of a heterogeneous job (MAX_HET_JOB_COMPS)
 _KEYS = ("members", "defaults")
 
 
 def planned(
-    launcher: Launcher, models: Sequence[Wanted], config: str | None, common: Mapping[str, Any], door: str
+    launcher: Launcher, models: Sequence[Member], config: str | None, common: Mapping[str, Any], door: str
 ) -> list[Plan]:
     """The plan of each member; `common` holds for all, and what `models` says of one wins over it.
 
@@ -66,14 +66,12 @@ def planned(
 
 
 def submit(launcher: Launcher, plans: Sequence[Plan], *, together: bool = False) -> list[Session]:
-    """Make all directories and submit the one job; nothing is left behind when that fails.
+    """Make all directories and submit the one job, also of one session; nothing is left behind when that fails.
 
     With `together` the end of one member ends all.
     """
     from launcher.api.session import Session
 
-    if len(plans) == 1:
-        return [launcher.submit(plans[0])]
     launcher.within_limits(len(plans))
     where = scheduler(plans[0].cluster.scheduler, plans[0].cluster.ssh)
     made: list[SessionPaths] = []
@@ -83,11 +81,11 @@ def submit(launcher: Launcher, plans: Sequence[Plan], *, together: bool = False)
             made.append(launcher.make(plan))  # noqa: PERF401 - what was made before one fails has to go
         job_id = _submit(plans, made, where, together)
         for place, paths in enumerate(made):
-            write_job_id(paths.job, f"{job_id}+{place}")
+            write_job_id(paths.job, f"{job_id}+{place}" if len(made) > 1 else job_id)
     except BaseException as error:
         if job_id is not None:  # a job that nobody would find again
             where.cancel(job_id)
-        import shutil
+        import shutil  # its archives take as long to load as Slurm to answer
 
         for paths in made:
             shutil.rmtree(paths.root, ignore_errors=True)
@@ -111,8 +109,19 @@ def script(plans: Sequence[Plan]) -> str:
 
 
 def stop(sessions: Sequence[Session], *, wait: bool = True) -> list[Status]:
-    """End all of `sessions`: all are asked before the first is waited for. Returns the statuses reached."""
-    asked = [session.stop(wait=False) for session in sessions]
+    """End all of `sessions`: all are asked before the first is waited for. Returns the statuses reached.
+
+    Raises the first error of any, once all were asked.
+    """
+    asked: list[Status] = []
+    troubles: list[Exception] = []
+    for session in sessions:
+        try:
+            asked.append(session.stop(wait=False))
+        except (LauncherError, OSError) as trouble:
+            troubles.append(trouble)
+    if troubles:
+        raise troubles[0]
     return [session.stop() for session in sessions] if wait else asked
 
 
@@ -131,6 +140,10 @@ def leave_queue(session: Session, job_id: str) -> None:
 
 def _submit(plans: Sequence[Plan], made: Sequence[SessionPaths], where: Scheduler, together: bool) -> str:
     from launcher.api.launcher import write_session
+
+    if len(plans) == 1:
+        write_session(plans[0], made[0])
+        return where.submit(made[0].job_script)
     from launcher.schedulers.batch_script import batch_script
 
     members = Members(tuple(str(paths.root) for paths in made), together)
@@ -169,10 +182,10 @@ def _joined(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_file(config: str) -> tuple[list[dict[str, Any]], Path]:
-    from launcher.settings.files import read
+    from launcher.settings.files import read_checked
 
     file = Path(os.path.abspath(os.path.expanduser(config)))
-    data = read(file).data
+    data = read_checked(file).data
     if not isinstance(data, dict) or not ("members" in data) ^ ("models" in data):
         raise SettingsError(
             f"{file}: a batch is a list of members, or vec-inf's block of models.",

@@ -11,11 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from launcher.api.session import Session, statuses
-from launcher.errors import LauncherError, SchedulerError, SessionError, SettingsError
-from launcher.schedulers import scheduler
+from launcher.errors import LauncherError, SessionError, SettingsError
 from launcher.sessions import registry
 from launcher.sessions.connection import Connection
-from launcher.sessions.job import write_job_id
 from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
 from launcher.sessions.status import Status
@@ -40,12 +38,12 @@ class Launcher:
         cls, settings: Settings | None = None, *, cluster: str | None = None, auto_cleanup: bool | None = None
     ) -> Self:
         """With `cluster` only that one; where it is behind ssh, the launcher there does the work (RemoteLauncher)."""
-        cluster = cluster or os.environ.get("LAUNCHER_CLUSTER") or None
-        if cluster is None or cls is not Launcher:
+        wanted = _cluster(cluster)
+        if wanted is None or cls is not Launcher:
             return super().__new__(cls)
         from launcher.api.clusters import launcher_class
 
-        return cast(Self, super().__new__(launcher_class(cluster, settings)))
+        return cast(Self, super().__new__(launcher_class(wanted, settings)))
 
     def __init__(
         self,
@@ -55,7 +53,7 @@ class Launcher:
         auto_cleanup: bool | None = None,
     ) -> None:
         self._settings = settings
-        self._cluster = cluster or os.environ.get("LAUNCHER_CLUSTER") or None
+        self._cluster = _cluster(cluster)
         self._launched: list[Session] = []
         self._auto_cleanup = auto_cleanup
         if auto_cleanup:
@@ -88,12 +86,15 @@ class Launcher:
 
         Other systems' words for them do as well, and `config` names a file of them (docs/shell.md).
         """
-        from launcher.planning import asked, make_plan
+        from launcher.planning import asked, make_plan, unheeded
 
         found = asked(model, wanted, self.settings, os.environ)
         for note in found.notes:
             print(f"launcher: {note}", file=sys.stderr)
-        return make_plan(found.request, found.settings, door=door, said=found.origins)
+        plan = make_plan(found.request, found.settings, door=door, said=found.origins)
+        if (means_nothing := unheeded(found, plan)) is not None:
+            print(f"launcher: {means_nothing}", file=sys.stderr)
+        return plan
 
     def launch(self, model: str, *, door: str = "python", **wanted: Any) -> Session:
         """Submit a session of `model` and return at once; nothing is left behind when that fails."""
@@ -107,29 +108,8 @@ class Launcher:
         return self.submit(self.plan(model, door=door, **wanted))
 
     def submit(self, plan: Plan) -> Session:
-        """Make the session's directory and submit its job."""
-        self.within_limits()
-        paths = self.make(plan)
-        where = scheduler(plan.cluster.scheduler, plan.cluster.ssh)
-        job_id = None
-        try:
-            write_session(plan, paths)
-            job_id = where.submit(paths.job_script)
-            write_job_id(paths.job, job_id)
-        except BaseException as error:
-            if job_id is not None:  # a job that nobody would find again
-                where.cancel(job_id)
-            import shutil  # its archives take as long to load as Slurm to answer
-
-            shutil.rmtree(paths.root, ignore_errors=True)
-            if isinstance(error, OSError):
-                raise registry.storage_error(error, paths.root) from error
-            if isinstance(error, SchedulerError):
-                from launcher.api.refusals import explained
-
-                raise explained(error, [plan]) from error
-            raise
-        self._launched.append(session := Session(paths))
+        """Make the session's directory and submit its job; nothing is left behind when that fails."""
+        (session,) = self._submit([plan])
         return session
 
     def batch_launch(
@@ -147,14 +127,12 @@ class Launcher:
         """
         from launcher.api import batch
 
-        made = batch.submit(self, batch.planned(self, models, config, wanted, door), together=together)
-        self._launched += made if len(made) > 1 else []  # of one, `submit` did it
-        return made
+        return self._submit(batch.planned(self, models, config, wanted, door), together=together)
 
     def make(self, plan: Plan) -> SessionPaths:
         """Make the private directory of a session, visible to `status`."""
         paths = registry.make(Path(plan.places.sessions), plan.id)
-        if (folder := self._folder()) != Path(plan.places.sessions):  # a log directory of the user's own
+        if (folder := self.folder) != Path(plan.places.sessions):  # a log directory of the user's own
             try:
                 registry.link(folder, plan.id, paths.root)
             except BaseException:
@@ -175,16 +153,16 @@ class Launcher:
 
     def session(self, wanted: str) -> Session:
         """The session with this id (or the beginning of one), job id, or directory."""
-        return Session(registry.find(self._folder(), wanted))
+        return Session(registry.find(self.folder, wanted))
 
     def members(self, wanted: str) -> list[Session]:
         """The sessions of the batch whose job has this id, in their order; of any other name the one session."""
-        return [Session(paths) for paths in registry.find_all(self._folder(), wanted)]
+        return [Session(paths) for paths in registry.find_all(self.folder, wanted)]
 
     def sessions(self) -> list[Session]:
         """All sessions, the oldest first; with `cluster` those on it."""
         found = []
-        for paths in registry.entries(self._folder()):
+        for paths in registry.entries(self.folder):
             try:
                 found.append(Session(paths))
             except SessionError as error:  # one broken file must not hide all the others
@@ -212,7 +190,27 @@ class Launcher:
     @property
     def folder(self) -> Path:
         """Where the sessions are kept."""
-        return self._folder()
+        # A third of the time of `launcher status` would go into settings of which it needs this one.
+        from launcher.sessions import remembered
+
+        try:
+            if self._settings is None and self._cluster is None:
+                if (known := remembered.recall(os.environ)) is not None:
+                    return known
+                from launcher.settings.layers import load_noting
+
+                self._settings, written = load_noting(os.environ)
+                remembered.keep(os.environ, written)
+            return Path(self.settings.places.sessions)
+        except SettingsError as error:
+            # A slip of the site must not take `status` and `stop` from running sessions.
+            from launcher.settings.layers import load
+
+            print(f"launcher: {error}", file=sys.stderr)
+            own = {name: value for name, value in os.environ.items() if name == "LAUNCHER_PLACES__SESSIONS"}
+            return Path(
+                load({**own, "LAUNCHER_SITE": os.devnull, "LAUNCHER_CONFIG": os.devnull}).places.sessions
+            )
 
     def catalog(self) -> list[Offered]:
         """The models that the site offers, by type; each says whether it can be started now."""
@@ -270,28 +268,17 @@ class Launcher:
         if self._auto_cleanup is not False:
             self.stop_launched()
 
-    def _folder(self) -> Path:
-        # A third of the time of `launcher status` would go into settings of which it needs this one.
-        from launcher.sessions import remembered
+    def _submit(self, plans: Sequence[Plan], *, together: bool = False) -> list[Session]:
+        from launcher.api.batch import submit
 
-        try:
-            if self._settings is None and self._cluster is None:
-                if (known := remembered.recall(os.environ)) is not None:
-                    return known
-                from launcher.settings.layers import load_noting
+        made = submit(self, plans, together=together)
+        self._launched += made
+        return made
 
-                self._settings, written = load_noting(os.environ)
-                remembered.keep(os.environ, written)
-            return Path(self.settings.places.sessions)
-        except SettingsError as error:
-            # A slip of the site must not take `status` and `stop` from running sessions.
-            from launcher.settings.layers import load
 
-            print(f"launcher: {error}", file=sys.stderr)
-            own = {name: value for name, value in os.environ.items() if name == "LAUNCHER_PLACES__SESSIONS"}
-            return Path(
-                load({**own, "LAUNCHER_SITE": os.devnull, "LAUNCHER_CONFIG": os.devnull}).places.sessions
-            )
+def _cluster(wanted: str | None) -> str | None:
+    """The one cluster that is meant, by the call or else by the environment; None: all of the settings."""
+    return wanted or os.environ.get("LAUNCHER_CLUSTER") or None
 
 
 def write_session(plan: Plan, paths: SessionPaths, *, header: bool = True) -> None:

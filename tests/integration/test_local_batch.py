@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from launcher import Launcher, LauncherError, Session
+from launcher.api import batch
 from launcher.cli import main
-from launcher.errors import RequestError, SessionError
+from launcher.errors import RequestError, SchedulerError, SessionError
 from launcher.schedulers import local
-from launcher.sessions.job import member_of
+from launcher.sessions.job import member_of, write_job_id
 from tests.programs.front import wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -80,6 +81,26 @@ def test_together_and_the_end_of_the_whole(launcher: Launcher, capsys: pytest.Ca
     assert not any(session.paths.connection.exists() for session in sessions)
 
 
+def test_a_member_that_ends_with_another_before_it_can_say_so(launcher: Launcher) -> None:
+    """vec-inf 9: nobody stopped it; its batch ended together."""
+    one, other = launcher.batch_launch(["simulated", "simulated"], together=True, page=False)
+    launcher.wait_all([one, other])
+    job = job_of(one)
+    local.cancel(job)
+    wait_until(lambda: not local.alive(job), 30)
+    # As one that has just begun: it knows its job, and listens to no signal yet.
+    said = f'printf \'{{"id": "%s"}}\' "$LAUNCHER_JOB_ID" > {other.paths.job}'
+    other.paths.job_script.write_text(f"#!/bin/bash\n{said}\nexec sleep 60\n")
+    with subprocess.Popen([one.paths.batch_script], start_new_session=True) as again:
+        try:
+            wait_until(lambda: one.status().state == "READY", 30)
+            one.stop(wait=False)
+            wait_until(lambda: again.poll() is not None, 30)
+        finally:
+            again.terminate()
+    assert (one.status().reason, other.status().reason) == ("user", "together")
+
+
 def test_a_member_that_cannot_be_told_does_not_keep_the_others(launcher: Launcher) -> None:
     one, odd, other = launcher.batch_launch(["simulated"] * 3, together=True, page=False)
     launcher.wait_all([one, odd, other])
@@ -88,6 +109,20 @@ def test_a_member_that_cannot_be_told_does_not_keep_the_others(launcher: Launche
     wait_until(lambda: other.status().final, 30)
     assert other.status().reason == "together"
     wait_until(lambda: not local.alive(job_of(one)), 30)
+
+
+def test_one_that_refuses_does_not_keep_the_others_from_being_stopped(launcher: Launcher) -> None:
+    odd, other = launcher.batch_launch(["simulated"] * 2, page=False)
+    launcher.wait_all([odd, other])
+    job_id = odd.job_id
+    assert job_id is not None
+    write_job_id(odd.paths.job, "elsewhere:1.1+0")
+    with pytest.raises(SchedulerError, match="runs on elsewhere"):
+        batch.stop([odd, other])
+    wait_until(lambda: other.status().final, 30)
+    write_job_id(odd.paths.job, job_id)
+    assert (other.status().reason, odd.status().state) == ("user", "READY")
+    assert odd.stop().reason == "user"
 
 
 def test_the_script_of_a_batch_alone_starts_the_same_sessions_again(launcher: Launcher) -> None:

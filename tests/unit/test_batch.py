@@ -142,6 +142,8 @@ def test_vec_infs_file_of_models(launcher: Launcher, tmp_path: Path) -> None:
         ("- simulated", "a batch is a list"),
         ("{", "members.yml"),
         ("members: [simulated]\ndefaults: 4", "defaults a block"),
+        ("members: [a]\nmembers: [b]", "line 2: members stands twice"),
+        ("members:\n- {model: simulated, hours: 2, hours: 20}", r"line 2: members\[0\].hours stands twice"),
     ],
 )
 def test_what_is_wrong_with_a_file_of_members(
@@ -213,8 +215,9 @@ def test_which_sessions_a_name_means(tmp_path: Path) -> None:
     assert [paths.root.name for paths in registry.find_all(tmp_path, "c")] == ["c-3"]
     with pytest.raises(SessionError, match="Job 12 carries 4 sessions"):
         registry.find(tmp_path, "12")
-    with pytest.raises(SessionError, match="There is no session"):
-        registry.find_all(tmp_path, "12+7")
+    for nobody in ("12+7", ""):  # the empty word of a variable that is not set
+        with pytest.raises(SessionError, match="There is no session"):
+            registry.find_all(tmp_path, nobody)
 
 
 def test_a_file_of_members_that_cannot_be_read_is_none(tmp_path: Path) -> None:
