@@ -176,6 +176,8 @@ class Upstream:
                 time.sleep(0.05)
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in accept
         self._listener.close()
 
 

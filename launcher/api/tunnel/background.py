@@ -93,16 +93,21 @@ class Keeper:
         self._path = folder / f"{name}{_SUFFIX}"
         self._tunnel, self._cluster = tunnel, cluster
         self._closer: socket.socket | None = None
-        self._path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self._path))
+        # One that does not listen yet would be taken for one that was killed.
+        beside = self._path.with_suffix(".new")
+        beside.unlink(missing_ok=True)
+        self._listener.bind(str(beside))
         self._listener.listen()
+        beside.rename(self._path)
         self.closing = threading.Event()
         threading.Thread(target=self._answer, name="keeper", daemon=True).start()
 
     def close(self) -> None:
         """Take the socket away, and tell who wanted the end that it is reached."""
         self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in accept
         self._listener.close()
         if self._closer is not None:
             with contextlib.suppress(OSError):

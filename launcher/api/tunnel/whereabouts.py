@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import re
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -163,6 +164,7 @@ class Far:
         self._host, self._command = host, [*launcher, "connection", "--follow", "--", session_id]
         self._line: Line | None = None
         self._opened, self._orders = False, 0
+        self._asking = threading.Lock()  # who publishes asks in another thread than the one that watches
 
     def look(self, *, fresh: bool = False) -> Seen:
         told = self._order({"order": "look", "fresh": fresh})
@@ -205,6 +207,10 @@ class Far:
             self._line = None
 
     def _order(self, order: dict[str, object]) -> dict[str, Any]:
+        with self._asking:
+            return self._ordered(order)
+
+    def _ordered(self, order: dict[str, object]) -> dict[str, Any]:
         if self._line is None:
             self._opened = open_master(self._host, ask=self.ask) or self._opened
             self._line = Line(self._host, self._command)
