@@ -15,9 +15,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import LauncherError, ModelError, RequestError, SettingsError
+from launcher.errors import LauncherError, ModelError, RequestError, SettingsError, did_you_mean
 from launcher.models.typed import is_path
-from launcher.planning.request import Request, unknown
+from launcher.planning.request import Request
 from launcher.planning.spellings import (
     NOTES,
     OF_MODEL,
@@ -298,6 +298,8 @@ def _joined(layers: Iterable[_Layer]) -> tuple[Fields, dict[str, str]]:
 
 
 def _unknown(word: str, place: str) -> LauncherError:
+    # All the words there are would fill a screen.
+    hint = did_you_mean(word, known_words()) or "See: launcher launch --help"
     if place == REQUEST:
-        return unknown("option", word, known_words())
-    return unknown_key(place, word, known_words())
+        return RequestError(f'Unknown option "{word[:80]}".', hint)
+    return SettingsError(f"{place}: {word[:80]} is not a known key.", hint)

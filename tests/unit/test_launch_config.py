@@ -212,6 +212,23 @@ def test_a_variable_that_names_no_file_is_blamed(site: Path, monkeypatch: pytest
         planned()
 
 
+def test_what_is_asked_of_slurm_where_there_is_none_is_told(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (site / "site.yml").write_text(
+        "clusters: {this: {scheduler: local}, della: {}}\n"
+        "profiles: {here: {cluster: this}, gpu: {cluster: della}}\ncatalog: {simulated: {engine: simulated}}\n"
+    )
+    monkeypatch.setenv("LAUNCHER_ACCOUNT", "chem")  # for the launches on Slurm
+    (file := site / "ask.yml").write_text("exclude: n1")
+    planned(profile="here")
+    planned(profile="gpu", partition="gpu")
+    assert capsys.readouterr().err == ""
+    planned(profile="here", partition="gpu", config=str(file))
+    note = 'partition, exclude mean nothing here: profile "here" runs on this machine, without Slurm.'
+    assert capsys.readouterr().err == f"launcher: {note}\n"
+
+
 def test_hostile_texts_in_a_file_are_refused_or_stay_data(site: Path) -> None:
     for word in (
         "partition",
