@@ -14,8 +14,9 @@ from pathlib import Path
 
 from launcher.doctor.checks import FAIL, OK, WARN, Check, fail, ok, warn
 from launcher.doctor.readable import check_readable
+from launcher.engines.installed import venv_folder
 from launcher.engines.whisper_arguments import PACKAGES
-from launcher.serve.environment import MODULES, venv_folder
+from launcher.serve.environment import MODULES
 from launcher.settings.origins import DEFAULTS
 from launcher.settings.schema import Environment, Settings
 

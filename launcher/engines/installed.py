@@ -61,8 +61,13 @@ def installed(environment: Environment) -> Installed:
         return Installed(image=_image(environment.image) if environment.image else None)
     if environment.kind == "module":
         return Installed()
-    folder = Path(os.path.expanduser(environment.path)) if environment.path else Path(sys.prefix)
+    folder = venv_folder(environment)
     return Installed(_python(folder), _packages(folder))
+
+
+def venv_folder(environment: Environment) -> Path:
+    """The folder of a venv environment; the launcher's own where none is named."""
+    return Path(os.path.expanduser(environment.path)) if environment.path else Path(sys.prefix)
 
 
 def versions(packages: Iterable[str]) -> Mapping[str, str]:

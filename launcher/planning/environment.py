@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
+from launcher.engines.installed import venv_folder
 from launcher.engines.whisper_arguments import PACKAGES
 from launcher.errors import RequestError, SettingsError
 from launcher.models.resolve import ResolvedModel
@@ -82,11 +82,7 @@ def check_environment(environment: Environment, engine_name: str, settings: Sett
     """Raise SettingsError where `environment` has not what the engine's program needs, as far as files tell."""
     at = f"environments.{environment.name}"
     if environment.kind == "venv":
-        folder = (
-            Path(os.path.expanduser(environment.path))
-            if environment.path
-            else Path(sys.executable).parent.parent
-        )
+        folder = venv_folder(environment)
         if engine_name == "whisper":
             _check_packages(environment, folder, settings)
             return

@@ -9,30 +9,22 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
-
 from launcher.schedulers import scheduler
-from launcher.schedulers.script import job_name, option_line
+from launcher.schedulers.script import job_name, option_line, rendered
 from launcher.sessions.plan import Plan
 
 
 def batch_script(plans: Sequence[Plan], root: Path) -> str:
     """The text of `batch.sh` for sessions with these plans; `root` is the directory of the first."""
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # noqa: S701 - shell
-    template = environment.from_string(
-        resources.files("launcher.schedulers").joinpath("batch.sh.j2").read_text("utf-8")
-    )
-    slurm = plans[0].cluster.scheduler == "slurm"
-    text = template.render(
-        components=_components(plans) if slurm else [],
+    return rendered(
+        "batch.sh.j2",
+        components=_components(plans) if plans[0].cluster.scheduler == "slurm" else [],
         ids=[plan.id for plan in plans],
         root=shlex.quote(str(root)),
         launcher=shlex.quote(plans[0].launcher),
     )
-    return f"{text}\n"
 
 
 def _components(plans: Sequence[Plan]) -> list[list[str]]:

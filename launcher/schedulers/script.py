@@ -6,6 +6,7 @@ import re
 import shlex
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
@@ -17,25 +18,25 @@ from launcher.sessions.plan import Plan
 
 def job_script(plan: Plan, root: Path, *, header: bool = True) -> str:
     """The text of `job.sh` for the session in `root`; without `header` where somebody else submits (OOD)."""
-    # Shell and no HTML: every value is quoted for the shell, or was checked to be one plain word.
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # noqa: S701
-    template = environment.from_string(
-        resources.files("launcher.schedulers").joinpath("job.sh.j2").read_text("utf-8")
-    )
     slurm = header and plan.cluster.scheduler == "slurm"
-    return (
-        template.render(
-            id=plan.id,
-            options=[option_line(option) for option in scheduler("slurm").options(plan)] if slurm else [],
-            slurm=slurm,
-            job_name=job_name(plan),
-            warning_s=WARNING_S,
-            root=shlex.quote(str(root)),
-            work_dir=shlex.quote(plan.work_dir) if plan.work_dir else None,
-            launcher=shlex.quote(plan.launcher),
-        )
-        + "\n"
+    return rendered(
+        "job.sh.j2",
+        id=plan.id,
+        options=[option_line(option) for option in scheduler("slurm").options(plan)] if slurm else [],
+        slurm=slurm,
+        job_name=job_name(plan),
+        warning_s=WARNING_S,
+        root=shlex.quote(str(root)),
+        work_dir=shlex.quote(plan.work_dir) if plan.work_dir else None,
+        launcher=shlex.quote(plan.launcher),
     )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """The script that the packaged `template` makes of `values`, each quoted for the shell or checked to be plain."""
+    text = resources.files("launcher.schedulers").joinpath(template).read_text("utf-8")
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # noqa: S701 - no HTML
+    return environment.from_string(text).render(values) + "\n"
 
 
 def job_name(plan: Plan) -> str:

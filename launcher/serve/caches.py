@@ -18,8 +18,8 @@ import threading
 import time
 from pathlib import Path
 
+from launcher.engines.installed import venv_folder
 from launcher.errors import LauncherError
-from launcher.serve.environment import venv_folder
 from launcher.sessions.ownership import require_own
 from launcher.sessions.plan import Plan
 from launcher.settings.schema import Environment

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from launcher.engines import Command, Diagnosis
 from launcher.engines.causes import quoted_end
+from launcher.engines.installed import venv_folder
 from launcher.engines.whisper import PACKAGE
 from launcher.errors import EngineError
 from launcher.models.links import model_root, reached
 from launcher.sessions.plan import Plan
-from launcher.settings.schema import Environment
 
 _NOT_STARTED = 78  # modules.sh; EX_CONFIG of sysexits.h
 MODULES = Path(__file__).with_name("modules.sh")
@@ -66,11 +65,6 @@ def trouble(log_tail: str, exit_code: int) -> Diagnosis | None:
     sentence = f"{said[-1][0].upper()}{said[-1][1:]}."
     hint = "Ask the site to check the environment's modules."
     return Diagnosis("environment", sentence, hint, quote=quoted_end(log_tail))
-
-
-def venv_folder(environment: Environment) -> Path:
-    """The folder of a venv environment; the launcher's own where none is named."""
-    return Path(os.path.expanduser(environment.path)) if environment.path else Path(sys.prefix)
 
 
 def _cuda(plan: Plan, folder: Path, kept: Mapping[str, str]) -> dict[str, str]:
