@@ -17,8 +17,9 @@ _OUTPUT_MAX = 32_000_000  # bytes; 100 000 jobs in a queue are 10 MB
 EPOCH = {"SLURM_TIME_FORMAT": "%s"}
 # A user's habits for these programs would win over the script's own lines, or hide jobs from us.
 _OVERRIDES = ("SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SINFO_", "SLURM_TIME_FORMAT")
-_SSH_FAILED = 255  # ssh(1): its own errors, whatever the remote program would have said
-# BatchMode: nobody is there to type a password. -T and -x: a program's output and nothing else.
+# BatchMode: nobody is there to type a password. -T and -x: a program's output and nothing else. Not by the shared
+# connection of `launcher.schedulers.ssh`: before OpenSSH 8.5 its master would keep open the standard error that is read
+# to its end here.
 _SSH = ("ssh", "-T", "-x", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR")
 
 
@@ -114,8 +115,10 @@ def _over(ssh: str, argv: Sequence[str], env: Mapping[str, str], timeout_s: floa
 
 
 def _trouble(program: str, done: subprocess.CompletedProcess[str], ssh: str | None) -> SchedulerError:
+    from launcher.schedulers.ssh import SSH_FAILED  # only once something has failed
+
     words = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-    if ssh is not None and done.returncode == _SSH_FAILED:
+    if ssh is not None and done.returncode == SSH_FAILED:
         return SchedulerError(
             f"{ssh} cannot be reached over ssh: {words.removesuffix('.')}.",
             f"`ssh {ssh}` must work without a password or a question: set up a key.",
