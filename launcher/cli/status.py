@@ -139,7 +139,7 @@ def _status_table(session: Session, status: Status) -> str:
         ("Engine restarts", str(status.engine_restarts or "")),
         ("Idle stop in", clock(status.idle.stops_at - time.time()) if status.idle else ""),
         *(("Log says", line) for line in (status.quote or "").splitlines()),
-        ("Log", status.log or "" if status.state == "FAILED" else ""),
+        ("Log", status.log or "" if status.state == FAILED else ""),
     ]  # fmt: skip
     return table([row for row in rows if row[1]], head=["Job Status", "Value"])
 
