@@ -18,7 +18,7 @@ from launcher.errors import LauncherError
 from launcher.sessions.status import READY, UNHEALTHY, Status
 
 _DAY_S = 86400.0
-_SHARE = 10  # a look at a thousand sessions on a slow file system may take at most this part of the time
+_SHARE = 10  # a look at a thousand sessions on a slow file system may take one part in so many of the time
 _TIMEOUT_S = 2.0
 _STALE_S = 10.0
 _APART_S = 1.0
@@ -50,7 +50,7 @@ class Watch:
         self._say = say
         self._seen: list[tuple[Session, Status]] = []
         self._last: dict[str, _Last] = {}
-        self._asking: set[str] = set()
+        self._asking: dict[str, threading.Thread] = {}
         self._lock = threading.Lock()
         self._over = threading.Event()
         self.looked_at: float | None = None  # a Unix time; None before the first look
@@ -116,16 +116,16 @@ class Watch:
 
     def _ask_ready(self, only: set[str] | None = None) -> None:
         with self._lock:
-            ready = [
-                session
+            asked = {
+                session.id: threading.Thread(target=self._ask, args=(session,), name=session.id, daemon=True)
                 for session, status in self._seen
                 if status.state in (READY, UNHEALTHY)
                 and session.id not in self._asking
                 and (only is None or session.id in only)
-            ]
-            self._asking.update(session.id for session in ready)
-        for session in ready:
-            threading.Thread(target=self._ask, args=(session,), name=session.id, daemon=True).start()
+            }
+            self._asking.update(asked)
+            for thread in asked.values():
+                thread.start()
 
     def _ask(self, session: Session) -> None:
         try:
@@ -141,7 +141,7 @@ class Watch:
             pass  # what is too old is not shown
         finally:
             with self._lock:
-                self._asking.discard(session.id)
+                del self._asking[session.id]
 
     def _metrics(self, name: str) -> Metrics | None:
         last = self._last.get(name)
@@ -150,5 +150,7 @@ class Watch:
     def _answered(self) -> None:
         """Wait for the sessions that were asked, a moment longer than each may take."""
         until = time.monotonic() + _TIMEOUT_S + _APART_S
-        while self._asking and time.monotonic() < until:
-            time.sleep(0.02)
+        with self._lock:
+            asked = list(self._asking.values())
+        for thread in asked:
+            thread.join(max(0.0, until - time.monotonic()))
