@@ -113,10 +113,8 @@ def remove(launcher: Launcher, wanted: Sequence[Removal], *, keep_record: bool =
     done = [_removed(now[one.id], keep_record) if one.kept is None else one for one in wanted]
     for one in done:
         entry = launcher.folder / one.id
-        if (
-            one.removed and not one.path.exists() and entry.is_symlink()
-        ):  # the folder had been asked for elsewhere
-            entry.unlink(missing_ok=True)
+        if one.removed and not one.path.exists() and entry.is_symlink():
+            entry.unlink(missing_ok=True)  # the folder had been asked for elsewhere
     return done
 
 

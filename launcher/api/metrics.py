@@ -31,9 +31,8 @@ _SAMPLE = re.compile(r"([A-Za-z_:][\w:]*)(?:\{(.*)\})? (\S+)(?: -?\d+)?")
 # Each letter is looked at once: an engine's answer may be anything, and as long as that.
 _LABEL = re.compile(r'(?<!\w)(\w++)="((?:[^"\\]++|\\.)*+)"')
 _GATEWAY = "launcher_gateway_"
-_NOT_ASKING = frozenset(
-    ("/v1/models", "/version", "/ping", "/load", "/metrics")
-)  # they cost the model nothing
+# They cost the model nothing.
+_NOT_ASKING = frozenset(("/v1/models", "/version", "/ping", "/load", "/metrics"))
 _UNDONE = frozenset(("abort", "error"))  # vLLM's FinishReason; all others gave an answer
 _CLIENT_LEFT = "499"
 

@@ -111,10 +111,8 @@ class Transcriber:
             done = _Done(cursor, known, not cutting.at_silence, audio.duration_s)
             waiting: deque[tuple[Stretch, Ticket | None]] = deque()
             for stretch in self._cut(cuts):
-                if (
-                    left.is_set()
-                ):  # the sound may have been broken off for that, and cut where it is not silent
-                    return
+                if left.is_set():
+                    return  # the sound may have been broken off for that, and cut where it is not silent
                 self._check_length(stretch.done / RATE_HZ)
                 waiting.append((stretch, self._asked(line, stretch, done.decoding)))
                 # A stretch whose language is not known yet decides it for those after it.
