@@ -82,3 +82,10 @@ def by_path(page: Page, path: str) -> None:
     """Add a file of the cluster."""
     page.get_by_label("or a path on the cluster").fill(path)
     page.get_by_role("button", name="Add", exact=True).click()
+
+
+def downloaded(page: Page, label: str) -> tuple[str, str]:
+    """The suggested name and the text of the transcript's file."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name=f"Download as {label}").click()
+    return download.value.suggested_filename, download.value.path().read_text(encoding="utf-8")

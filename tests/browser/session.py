@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import psutil
 
 from launcher.gateway.keys import Keys
 from launcher.gateway.server import Gateway
@@ -29,6 +34,32 @@ class _Gateway(RunningGateway):
         return Gateway(
             keys=Keys(self._key), routes=self.routes, report=lambda: self._report, session_id=self._session_id
         )
+
+
+class _Pages:
+    """The process whose forks are the pages (tests/programs/pages.py)."""
+
+    def __init__(self) -> None:
+        pipe = subprocess.PIPE
+        argv = [sys.executable, "-m", "tests.programs.pages"]
+        self._process = subprocess.Popen(argv, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+
+    def start(self, log: Path, *arguments: str) -> psutil.Process:
+        """One more page."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps([str(log), *arguments]), file=self._process.stdin, flush=True)
+        return psutil.Process(int(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        self._process.communicate()  # its input has ended
+
+
+@functools.cache
+def _pages() -> _Pages:
+    made = _Pages()
+    atexit.register(made.close)
+    return made
 
 
 class PageSession:
@@ -61,10 +92,8 @@ class PageSession:
         write_private(self.paths.connection, json.dumps({"base_url": f"{self.gateway.url}/v1"}))
         self.tell()
         socket = self.root / "page.sock"
-        argv = [sys.executable, "-m", "launcher.ui", "--socket", str(socket), "--session", str(self.root)]
-        argv += ["--gateway", self.gateway.url]
-        with self.paths.page_log.open("ab") as log:
-            self.page = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log)
+        arguments = ("--socket", str(socket), "--session", str(self.root), "--gateway", self.gateway.url)
+        self.page = _pages().start(self.paths.page_log, *arguments)
         self.page_socket = socket
         self.gateway.routes.page = socket
 
@@ -73,9 +102,9 @@ class PageSession:
         self.gateway.routes.engine = socket
 
     def wait(self) -> None:
-        """Until the page answers: five seconds on a free machine, a minute on a busy one."""
-        wait_until(lambda: self._page_answers() or self.page.poll() is not None, 200)
-        assert self.page.poll() is None, self.paths.page_log.read_text()
+        """Until the page answers; the first one waits for the imports of all, a minute on a busy machine."""
+        wait_until(lambda: self._page_answers() or not self.page.is_running(), 200)
+        assert self.page.is_running(), self.paths.page_log.read_text()
 
     def _page_answers(self) -> bool:
         try:
@@ -95,12 +124,14 @@ class PageSession:
             self.gateway.close()
 
     def close(self) -> None:
-        self.page.terminate()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended by itself
+            self.page.terminate()
         self.end()
         try:
-            self.page.wait(10)
+            self.page.wait(20)
         finally:
-            self.page.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self.page.kill()
             self._folder.cleanup()
 
 

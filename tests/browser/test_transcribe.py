@@ -17,7 +17,18 @@ from launcher.whisper import formats
 from launcher.whisper.segments import Segment
 from tests.browser.chat import Address, notice, open_side
 from tests.browser.conftest import FLAGS, Visitor
-from tests.browser.listening import KEY, Listening, by_path, choose, enter, listening, row, said, state
+from tests.browser.listening import (
+    KEY,
+    Listening,
+    by_path,
+    choose,
+    downloaded,
+    enter,
+    listening,
+    row,
+    said,
+    state,
+)
 from tests.browser.test_keyboard import complaints
 from tests.browser.test_page import no_overflow
 from tests.conftest import needs, skip_loudly
@@ -43,13 +54,6 @@ def session() -> Iterator[Listening]:
 def words(session: Listening) -> Path:
     """Three words, in the folder that the session may read."""
     return speech(["one", "two", "three"], session.server.folder / NAME, gap_s=2.0)
-
-
-def downloaded(page: Page, label: str) -> tuple[str, str]:
-    """The suggested name and the text of the transcript's file."""
-    with page.expect_download() as download:
-        page.get_by_role("button", name=f"Download as {label}").click()
-    return download.value.suggested_filename, download.value.path().read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("way", ["direct", "node", "rnode-https"])

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, Request, expect
 from tests.browser.cable import Cable
 from tests.browser.chat import Address, notice
 from tests.browser.conftest import Visitor
-from tests.browser.listening import Listening, by_path, choose, enter, listening, row, said, state
+from tests.browser.listening import Listening, by_path, choose, downloaded, enter, listening, row, said, state
 from tests.programs.front import wait_until
 from tests.speech import needs_speech, say, speech
 from tests.whisper.conftest import NAME as MODEL
@@ -20,6 +20,7 @@ from tests.whisper.conftest import NAME as MODEL
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 LONG = "long.wav"
+WORDS = ("one", "two", "stop", "go")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def session() -> Iterator[Listening]:
 @pytest.fixture(scope="module")
 def long(session: Listening) -> Path:
     """A minute, which takes some seconds."""
-    return speech(["one", "two", "stop", "go"], session.server.folder / LONG, gap_s=1.1, repeat=10)
+    return speech(WORDS, session.server.folder / LONG, gap_s=1.1, repeat=10)
 
 
 @pytest.fixture(scope="module")
@@ -51,23 +52,27 @@ def halfway(page: Page) -> None:
 
 
 def test_a_busy_session_is_asked_again_and_a_stopped_file_goes_on(
-    visitor: Visitor, address: Address, session: Listening, long: Path, whole: str, tmp_path: Path
+    visitor: Visitor, address: Address, session: Listening, whole: str, tmp_path: Path
 ) -> None:
+    """Six minutes, so that the first file cannot be done before a slow browser has pressed Stop."""
     page = enter(visitor, address(session, "direct"))
-    choose(page, long)
+    choose(page, speech(WORDS, tmp_path / LONG, gap_s=1.1, repeat=60))
     halfway(page)
     choose(page, say("yes", tmp_path / "yes.wav"))
     expect(row(page, "yes.wav")).to_contain_text("The session is busy: tries again in")
     row(page, LONG).get_by_role("button", name="Stop").click()
     state(page, LONG, "stopped")
     state(page, "yes.wav", "done")
-    wait_until(session.server.rests, 20)
+    wait_until(session.server.rests)
     row(page, LONG).get_by_role("button", name=LONG, exact=True).click()
     heard = page.locator("#lines li").count()
     row(page, LONG).get_by_role("button", name="Go on").click()
-    state(page, LONG, "done")
-    assert page.locator("#lines li").count() > heard
-    assert said(page) == whole
+    expect(page.locator("#lines li").nth(heard + 2)).to_be_visible(timeout=60_000)
+    row(page, LONG).get_by_role("button", name="Stop").click()
+    state(page, LONG, "stopped")
+    shared = min(len(said(page)), len(whole) // 2)  # the end of `whole` may be heard otherwise than a middle
+    assert said(page)[:shared] == whole[:shared]
+    wait_until(session.server.rests)
 
 
 def test_a_lost_connection_goes_on_where_it_was(
@@ -119,6 +124,4 @@ def test_the_end_of_the_session(visitor: Visitor, address: Address, session: Lis
     page.locator("#lines .said").first.dblclick()
     page.keyboard.type("!")
     page.keyboard.press("Enter")
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download as Text").click()
-    assert download.value.path().read_text(encoding="utf-8").splitlines() == [f"{heard[0]}!", *heard[1:]]
+    assert downloaded(page, "Text")[1].splitlines() == [f"{heard[0]}!", *heard[1:]]
