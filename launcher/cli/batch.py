@@ -87,7 +87,8 @@ def members_table(sessions: list[Session]) -> str:
                 time_limit(plan.limits.hours),
             ]
         )
-    return table(rows, head=["Job ID", "Session", "Model", "Profile", "Partition", "GPUs", "Time Limit"])
+    head = ["Job ID", "Session", "Model", "Profile", "Partition", "GPUs", "Time Limit"]
+    return table(rows, head=head, yielding=("Partition", "Profile", "Model", "GPUs"))
 
 
 def described_all(launcher: Launcher, sessions: list[Session]) -> dict[str, object]:

@@ -103,7 +103,8 @@ def _print(found: list[Removal]) -> None:
             ]
             for one in going
         ]
-        print(table(rows, head=["ID", "Model", "State", "Job", "Ended", "Size", "Folder"]))
+        head = ["ID", "Model", "State", "Job", "Ended", "Size", "Folder"]
+        print(table(rows, head=head, yielding=("Folder", "Job", "Model")))
     else:
         print("There is nothing to remove.")
     if any(one.entry_only for one in going):

@@ -16,7 +16,7 @@ from launcher.sessions.clock import moment
 EXAMPLES = "example:\n  launcher details tiny-chat-3f9a --json"
 # The plan's blocks, in the order of a reader's questions; what else is in it stands behind them.
 _BLOCKS = ("model", "resources", "limits", "environment", "cluster", "network", "places")
-_OTHERS = ("engine", "engine_args", "page", "work_dir", "audio_folders", "user", "launcher")
+_OTHERS = ("name", "engine", "engine_args", "page", "work_dir", "audio_folders", "user", "launcher")
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +47,10 @@ def _rows(found: dict[str, Any]) -> Iterator[list[str]]:
     for block in ("job", "connection", "hardware", "usage"):
         yield from _block(block, found[block] or {}, {})
     yield ["engine_version", found["engine_version"] or "", ""]
+    # The origin of a name is that of the session's; an environment and a cluster have names as well.
+    of_fields = {field: origin for field, origin in origins.items() if field != "name"}
     for block in _BLOCKS:
-        yield from _block(block, plan.get(block) or {}, origins)
+        yield from _block(block, plan.get(block) or {}, of_fields)
     for name in _OTHERS:
         if plan.get(name) not in (None, "", [], ()):
             yield [name, _text(plan[name]), origins.get(name, "")]

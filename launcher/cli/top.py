@@ -62,5 +62,5 @@ def _once(launcher: Launcher, as_json: bool) -> int:
     if not seen:
         print(NONE)
         return 0
-    print(table([cells(one) for one in seen], head=HEAD))
+    print(table([cells(one) for one in seen], head=HEAD, yielding=("Wait", "Run", "GPUs", "Model", "Phase")))
     return 0

@@ -118,6 +118,8 @@ def test_details_have_everything_but_the_key(running: Session, said: Any) -> Non
     text = said("details", running.id)
     for part in (connection.base_url, "hours", "request", "engine.log", str(running.paths.root)):
         assert part in text
+    names = re.findall(r"(?m)^. +name +. \S+ +. (\S*)", text)  # of environment and cluster, and its own
+    assert names == ["", "", "request"]
     assert connection.key not in text + json.dumps(shown)
     assert running.details()["id"] == running.id
 
