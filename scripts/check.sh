@@ -38,7 +38,7 @@ else
 fi
 check yamllint "$bin/yamllint" --strict "${yaml[@]}"
 check codespell "$bin/codespell" -q 3
-check unit "$bin/python" -m pytest -q tests/unit
+check unit "$bin/python" -m pytest -q -n 2 --dist loadfile tests/unit
 
 if [ ${#failed[@]} -gt 0 ]; then
   echo "check: FAILED: ${failed[*]}" >&2
