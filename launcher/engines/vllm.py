@@ -15,6 +15,7 @@ from launcher.engines.sound import audio_probe
 from launcher.engines.vllm_arguments import check_args, option_values
 from launcher.engines.vllm_log import explain, phase
 from launcher.engines.vllm_processes import lost
+from launcher.errors import LauncherError
 from launcher.sessions.plan import Plan
 
 __all__ = ["check_args", "command", "explain", "health", "lost", "phase", "probe"]
@@ -42,13 +43,13 @@ def command(plan: Plan, socket: Path, cache: Path) -> Command:
 def probe(plan: Plan) -> Probe:
     """One token after a bare prompt: every generating model can do that, also one without a chat template.
 
-    Whisper models write only what they hear.
+    Whisper models write only what they hear; others give a vector, or scores.
     """
     name = plan.model.served_name
     if plan.model.snapshot is not None and _hears(Path(plan.model.snapshot)):
         return audio_probe(name)
-    if _runner(plan) == "pooling":
-        return Probe("/v1/embeddings", {"model": name, "input": "Hello"}, "data")
+    if route := _pooling(plan):
+        return Probe(route, {"model": name, "input": "Hello"}, "data")
     return Probe(
         "/v1/completions", {"model": name, "prompt": "Hello", "max_tokens": 1, "temperature": 0}, "choices"
     )
@@ -66,14 +67,29 @@ def _hears(folder: Path) -> bool:
         return False
 
 
-def _runner(plan: Plan) -> str:
-    asked = option_values(plan.engine_args, "--runner")
-    if asked and asked[-1] != "auto":
-        return asked[-1]
+def _pooling(plan: Plan) -> str | None:
+    """Where a model answers that writes no text, as vLLM sees it; None of one that does.
+
+    `/v1/embeddings` is there for models that embed only, `/pooling` for all that pool, rewards and rerankers too
+    (vllm/entrypoints/pooling/factories.py).
+    """
+    asked = option_values(plan.engine_args, "--runner")[-1:]
+    task = _task(Path(plan.model.snapshot)) if plan.model.snapshot is not None else None
+    scores = task in ("reranking", "classification")
+    if asked == ["pooling"] or (asked in ([], ["auto"]) and (scores or task == "embedding")):
+        return "/pooling" if scores else "/v1/embeddings"
+    return None
+
+
+def _task(folder: Path) -> str | None:
+    from launcher.models.inspect.facts import facts_of
+
     # sentence-transformers writes modules.json beside embedding models; vLLM reads the same file to choose its runner.
-    if plan.model.snapshot is not None and (Path(plan.model.snapshot) / "modules.json").is_file():
-        return "pooling"
-    return "generate"
+    beside = {"modules.json": True} if (folder / "modules.json").is_file() else {}
+    try:
+        return facts_of(json.loads((folder / "config.json").read_bytes()), None, beside=beside).task
+    except (LauncherError, OSError, ValueError, RecursionError):
+        return "embedding" if beside else None
 
 
 def _variables(plan: Plan, socket: Path, cache: Path) -> dict[str, str]:

@@ -74,6 +74,32 @@ def test_probe_of_an_embedding_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("architecture", "model_type", "path"),
+    [
+        ("LlamaForCausalLM", "llama", "/v1/completions"),
+        ("LlamaForSequenceClassification", "llama", "/pooling"),
+        ("Qwen2ForRewardModel", "qwen2", "/pooling"),
+        ("BertModel", "bert", "/v1/embeddings"),
+        ("BertForSequenceClassification", "bert", "/pooling"),
+        ("UnknownForNothing", "unknown", "/v1/completions"),
+    ],
+)
+def test_the_probe_asks_what_a_model_of_this_kind_answers(
+    tmp_path: Path, architecture: str, model_type: str, path: str
+) -> None:
+    """vec-inf 14: models that write, that embed, and that give scores."""
+    config = {
+        "architectures": [architecture], "model_type": model_type, "hidden_size": 64, "intermediate_size": 128,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 100, "max_position_embeddings": 64,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert vllm.probe(vllm_plan(snapshot=tmp_path)).path == path
+    for odd in ("", "[]", "{}", "[" * 100_000):
+        (tmp_path / "config.json").write_text(odd)
+        assert vllm.probe(vllm_plan(snapshot=tmp_path)).path == "/v1/completions"
+
+
+@pytest.mark.parametrize(
     "args",
     [
         ("--max-model-len", "8192"),
