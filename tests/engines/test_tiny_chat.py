@@ -203,7 +203,7 @@ def visitor() -> Iterator[Visitor]:
 
 @pytest.mark.browser
 def test_paris_appears_step_by_step(visitor: Visitor, portal_https: Portal, engine: Engine) -> None:
-    """One pass with nothing simulated."""
+    """Blackfish 12: one pass with nothing simulated."""
     connection = engine.connection
     where = portal_https.node_url(connection.host, connection.port)
     page = visitor.context.new_page()
