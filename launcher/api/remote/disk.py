@@ -28,7 +28,7 @@ def serve(
     if do == "list":
         return listing(path)
     if do == "read":
-        return _read(path, int(wanted["at"]), wanted["version"], tell, send)
+        return _read(path, int(wanted["at"]), wanted["version"], send)
     return _write(path, wanted, given, tell)
 
 
@@ -87,9 +87,7 @@ def open_part(part: Path) -> BinaryIO:
     return file
 
 
-def _read(
-    path: Path, at: int, expected: str | None, tell: Callable[[Any], object], send: Callable[[bytes], object]
-) -> dict[str, Any]:
+def _read(path: Path, at: int, expected: str | None, send: Callable[[bytes], object]) -> dict[str, Any]:
     with path.open("rb") as file:
         known = os.fstat(file.fileno())
         if not stat.S_ISREG(known.st_mode):

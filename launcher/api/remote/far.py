@@ -32,10 +32,8 @@ _LINE_MAX_BYTES, _BYTES_MAX = 64 << 20, 16 << 20
 _END_S = 5.0
 _AGAIN_S = (1.0, 2.0, 5.0, 10.0, 20.0)
 _LOST_S = 300.0  # a network that is away so long is not waited for
-_LONG_S, _TRIES_MAX = (
-    30.0,
-    8,
-)  # a connection that held so long counts as good; so many bad ones in a row are enough
+_LONG_S = 30.0  # a connection that held so long counts as good
+_TRIES_MAX = 8  # so many bad ones in a row are enough
 
 T = TypeVar("T")
 

@@ -28,6 +28,8 @@ from launcher.sessions.status import Status
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
+    from launcher.api.session import Session
+
 _TICK_S, _NEAR_S, _FAR_S, _FRESH_S = 0.5, 0.5, 2.0, 3.0
 _LONGEST_PAUSE_S = 30.0
 _KEY_KNOWN_S, _ANSWER_S, _END_S = 20.0, 5.0, 3.0
@@ -36,7 +38,7 @@ _HIDDEN_MAX = 3  # looks; a network file system may hide a file for a moment
 
 
 def connect(
-    session: Any,
+    session: Session,
     *,
     via: str | None = None,
     port: int = 0,
@@ -95,6 +97,8 @@ class Tunnel:
         self.published: dict[str, int] = {}
         self._there, self._ways, self._look_s, self._tell = there, ways, look_s, tell
         self._closing, self._finished, self._trouble = (threading.Event() for _ in range(3))
+        # The last of `close` and the thread takes all away: the thread may still wait for a network that is gone.
+        self._leaving, self._closed, self._watched = threading.Lock(), False, False
         self._relay: Relay | None = None
         self._thread: threading.Thread | None = None
         self._way: Way | None = None
@@ -171,7 +175,9 @@ class Tunnel:
                 busy.join(_END_S)
         if self._relay is not None:
             self._relay.close()
-        if busy is None or not busy.is_alive():
+        with self._leaving:
+            self._closed, last = True, busy is None or self._watched
+        if last:
             self._leave()
         self._finished.set()
 
@@ -208,6 +214,15 @@ class Tunnel:
         self._thread.start()
 
     def _keep(self) -> None:
+        try:
+            self._watch()
+        finally:
+            with self._leaving:
+                self._watched, last = True, self._closed
+            if last:
+                self._leave()
+
+    def _watch(self) -> None:
         pause_s = _TICK_S
         while not self._closing.wait(pause_s):
             try:
@@ -221,8 +236,6 @@ class Tunnel:
                 if self._way is None or not self._way.alive():
                     self._hold(message)
                 pause_s = min(_LONGEST_PAUSE_S, max(1.0, 2 * pause_s))
-        if self._finished.is_set():  # who closed it could not wait for us
-            self._leave()
 
     def _step(self) -> bool:
         """Look once, and follow what has changed; whether it is all over."""
