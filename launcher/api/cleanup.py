@@ -38,7 +38,7 @@ _ASIDE = re.compile(r"\..+\.[0-9a-f]{8}\.removed")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Choice:
     """Which sessions are meant; what is None chooses none out. `job_id` and `before_job_id` are Slurm's numbers.
 
     `older_than` is a span since the end, such as 30d; `model_family` the name up to the size (`Qwen2.5`).
@@ -75,7 +75,7 @@ class Removal:
     removed: bool = False
 
 
-def planned(launcher: Launcher, wanted: Wanted) -> list[Removal]:
+def planned(launcher: Launcher, wanted: Choice) -> list[Removal]:
     """What `remove` would take away, the oldest first, and what of the wanted stays; touches nothing.
 
     Costs one question to each scheduler. Raises SessionError for an id that is not there, RequestError for a filter
@@ -109,7 +109,7 @@ def remove(launcher: Launcher, wanted: Sequence[Removal], *, keep_record: bool =
         for one in wanted
     ]
     ids = [one.id for one in wanted if one.kept is None]
-    now = {one.id: one for one in planned(launcher, Wanted(ids=ids))} if ids else {}
+    now = {one.id: one for one in planned(launcher, Choice(ids=ids))} if ids else {}
     done = [_removed(now[one.id], keep_record) if one.kept is None else one for one in wanted]
     for one in done:
         entry = launcher.folder / one.id
@@ -118,7 +118,7 @@ def remove(launcher: Launcher, wanted: Sequence[Removal], *, keep_record: bool =
     return done
 
 
-def _filter(wanted: Wanted) -> Filter:
+def _filter(wanted: Choice) -> Filter:
     words = {"model": wanted.model, "name": wanted.name, "state": wanted.state, "job": wanted.job_id}
     for key, value in words.items():
         if value is not None and "," in value:
@@ -133,7 +133,7 @@ def _filter(wanted: Wanted) -> Filter:
     return Filter({**own.wanted, **more.wanted})
 
 
-def _is_meant(session: Session, status: Status, wanted: Wanted, older_s: float | None) -> bool:
+def _is_meant(session: Session, status: Status, wanted: Choice, older_s: float | None) -> bool:
     if wanted.model_family is not None:
         own = family(session.plan.model.id)[0]
         if not fnmatch.fnmatchcase(own.lower(), wanted.model_family.lower()):

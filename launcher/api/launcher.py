@@ -231,10 +231,10 @@ class Launcher:
         return environments(self.settings)
 
     def cleanup(self, *ids: str, dry_run: bool = False, **wanted: Any) -> list[Removal]:
-        """Remove the files of sessions that are over; `wanted` are the fields of `launcher.api.cleanup.Wanted`."""
-        from launcher.api.cleanup import Wanted, planned, remove
+        """Remove the files of sessions that are over; `wanted` are the fields of `launcher.api.cleanup.Choice`."""
+        from launcher.api.cleanup import Choice, planned, remove
 
-        found = planned(self, Wanted(ids, **wanted))
+        found = planned(self, Choice(ids, **wanted))
         return found if dry_run else remove(self, found)
 
     def record(self, wanted: str) -> Record:

@@ -25,7 +25,7 @@ _APART_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Glance:
     """One session as it was last seen; `metrics` are None where it reports none, or did not answer lately."""
 
     session: Session
@@ -64,12 +64,12 @@ class Watch:
         self._over.set()
 
     @property
-    def seen(self) -> list[Seen]:
+    def seen(self) -> list[Glance]:
         """All that is known now."""
         with self._lock:
-            return [Seen(session, status, self._metrics(session.id)) for session, status in self._seen]
+            return [Glance(session, status, self._metrics(session.id)) for session, status in self._seen]
 
-    def once(self) -> list[Seen]:
+    def once(self) -> list[Glance]:
         """One look; takes about a second where a session is ready, since throughputs need two readings."""
         self.look()
         self._answered()

@@ -53,10 +53,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show what would go, ask, and remove it."""
-    from launcher.api.cleanup import Wanted, planned, remove
+    from launcher.api.cleanup import Choice, planned, remove
 
     launcher = Launcher()
-    wanted = Wanted(
+    wanted = Choice(
         tuple(arguments.sessions), arguments.model, arguments.model_family, arguments.name, arguments.state,
         arguments.job_id, arguments.before_job_id, arguments.older_than, arguments.filter,
     )  # fmt: skip

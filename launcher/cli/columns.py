@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from launcher.api.watch import Seen
+from launcher.api.watch import Glance
 from launcher.cli.tables import clipped, filled, one_line, width
 
 HEAD = ("ID", "Model", "State", "Phase", "GPUs", "Tok/s", "Run", "Wait", "Left", "If idle")
@@ -17,7 +17,7 @@ _ID_END = 8
 _RIGHT = frozenset(("Tok/s", "Run", "Wait", "Left", "If idle"))
 
 
-def cells(seen: Seen) -> Sequence[str]:
+def cells(seen: Glance) -> Sequence[str]:
     """The row of one session; a cell is empty where nothing is known or nothing applies."""
     plan, status, metrics = seen.session.plan, seen.status, seen.metrics
     gpus = plan.resources.gpus * plan.resources.nodes

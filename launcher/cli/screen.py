@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from launcher.api import Launcher
 from launcher.api.log import end_of
-from launcher.api.watch import Seen, Watch
+from launcher.api.watch import Glance, Watch
 from launcher.cli.columns import HEAD, cells, line, widths
 from launcher.cli.metrics import rows
 from launcher.cli.tables import clipped, filled, one_line, width
@@ -94,7 +94,7 @@ class _Screen:
         self._chosen: str | None = None
         self._first = 0
         self._said = ("", 0.0)
-        self._seen: list[Seen] = []
+        self._seen: list[Glance] = []
         self._encoding = window.encoding
         with contextlib.suppress(curses.error):
             curses.curs_set(0)
@@ -119,7 +119,7 @@ class _Screen:
 
     def run(self) -> None:
         """Until the user leaves."""
-        keys: dict[int, Callable[[Seen], None]] = {
+        keys: dict[int, Callable[[Glance], None]] = {
             ord("l"): self._log,
             ord("s"): self._stop,
             ord("c"): self._connect,
@@ -178,7 +178,7 @@ class _Screen:
 
     # -- the pages about one session
 
-    def _details(self, seen: Seen) -> None:
+    def _details(self, seen: Glance) -> None:
         session = seen.session
 
         def lines(columns: int) -> list[str]:
@@ -193,7 +193,7 @@ class _Screen:
 
         self._scroll(session.id, lines, {})
 
-    def _log(self, seen: Seen) -> None:
+    def _log(self, seen: Glance) -> None:
         paths = seen.session.paths
         logs = [paths.engine_log, paths.job_log, paths.gateway_log, paths.page_log]
         logs = [path for path in logs if path.exists()]
@@ -219,12 +219,12 @@ class _Screen:
             more="Tab another log",
         )
 
-    def _connect(self, seen: Seen) -> None:
+    def _connect(self, seen: Glance) -> None:
         # Alone on its lines, so that it can be marked and copied whole.
         line = f"launcher connect {seen.session.id}"
         self._scroll("Copy this line into a shell:", lambda columns: ["", *_pieces(line, columns)], {})
 
-    def _stop(self, seen: Seen) -> None:
+    def _stop(self, seen: Glance) -> None:
         if seen.status.ended:
             self.say(f"{seen.session.id} is over already.")
             return
@@ -342,7 +342,7 @@ _MOVES: dict[int, Callable[[int, int, int], int]] = {
 }
 
 
-def _facts(seen: Seen) -> list[tuple[str, str]]:
+def _facts(seen: Glance) -> list[tuple[str, str]]:
     session, status = seen.session, seen.status
     plan, now = session.plan, time.time()
     connection = session.connection if status.state in (READY, UNHEALTHY) else None
