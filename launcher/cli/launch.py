@@ -77,17 +77,22 @@ def started(arguments: argparse.Namespace, launcher: Launcher, plan: Plan) -> in
 
 
 def _dry(arguments: argparse.Namespace, plan: Plan) -> int:
+    show_script(plan, arguments.json)
+    for label, told in chosen(plan):
+        print(f"{label}: {one_line(told)}", file=sys.stderr)
+    return 0
+
+
+def show_script(plan: Plan, as_json: bool, **more: Any) -> int:
+    """Print the script of `plan`; as JSON with the plan, and `more` before it."""
     import json
 
     from launcher.schedulers.script import job_script
 
     script = job_script(plan, Path(plan.places.sessions) / plan.id)
-    if arguments.json:
-        print(json.dumps({"plan": json.loads(plan.to_json()), "script": script}))
-    else:
-        print(script, end="")
-    for label, told in chosen(plan):
-        print(f"{label}: {one_line(told)}", file=sys.stderr)
+    if as_json:
+        return print_json({**more, "plan": json.loads(plan.to_json()), "script": script})
+    print(script, end="")
     return 0
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.api import Launcher
+from launcher.cli.launch import show_script
 from launcher.cli.launch_options import add_some
 from launcher.cli.parser import SESSION
 from launcher.cli.status import described, print_json
@@ -50,24 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         _print(found, record.plan.id)
     if arguments.dry_run:
-        return _dry(found, arguments.json)
+        return show_script(found.plan, arguments.json, **_described(found))
     session = launcher.submit(found.plan)
     if arguments.wait:
         from launcher.cli.wait import until_ready
 
         return until_ready(session, None, arguments.json)
     return _submitted(found, session, arguments.json)
-
-
-def _dry(found: Rerun, as_json: bool) -> int:
-    from launcher.schedulers.script import job_script
-
-    plan = found.plan
-    script = job_script(plan, Path(plan.places.sessions) / plan.id)
-    if as_json:
-        return print_json({**_described(found), "plan": json.loads(plan.to_json()), "script": script})
-    print(script, end="")
-    return 0
 
 
 def _submitted(found: Rerun, session: Session, as_json: bool) -> int:
