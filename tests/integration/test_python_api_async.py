@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
 from launcher import AsyncLauncher, AsyncSession, Launcher, Session, Status
 from launcher.errors import EngineError, SessionError
+from launcher.schedulers import local
 from launcher.settings.layers import load
 from tests.programs.front import wait_until
 
@@ -86,8 +89,28 @@ async def test_a_wait_that_is_cancelled_leaves_the_session(launcher: Launcher) -
     await session.stop()
 
 
-async def test_a_launch_that_is_cancelled_leaves_no_session_running(launcher: Launcher) -> None:
+Launching: TypeAlias = "list[asyncio.Task[AsyncSession]]"
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> Launching:
+    """Tasks whose job is only submitted when they are being cancelled: else a slow loop would come too late."""
+    tasks: Launching = []
+    submit = local.submit
+
+    def late(script: Path) -> str:
+        wait_until(lambda: any(task.cancelling() for task in tasks))
+        return submit(script)
+
+    monkeypatch.setattr(local, "submit", late)
+    return tasks
+
+
+async def test_a_launch_that_is_cancelled_leaves_no_session_running(
+    launcher: Launcher, launches: Launching
+) -> None:
     launching = asyncio.create_task(AsyncLauncher(load()).launch("simulated", engine_args=SLOW))
+    launches.append(launching)
     while not launcher.sessions():
         await asyncio.sleep(0.01)
     launching.cancel()
@@ -98,9 +121,10 @@ async def test_a_launch_that_is_cancelled_leaves_no_session_running(launcher: La
 
 
 async def test_a_launch_that_is_cancelled_again_and_again_leaves_no_session_running(
-    launcher: Launcher,
+    launcher: Launcher, launches: Launching
 ) -> None:
     launching = asyncio.create_task(AsyncLauncher(load()).launch("simulated", engine_args=SLOW))
+    launches.append(launching)
     while not launcher.sessions():
         await asyncio.sleep(0.01)
     while not launching.done():  # while it is submitted, and while that is taken back
@@ -112,9 +136,12 @@ async def test_a_launch_that_is_cancelled_again_and_again_leaves_no_session_runn
     assert session.status().reason == "user"
 
 
-def test_a_launch_that_the_end_of_the_loop_cancels_leaves_no_session_running(launcher: Launcher) -> None:
+def test_a_launch_that_the_end_of_the_loop_cancels_leaves_no_session_running(
+    launcher: Launcher, launches: Launching
+) -> None:
     async def leave() -> asyncio.Task[AsyncSession]:
         launching = asyncio.create_task(AsyncLauncher(load()).launch("simulated", engine_args=SLOW))
+        launches.append(launching)
         while not launcher.sessions():
             await asyncio.sleep(0.01)
         return launching
