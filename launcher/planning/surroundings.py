@@ -21,12 +21,14 @@ OWN = "own"
 CONTAINERS = ("apptainer", "singularity", "container", "docker")
 _NAME_MOST = 200
 _SECRET = re.compile(r"(?:.*_)?(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)", re.IGNORECASE)
-# Whose values the launcher or Slurm chooses, or that would write prompts into a log or open a second door.
+# How names begin whose values the launcher or Slurm chooses, or that would write prompts into a log or open a second
+# door; then names that are so as a whole.
 _LAUNCHERS = (
     "LAUNCHER_", "SLURM_", "APPTAINER", "SINGULARITY", "VLLM_LOGGING_", "VLLM_CONFIGURE_LOGGING", "VLLM_DEBUG_",
     "VLLM_TRACE_FUNCTION", "VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_INSECURE_SERIALIZATION", "VLLM_RPC_BASE_PATH",
-    "VLLM_HOST_IP", "VLLM_PORT", "VLLM_DP_", "GLOO_SOCKET_IFNAME", "PATH", "TMPDIR", "HOME",
+    "VLLM_HOST_IP", "VLLM_PORT", "VLLM_DP_", "GLOO_SOCKET_IFNAME",
 )  # fmt: skip
+_EXACT = ("PATH", "HOME", "TMPDIR")
 # These make the engine load foreign code.
 _CODE = (
     "LD_PRELOAD",
@@ -39,7 +41,6 @@ _CODE = (
     "VLLM_PLUGINS",
     "VLLM_USE_MODELSCOPE",
 )
-_EXACT = ("PATH", "HOME", "TMPDIR")
 # What every engine gets: it never downloads, and the user's own packages are not among its own.
 _ALWAYS_ON = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "PYTHONNOUSERSITE")
 _MOST = 10_000
@@ -153,7 +154,7 @@ def _check_variable(name: str, value: str, settings: Settings) -> None:
             "Leave it out: an engine needs none, and launcher models add reads your token itself.",
         )
     switched_off = name in _ALWAYS_ON and value != "1"
-    if switched_off or name in _EXACT or any(name.startswith(o) for o in _LAUNCHERS if o not in _EXACT):
+    if switched_off or name in _EXACT or name.startswith(_LAUNCHERS):
         raise RequestError(f"The variable {name} is not yours to set.", "Leave it out.")
     if name in _CODE and not settings.allow.trust_remote_code:
         raise RequestError(
