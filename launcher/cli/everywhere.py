@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import json
 import sys
 import time
-from contextlib import redirect_stdout
 from typing import Any
 
+from launcher.api import Launcher
 from launcher.cli.tables import one_line, table
 from launcher.errors import LauncherError, RequestError, SchedulerError
 from launcher.sessions.clock import TIME_MAX, clock
@@ -48,13 +47,10 @@ def show(arguments: argparse.Namespace) -> int:
 
 
 def _sessions_here(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    from launcher.cli.status import run
+    from launcher.cli.status import described, listed
 
-    said = io.StringIO()
-    with redirect_stdout(said):
-        run(argparse.Namespace(**{**vars(arguments), "everywhere": False, "json": True}))
-    found: list[dict[str, Any]] = json.loads(said.getvalue())["sessions"]
-    return found
+    sessions, statuses, _ = listed(Launcher(), arguments)
+    return [described(session, status) for session, status in zip(sessions, statuses, strict=True)]
 
 
 def _row(cluster: str, session: dict[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher.api import Launcher, Session
 from launcher.cli.parser import SESSION
@@ -14,9 +14,6 @@ from launcher.errors import RequestError
 from launcher.sessions.clock import clock
 from launcher.sessions.connection import Connection
 from launcher.sessions.status import ENGINE_RESTART, FAILED, LAUNCHING, PENDING, READY, UNHEALTHY, Status
-
-if TYPE_CHECKING:
-    from launcher.api.filters import Filter
 
 EXAMPLES = """\
 examples:
@@ -56,8 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
 
         return show(arguments)
     launcher = Launcher()
-    wanted = _filter(arguments)
-    if arguments.session is not None:
+    if arguments.session is None:
+        sessions, statuses, older = listed(launcher, arguments)
+    elif arguments.filter is not None:
+        raise RequestError("--filter is for a list of sessions.", "Leave out the id, or --filter.")
+    else:
         sessions, older = launcher.members(arguments.session), 0  # all of a batch, by the id of its job
         if len(sessions) == 1:
             session = sessions[0]
@@ -66,21 +66,11 @@ def run(arguments: argparse.Namespace) -> int:
                 return print_json(described(session, status))
             print(_status_table(session, status))
             return 0
-    else:
-        sessions = launcher.sessions()
-        shown = (
-            sessions if arguments.all else [s for s in sessions if not s.ended_before(time.time() - _DAY_S)]
-        )
-        older, sessions = len(sessions) - len(shown), shown
-    statuses = launcher.statuses(sessions)
-    if wanted is not None:
-        pairs = zip(sessions, statuses, strict=True)
-        fitting = [(session, status) for session, status in pairs if wanted.fits(session.plan, status)]
-        sessions, statuses = [session for session, _ in fitting], [status for _, status in fitting]
+        statuses = launcher.statuses(sessions)
     if arguments.json:
         return print_json({"sessions": [described(s, t) for s, t in zip(sessions, statuses, strict=True)]})
     if not sessions:
-        print("No session is like that." if wanted else NONE)
+        print("No session is like that." if arguments.filter is not None else NONE)
         return _older(older)
     if arguments.long:
         pairs = zip(sessions, statuses, strict=True)
@@ -109,14 +99,21 @@ def _ago(when: float) -> str:
     return f"{clock(time.time() - when)} ago"
 
 
-def _filter(arguments: argparse.Namespace) -> Filter | None:
-    if arguments.filter is None:
-        return None
-    if arguments.session is not None:
-        raise RequestError("--filter is for a list of sessions.", "Leave out the id, or --filter.")
-    from launcher.api.filters import parse
+def listed(launcher: Launcher, arguments: argparse.Namespace) -> tuple[list[Session], list[Status], int]:
+    """The sessions that are asked for, their statuses, and how many are left out that ended more than a day ago."""
+    wanted = None
+    if arguments.filter is not None:
+        from launcher.api.filters import parse
 
-    return parse(arguments.filter)
+        wanted = parse(arguments.filter)
+    known = launcher.sessions()
+    sessions = known if arguments.all else [s for s in known if not s.ended_before(time.time() - _DAY_S)]
+    older, statuses = len(known) - len(sessions), launcher.statuses(sessions)
+    if wanted is not None:
+        pairs = zip(sessions, statuses, strict=True)
+        fitting = [(session, status) for session, status in pairs if wanted.fits(session.plan, status)]
+        sessions, statuses = [session for session, _ in fitting], [status for _, status in fitting]
+    return sessions, statuses, older
 
 
 def _older(count: int) -> int:
