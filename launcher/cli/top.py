@@ -19,7 +19,9 @@ examples:
   launcher top
   launcher top --once                           a table, for scripts and terminals without a cursor
 
-keys: up/down or j/k choose, Enter details, l logs, s stop, c the command that connects, q leave"""
+keys: up/down or j/k choose, Enter details, l logs, s stop, c the command that connects, q leave
+
+Left: the time until its limit. If idle: until it stops, if nobody uses it."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
