@@ -116,11 +116,13 @@ def test_waiting_for_a_failed_session_raises_its_reason(launcher: Launcher) -> N
     assert session.connection is None
 
 
+@pytest.mark.parametrize("hangs_at", ["start", "ready"])
 def test_an_engine_that_never_answers_is_given_up(
-    launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+    launcher: Launcher, monkeypatch: pytest.MonkeyPatch, hangs_at: str
 ) -> None:
+    """della 9: that it listens, and says that it is healthy, makes no session ready."""
     monkeypatch.setenv("LAUNCHER_SESSION__START_TIMEOUT_MINUTES", "0.05")
-    session = Launcher(load()).launch("simulated", engine_args=("--hang-at", "start"))
+    session = Launcher(load()).launch("simulated", engine_args=("--hang-at", hangs_at))
     with pytest.raises(EngineError, match=r"did not answer within 0\.05 minutes"):
         session.wait()
     assert session.status().reason == "start-timeout"
