@@ -26,7 +26,7 @@ from launcher.api.remote.values import unpacked, unpacked_error
 from launcher.api.tunnel.whereabouts import Far as FarAway
 from launcher.cli import main
 from launcher.cli.cluster import forwarded
-from launcher.errors import SchedulerError, SettingsError, StorageError
+from launcher.errors import EngineError, SchedulerError, SettingsError, StorageError
 from launcher.schedulers import ssh
 from launcher.sessions.connection import Connection
 
@@ -225,6 +225,28 @@ def test_an_address_elsewhere_becomes_no_file_no_option_and_no_colour_here(
         pytest.raises(SchedulerError, match="not understood"),
     ):
         far.look()
+
+
+@pytest.mark.parametrize(
+    "rest", ['"error": 7}', '"a": ' + "[" * 100_000, '"state": "READY"}'], ids=lambda rest: rest[:20]
+)
+def test_a_look_that_is_none_is_an_error_with_a_sentence(say: Say, rest: str) -> None:
+    say(f'{{"answer": 1, {rest}\n')
+    with (
+        contextlib.closing(FarAway("della", ["launcher"], "a-1")) as far,
+        pytest.raises(SchedulerError, match="not understood"),
+    ):
+        far.look()
+
+
+def test_an_error_elsewhere_keeps_its_class_and_all_it_says(say: Say) -> None:
+    say({"answer": 1, "error": {"kind": "engine", "message": "It died.", "hint": "Look.", "quote": "CUDA"}})
+    with (
+        contextlib.closing(FarAway("della", ["launcher"], "a-1")) as far,
+        pytest.raises(EngineError, match=r"It died\. Look\.") as caught,
+    ):
+        far.look()
+    assert caught.value.quote == "CUDA"
 
 
 def test_an_address_elsewhere_is_believed_where_it_is_one(say: Say) -> None:

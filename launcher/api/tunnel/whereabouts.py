@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from launcher.api.remote.values import packed_error, unpacked_error
 from launcher.errors import LauncherError, RequestError, SchedulerError, SessionError
 from launcher.schedulers.line import Line
 from launcher.schedulers.ssh import control, open_master
@@ -227,10 +228,10 @@ class Far:
         except SchedulerError:
             self.rest()  # the next order starts anew
             raise
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._strange() from None
-        if "error" in answer:
-            raise _carried(answer["error"])
+        if isinstance(answer.get("error"), dict):
+            raise unpacked_error(answer["error"])
         return answer
 
     def _strange(self) -> SchedulerError:
@@ -264,9 +265,9 @@ def answered(near: Near, line: str) -> str:
         number = order["number"]
         answer = _obeyed(near, order)
     except LauncherError as error:
-        answer = {"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}
+        answer = {"error": packed_error(error)}
     except (ValueError, KeyError, TypeError, AttributeError):
-        answer = {"error": {"kind": "request", "message": "An order is a JSON object.", "hint": None}}
+        answer = {"error": packed_error(RequestError("An order is a JSON object."))}
     return json.dumps({"answer": number, **answer})
 
 
@@ -285,15 +286,3 @@ def _obeyed(near: Near, order: dict[str, Any]) -> dict[str, Any]:
         case _:
             raise RequestError("This launcher does not know that order.", "It is older than the other one.")
     return {}
-
-
-def _carried(error: Any) -> LauncherError:
-    """The error that happened on the cluster, as its own class."""
-    told = error if isinstance(error, dict) else {}
-    kind = next(
-        (one for one in LauncherError.__subclasses__() if one.kind == told.get("kind")), LauncherError
-    )
-    words = {
-        name: None if (w := told.get(name)) is None else str(w) for name in ("hint", "reason", "quote", "log")
-    }
-    return kind(str(told.get("message", "The cluster's launcher failed.")), **words)
