@@ -83,6 +83,13 @@ def test_links_and_pictures_lead_somewhere(name: str) -> None:
     assert not wrong, f"{name}: {wrong}"
 
 
+def test_every_picture_is_shown_somewhere() -> None:
+    shown = {(page.parent / target).resolve() for page in PAGES for target in links(page)}
+    assert [
+        picture.name for picture in sorted((ROOT / "docs" / "images").iterdir()) if picture not in shown
+    ] == []
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_commands_parse(name: str) -> None:
     wrong = []
