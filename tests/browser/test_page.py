@@ -1,4 +1,4 @@
-"""What a researcher sees of the page: the answer growing, stop, reload, logins, phones, beginnings and ends."""
+"""What a researcher sees of the page: the answer growing, stop, reload, logins, beginnings and ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.browser.chat import (
     QUESTION,
@@ -34,11 +34,6 @@ WATCH = """
       subtree: true, childList: true, characterData: true,
     });
 """
-
-
-def no_overflow(page: Page) -> bool:
-    wide = page.evaluate("document.scrollingElement.scrollWidth")
-    return bool(wide <= page.viewport_size["width"]) if page.viewport_size else False
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -283,21 +278,6 @@ def test_two_sessions_in_two_tabs(
     assert questions(third) == [], "a second tab of the same session has its own chat"
     first.reload()
     expect(first.locator("#chat .bot-row")).to_contain_text("Paris")
-
-
-def test_phone(visitor: Visitor, address: Address, quick: Session) -> None:
-    page = visitor.open(address(quick, "node"))
-    page.set_viewport_size({"width": 360, "height": 740})
-    assert no_overflow(page)
-    page = visitor.log_in(address(quick, "node"), quick.key)
-    page.set_viewport_size({"width": 360, "height": 740})
-    ask(page, "x" * 300)
-    finish(page)
-    assert no_overflow(page)
-    page.get_by_role("button", name="Settings, session and code").click()
-    for tab in ("Code", "Settings", "Session"):
-        page.get_by_role("tab", name=tab, exact=True).click()
-        assert no_overflow(page)
 
 
 def test_starting_page_becomes_the_chat(visitor: Visitor, address: Address, quick: Session) -> None:

@@ -30,7 +30,6 @@ from tests.browser.listening import (
     state,
 )
 from tests.browser.test_keyboard import complaints
-from tests.browser.test_page import no_overflow
 from tests.conftest import needs, skip_loudly
 from tests.integration.test_ui_client import RUN
 from tests.speech import needs_speech, say, speech
@@ -99,8 +98,6 @@ def test_a_queue_with_a_wrong_file_and_hostile_names(
     row(page, wrong.name).get_by_role("button", name="Remove").click()
     expect(row(page, wrong.name)).to_have_count(0)
     assert page.evaluate("window.hacked") is None
-    page.set_viewport_size({"width": 390, "height": 800})
-    assert no_overflow(page)
 
 
 @pytest.fixture

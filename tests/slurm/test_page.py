@@ -49,8 +49,9 @@ def session(slurm: Cluster, tmp_path: Path) -> Iterator[OnDemandSession]:
 
 def connected(page: Page, portal: Portal, view_html: str) -> Page:
     """Press the button of the card, on a page of the portal; the tab that it opens."""
-    logged_in = [{"name": name, "value": value, "url": portal.url} for name, value in portal.cookies.items()]
-    page.context.add_cookies(logged_in)
+    page.context.add_cookies(
+        [{"name": name, "value": value, "url": portal.url} for name, value in portal.cookies.items()]
+    )
     cards = f"{portal.url}/pun/sys/dashboard/batch_connect/sessions"
     page.route(cards, lambda route: route.fulfill(content_type="text/html", body=view_html))
     page.goto(cards)
