@@ -115,16 +115,17 @@ def _over(ssh: str, argv: Sequence[str], env: Mapping[str, str], timeout_s: floa
 
 
 def _trouble(program: str, done: subprocess.CompletedProcess[str], ssh: str | None) -> SchedulerError:
-    from launcher.schedulers.ssh import SSH_FAILED  # only once something has failed
-
     words = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-    if ssh is not None and done.returncode == SSH_FAILED:
-        return SchedulerError(
-            f"{ssh} cannot be reached over ssh: {words.removesuffix('.')}.",
-            f"`ssh {ssh}` must work without a password or a question: set up a key.",
-        )
-    if ssh is not None and done.returncode == 127:
-        return SchedulerError(f"There is no program {program} on {ssh}.", "Is Slurm installed there?")
+    if ssh is not None:
+        from launcher.schedulers.ssh import SSH_FAILED  # only once something has failed on the way
+
+        if done.returncode == SSH_FAILED:
+            return SchedulerError(
+                f"{ssh} cannot be reached over ssh: {words.removesuffix('.')}.",
+                f"`ssh {ssh}` must work without a password or a question: set up a key.",
+            )
+        if done.returncode == 127:
+            return SchedulerError(f"There is no program {program} on {ssh}.", "Is Slurm installed there?")
     return SchedulerError(
         f"{program}{f' on {ssh}' if ssh else ''} refused: {words.removeprefix(f'{program}: error: ')}"
     )
