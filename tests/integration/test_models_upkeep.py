@@ -140,6 +140,7 @@ def test_a_cut_file_is_seen_in_the_list_and_after_it_was_mended_no_more(models: 
 
 
 def test_a_size_that_was_remembered_is_forgotten_when_the_model_is_mended(models: Models) -> None:
+    """Blackfish 4: `model ls --refresh`."""
     models.run("add", "org/name")
     aged(models.own)
     whole = listed(models)[0]["bytes"]

@@ -264,6 +264,7 @@ def test_an_answer_that_breaks_goes_on_where_it_was(folder: Path, serve: Serve) 
 
 
 def test_what_breaks_the_session_three_times_is_given_up(folder: Path, serve: Serve) -> None:
+    """Blackfish 10: the state `exhausted`."""
     server = serve(OK + piece(0), OK)
     report = work(folder, server)
     assert states(report) == ["exhausted"]
