@@ -24,7 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A model's name may not fit into a Latin-1 terminal.
             stream.reconfigure(errors="backslashreplace")
-    code = _main(list(sys.argv[1:] if argv is None else argv))
+    try:
+        code = _main(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # while a command was being loaded; later ones are told in `_caught`
+        code = 130
     if argv is None and code == 130:
         # A second Ctrl-C would be a traceback of the program's own end.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -128,31 +129,45 @@ def connected(
         if not quiet:
             _tell(f"{time.monotonic() - started:6.1f} s  {status.state:<10} {status.message}")
 
-    tunnel = connect(
-        session, via=via, port=port, timeout_s=timeout_s, ask_later=ask_later, progress=progress, tell=_tell
-    )
+    with _saying_that_it_goes_on(session.id, quiet=quiet):
+        tunnel = connect(
+            session,
+            via=via,
+            port=port,
+            timeout_s=timeout_s,
+            ask_later=ask_later,
+            progress=progress,
+            tell=_tell,
+        )
     kept.callback(tunnel.close)
     return tunnel
 
 
 def hold(tunnel: Tunnel, engine: str, *, as_json: bool = False) -> int:
     """Print what to paste and stay until Ctrl-C or until the session is over; the exit code."""
-    if as_json:
-        # The key is left out on purpose: JSON ends in logs and tickets.
-        shown = {name: value for name, value in _facts(tunnel).items() if name != "key"}
-        print_json({**shown, "published": tunnel.published})
-        sys.stdout.flush()
-    else:
-        print(_words(tunnel, engine), flush=True)
-    try:
+    with _saying_that_it_goes_on(tunnel.id, quiet=as_json):
+        if as_json:
+            # The key is left out on purpose: JSON ends in logs and tickets.
+            shown = {name: value for name, value in _facts(tunnel).items() if name != "key"}
+            print_json({**shown, "published": tunnel.published})
+            sys.stdout.flush()
+        else:
+            print(_words(tunnel, engine), flush=True)
         # In steps: a wait without an end would not hear Ctrl-C on every system.
         while not tunnel.wait(1):
             pass
-    except KeyboardInterrupt:
-        if not as_json:
-            _tell(f"\nThe session goes on. Stop it with: launcher stop {tunnel.id}")
-        raise
     return _over(tunnel)
+
+
+@contextlib.contextmanager
+def _saying_that_it_goes_on(session_id: str, *, quiet: bool) -> Iterator[None]:
+    """Ctrl-C ends the connection, or the waiting for it, and not the session."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not quiet:
+            _tell(f"\nThe session goes on. Stop it with: launcher stop {session_id}")
+        raise
 
 
 def _over(tunnel: Tunnel) -> int:

@@ -91,8 +91,10 @@ MODULES: dict[str, tuple[str, str]] = {
         "answer the launcher of another machine, which calls this over ssh",
     ),
 }
-# Other words for a command, for those who come from vec-inf and Blackfish.
+# Other words for a command, for those who come from vec-inf and Blackfish, or try what other programs know.
 ALIASES = {
+    "help": "--help",
+    "version": "--version",
     "shutdown": "stop",
     "ls": "status",
     "model": "models",
@@ -151,6 +153,9 @@ class _Parser(argparse.ArgumentParser):
     ) -> tuple[Any, list[str]]:
         # What a command does not know is its own business: argparse would leave it to the parser of all commands.
         passed: tuple[str, ...] = ()
+        first = args[0].partition("=")[0] if args and self.prog == "launcher" else ""
+        if first.startswith("-") and first not in self._option_string_actions:
+            self.error(self._unknown(first))  # before a COMMAND is missed: launcher --hlep
         if args is not None and any(action.nargs in ("*", "+") for action in self._get_positional_actions()):
             args, passed = self._divided(args)
         known, rest = super().parse_known_args(args, namespace)

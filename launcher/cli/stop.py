@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         statuses = _stopped(sessions, wait=not arguments.no_wait)
     except KeyboardInterrupt:
-        said = f"Its end may have been asked for already: launcher status {one_line(arguments.session)}"
+        said = f"\nIts end may have been asked for already: launcher status {one_line(arguments.session)}"
         print(said, file=sys.stderr)
         raise
     ends = list(zip(sessions, statuses, strict=True))

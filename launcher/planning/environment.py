@@ -117,7 +117,8 @@ def _check_packages(environment: Environment, folder: Path, settings: Settings) 
     if environment.path is None:
         raise SettingsError(
             f"The launcher's own Python has no {named}, which Whisper sessions need.",
-            "Ask the site to install it: make install EXTRAS='ui whisper'.",
+            "Ask the site to install it: make install PREFIX=… EXTRAS='ui whisper'. "
+            "In a checkout of your own: scripts/venv.sh .venv whisper.",
         )
     raise SettingsError(
         f"{settings.where(at)}: {at} ({folder}) has no {named}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from launcher.cli import main
         ("launch x --hour 3", 'Unknown option "--hour". Did you mean --hours? See: launcher launch --help'),
         ("keys new x --name a --nmae b", 'Unknown option "--nmae". Did you mean --name? See: launcher keys new --help'),
         ("--foo status", 'Unknown option "--foo". See: launcher --help'),
+        ("--hlep", 'Unknown option "--hlep". Did you mean --help? See: launcher --help'),
         ("launch x y", '"y" is one word too many. See: launcher launch --help'),
         ("lunch", 'Unknown command "lunch". Did you mean launch? See: launcher --help'),
         ("serv", 'Unknown command "serv". See: launcher --help'),
@@ -36,14 +38,48 @@ def test_a_slip_is_one_sentence_on_standard_error_or_json(
     error = json.loads(printed.out)["error"]
     assert printed.err == ""
     assert error["kind"] == "request"
-    if not line.startswith("--foo"):
+    if not line.startswith("--"):
         assert f"{error['message']} {error['hint']}" == says
+
+
+def test_what_other_programs_call_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, begins in (
+        (["help"], "usage: launcher "),
+        (["help", "launch"], "usage: "),
+        (["version"], "launcher 0."),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert not ended.value.code
+        assert capsys.readouterr().out.startswith(begins)
 
 
 def test_the_arguments_of_the_engine_are_in_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["launch", "--help"])
     assert "MODEL [KEY=VALUE ...] [-- ENGINE_ARGUMENT ...]" in capsys.readouterr().out
+
+
+# Ctrl-C at the moment when the command's own module is loaded, which is most of what a short command does.
+INTERRUPTED = """
+import signal, sys
+sys.addaudithook(lambda event, words: signal.raise_signal(signal.SIGINT)
+    if event == "import" and words[0] == "launcher.api" else None)
+sys.argv[1:] = ["wait", "x"]
+from launcher.cli import main
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_before_a_command_has_begun_is_no_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 @pytest.mark.parametrize("where", [">/dev/full", "--json >/dev/full", ">&-", "nosuch >&-", "nosuch 2>&-"])
