@@ -92,6 +92,28 @@ def test_a_port_that_is_taken_or_none_is_said(relay: Relay) -> None:
             Relay(port)
 
 
+def test_it_ends_quietly_while_many_connect(caplog: pytest.LogCaptureFixture) -> None:
+    def knock(port: int) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                with socket.create_connection(("127.0.0.1", port), 20) as client:
+                    client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                    client.recv(1000)
+
+    for turn in range(20):
+        relay = Relay()
+        guests = [threading.Thread(target=knock, args=(relay.port,)) for _ in range(4)]
+        for guest in guests:
+            guest.start()
+        for _ in range(turn % 5):
+            ask(relay)
+        relay.close()
+        for guest in guests:
+            guest.join(20)
+            assert not guest.is_alive()
+    assert caplog.text == ""  # asyncio's own troubles
+
+
 def test_nothing_answers_after_the_end() -> None:
     relay = Relay()
     relay.close()

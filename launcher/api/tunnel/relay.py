@@ -44,6 +44,7 @@ class Relay:
                 f"Port {port} of this machine cannot be used: {why}.", "Leave --port out: one is chosen."
             ) from error
         self.port: int = listener.getsockname()[1]
+        self._listener = listener
         self._on_trouble = on_trouble
         # Touched by the loop's own thread alone.
         self._target: Target | None = None
@@ -83,8 +84,13 @@ class Relay:
         await _ended(self._passing)
 
     async def _close(self) -> None:
+        # What was accepted just now is begun first: asyncio fails where the server ends before (cpython #109564), and
+        # where the task is cancelled before.
+        self._loop.remove_reader(self._listener)
+        while asyncio.all_tasks() - {asyncio.current_task()}:
+            await _ended(self._passing)
+            await asyncio.sleep(0)
         self._server.close()
-        await _ended(asyncio.all_tasks() - {asyncio.current_task()})  # also one that was accepted just now
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
