@@ -12,7 +12,7 @@ import pytest
 
 from tests.programs.front import KEY, RunningGateway, SimulatedEngine, chat, wait_until
 from tests.programs.recorder import Recorder, Seen, echo
-from tests.programs.wire import HOST, Reply, exchange, replies, request
+from tests.programs.wire import CLOSE, HOST, Reply, exchange, replies, request
 
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
 UPGRADE += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -31,7 +31,7 @@ def front(upstream: Recorder, start_gateway: Callable[..., RunningGateway]) -> R
 
 
 def mixed(number: int, seed: int) -> tuple[list[str], bytes]:
-    """`number` requests of every shape; the targets of those with the key (`/k…`), of the others `/n…`."""
+    """`number` requests of every shape and one that closes; targets of those with the key `/k…`, of others `/n…`."""
     choose = random.Random(seed)
     targets, sent = [], b""
     for index in range(number):
@@ -46,7 +46,7 @@ def mixed(number: int, seed: int) -> tuple[list[str], bytes]:
         else:
             sent += request(target, key=key, method=method, body=body)
         targets.append(target)
-    return targets, sent
+    return [*targets, "/k-last"], sent + request("/k-last", extra=CLOSE)
 
 
 def check(targets: list[str], found: list[Reply], upstream: Recorder) -> None:
@@ -69,7 +69,7 @@ def test_mixed_requests_in_one_piece(
     number: int, seed: int, front: RunningGateway, upstream: Recorder
 ) -> None:
     targets, sent = mixed(number, seed)
-    received, _ = exchange(front.port, sent, silence_s=1.0)
+    received, _ = exchange(front.port, sent, silence_s=20)
     check(targets, replies(received), upstream)
 
 
@@ -77,13 +77,14 @@ def test_mixed_requests_in_one_piece(
 def test_mixed_requests_in_small_pieces(size: int, front: RunningGateway, upstream: Recorder) -> None:
     targets, sent = mixed(8, size)
     pieces = (sent[start : start + size] for start in range(0, len(sent), size))
-    received, _ = exchange(front.port, pieces, silence_s=1.0)
+    received, _ = exchange(front.port, pieces, silence_s=20)
     check(targets, replies(received), upstream)
 
 
 def test_sixty_with_the_key_are_all_answered(front: RunningGateway, upstream: Recorder) -> None:
     targets = [f"/k{number}" for number in range(60)]
-    received, _ = exchange(front.port, b"".join(request(target) for target in targets), silence_s=1.5)
+    sent = b"".join(request(target) for target in targets[:-1]) + request(targets[-1], extra=CLOSE)
+    received, _ = exchange(front.port, sent, silence_s=20)
     found = replies(received)
     check(targets, found, upstream)
     assert len(found) == 60

@@ -16,6 +16,7 @@ from tests.programs.front import KEY
 
 HOST = b"Host: x\r\n"
 AUTH = HOST + b"Authorization: Bearer " + KEY.encode() + b"\r\n"
+CLOSE = b"Connection: close\r\n"  # in the last request of several: then nobody waits for a silence
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9]) ([\t -~\x80-\xff]*)")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?([\t -~\x80-\xff]*)")
 
