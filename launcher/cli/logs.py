@@ -49,15 +49,20 @@ def show(session: Session, which: str, lines: int, follow: bool, as_json: bool) 
     if as_json:
         print(json.dumps({"id": session.id, "log": str(path), "lines": text.splitlines()}))
         return 0
-    sys.stdout.write(shown(text))
-    while follow:
-        sys.stdout.flush()
-        over = session.status().ended
-        more, place = after(path, place)
-        sys.stdout.write(shown(more.decode("utf-8", "replace")))
-        if over and not more:
-            break
-        time.sleep(0 if more else 2.0)
+    try:
+        sys.stdout.write(shown(text))
+        while follow:
+            sys.stdout.flush()
+            over = session.status().ended
+            more, place = after(path, place)
+            sys.stdout.write(shown(more.decode("utf-8", "replace")))
+            if over and not more:
+                break
+            time.sleep(0 if more else 2.0)
+    except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # the shell goes on below the ^C, not behind it
+        raise
     return 0
 
 

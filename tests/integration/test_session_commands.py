@@ -233,4 +233,5 @@ def test_a_second_ctrl_c_is_no_traceback(running: Session) -> None:
         with contextlib.suppress(OSError):  # it has ended
             terminal.press("ctrl-c")
         assert terminal.ended() == 130
+        assert b"^C\r\n" in terminal.sent  # the shell's next line begins at its own
         assert "Traceback" not in terminal.text
