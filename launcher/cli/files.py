@@ -51,7 +51,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     put.add_argument("place", metavar=_PLACE, help="a folder or a name there")
     for moves in (get, put):
         moves.add_argument("--force", action="store_true", help="overwrite what is there")
-        moves.add_argument("-r", "--recursive", action="store_true", help="a folder with all that is in it")
+        moves.add_argument(
+            "-r",
+            "--recursive",
+            action="store_true",
+            help="a folder with all that is in it, but links to folders",
+        )
     shown = add_command(commands, "cat", "print a file", "example:\n  launcher files cat della:notes.txt")
     shown.add_argument("place", metavar=_PLACE, help="a file there")
 

@@ -113,13 +113,18 @@ def test_hostile_names_are_names(laptop: Laptop, installed: Install, folder: Pat
         (folder / name).write_text(str(number))
     (folder / "in" / "side").mkdir(parents=True)
     (folder / "in" / "side" / "x").write_text("deep")
+    (folder / "in" / "side" / "loop").symlink_to("..")
+    (folder / "in" / "side" / "y").symlink_to("x")
     for path in (folder / "in", folder / "in" / "side"):
         os.chown(path, laptop.account.uid, laptop.account.gid)
     got = run(laptop, installed, "files", "get", "-r", "--json", f"{NAME}:{folder}", "all")
     assert got.code == 0, got
     for number, name in enumerate(names):
         assert (laptop.home / "all" / name).read_text() == str(number)
-    assert (laptop.home / "all" / "in" / "side" / "x").read_text() == "deep"
+    assert {path.name: path.read_text() for path in (laptop.home / "all" / "in" / "side").iterdir()} == {
+        "x": "deep",
+        "y": "deep",
+    }
     shown = run(laptop, installed, "files", "cat", f"{NAME}:{folder}/$(touch x)")
     assert shown.code == 8
     assert "$(touch x): No such file or directory" in shown.error

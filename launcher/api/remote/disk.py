@@ -59,6 +59,7 @@ def described(path: Path) -> dict[str, Any]:
     return {
         "name": path.name, "path": str(path), "kind": kind, "size": known.st_size if kind == "file" else 0,
         "changed_at": known.st_mtime, "version": version(known), "mode": known.st_mode & 0o777,
+        "link": path.is_symlink(),
     }  # fmt: skip
 
 

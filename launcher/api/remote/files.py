@@ -27,7 +27,10 @@ Progress = Callable[[str, int, int], object]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file or folder there; `kind` is `file`, `folder` or `other`, `version` changes with the content."""
+    """One file or folder there; `kind` is `file`, `folder` or `other`, `version` changes with the content.
+
+    A `link` is described as what it leads to.
+    """
 
     name: str
     path: str
@@ -36,6 +39,7 @@ class Entry:
     changed_at: float
     version: str
     mode: int = 0o600
+    link: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,8 @@ def _fetch_all(
     for entry in entries:
         if not entry.name:
             raise _strange(far, entry)
+        if entry.kind == "folder" and entry.link:
+            continue  # it may lead out of the folder, or back into it
         if entry.kind == "folder":
             _, below = listed(far, entry.path)
             yield from _fetch_all(far, below or [], target / entry.name, force, progress)
