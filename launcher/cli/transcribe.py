@@ -107,13 +107,13 @@ def run(arguments: Namespace) -> int:
     except Interrupted as interrupted:
         bars.end()
         _print(interrupted.report, as_json=arguments.json)
-        bars.say(f"Broken off. Go on with: {_same_command()}")
+        bars.say(f"Broken off. Go on with: {same_command()}")
         raise
     finally:
         bars.end()
     _print(report, as_json=arguments.json)
     if report.trouble is not None:
-        bars.say(f"{report.trouble} Go on with: {_same_command(session=False)}")
+        bars.say(f"{report.trouble} Go on with: {same_command(session=False)}")
         return report.trouble.exit_code
     return 0 if report.complete else _NOT_COMPLETE
 
@@ -267,12 +267,14 @@ def _end_like_ctrl_c() -> None:
             signal.signal(end, interrupt)
 
 
-def _same_command(*, session: bool = True) -> str:
+def same_command(*, session: bool = True) -> str:
     """What to paste to go on: without --overwrite, which would do again what is done, and a `session` that is over."""
     words = [word for word in sys.argv[1:] if word != "--overwrite"]
-    if not session and "--session" in words:
-        at = words.index("--session")
-        words = words[:at] + words[at + 2 :]
+    if not session:
+        words = [word for word in words if not word.startswith("--session=")]
+        if "--session" in words:
+            at = words.index("--session")
+            del words[at : at + 2]
     command = " ".join(["launcher", *map(quoted, words)])
     return command if len(command) <= _LONGEST_COMMAND else "the same command"
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from launcher.cli.bars import Bars, cut, lines
-from launcher.cli.transcribe import quoted
+from launcher.cli.transcribe import quoted, same_command
 from launcher.transcripts.report import OnTheWay, Progress, position
 from tests.hostile import HOSTILE
 
@@ -113,3 +113,12 @@ def test_nothing_heavy_is_loaded_for_it() -> None:
     code = f"import sys, {', '.join(mine)}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("named", [["--session", "words-3f9a"], ["--session=words-3f9a"]])
+def test_the_command_to_go_on_with_names_no_session_that_is_over(
+    named: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["launcher", "transcribe", "my talks", *named, "--overwrite", "--words"])
+    assert same_command(session=False) == "launcher transcribe 'my talks' --words"
+    assert same_command() == f"launcher transcribe 'my talks' {' '.join(named)} --words"
