@@ -17,6 +17,7 @@ from launcher.cli.tables import one_line, table
 from launcher.errors import LauncherError, RequestError, SchedulerError
 
 if TYPE_CHECKING:
+    from launcher.api.remote.far import Far
     from launcher.planning.soonest import Start
     from launcher.schedulers.supply import Supply
     from launcher.settings.schema import Cluster, Profile
@@ -203,21 +204,20 @@ def _clusters(arguments: argparse.Namespace) -> int:
 
 
 def _asked(cluster: Cluster) -> tuple[list[Supply], str | None]:
+    from launcher.api.remote.far import far_to
     from launcher.schedulers.supply import supply
 
     try:
-        return _asked_there(cluster) if cluster.remote else supply(cluster), None
+        return supply(cluster) if (far := far_to(cluster)) is None else _asked_there(far), None
     except LauncherError as error:
         return [], str(error)
 
 
-def _asked_there(cluster: Cluster) -> list[Supply]:
+def _asked_there(far: Far) -> list[Supply]:
     from launcher.api.remote.everywhere import said_there
-    from launcher.api.remote.far import Far
     from launcher.schedulers.supply import Supply
     from launcher.sessions.stored import made
 
-    far = Far(cluster.name, cluster.ssh or "", cluster.launcher or "")
     said = said_there(far, "clusters", "--json", ask=False)
     try:
         return [made(Supply, part) for one in said["clusters"] for part in one["supply"]]

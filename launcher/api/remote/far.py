@@ -21,7 +21,7 @@ from launcher.errors import LauncherError, RequestError, SchedulerError, Setting
 from launcher.schedulers import ssh
 
 if TYPE_CHECKING:
-    from launcher.settings.schema import Settings
+    from launcher.settings.schema import Cluster, Settings
 
 PROTOCOL = 1
 ANSWERS = "over-ssh"  # the command there that answers
@@ -288,7 +288,8 @@ def far_of(name: str, settings: Settings) -> Far:
         raise RequestError(
             f'There is no cluster "{name[:80]}".', did_you_mean(name, settings.clusters) or listed
         )
-    if cluster.ssh is None or cluster.launcher is None:
+    far = far_to(cluster)
+    if far is None:
         if cluster.ssh is None:
             raise RequestError(
                 f'Cluster "{name}" is this one: its sessions are started here.', "Leave --cluster out."
@@ -297,13 +298,16 @@ def far_of(name: str, settings: Settings) -> Far:
             f'Cluster "{name}" has no launcher of its own in the settings.',
             f"Run: launcher clusters setup {name}, or leave --cluster out where the folders are shared.",
         )
-    return Far(name, cluster.ssh, cluster.launcher)
+    return far
+
+
+def far_to(cluster: Cluster) -> Far | None:
+    """The launcher of `cluster`; None for one that has none far away."""
+    if cluster.ssh is None or cluster.launcher is None:
+        return None
+    return Far(cluster.name, cluster.ssh, cluster.launcher)
 
 
 def fars(settings: Settings) -> Sequence[Far]:
     """The launchers of all clusters that have one far away, in the order of the settings."""
-    return [
-        Far(cluster.name, cluster.ssh, cluster.launcher)
-        for cluster in settings.clusters.values()
-        if cluster.ssh is not None and cluster.launcher is not None
-    ]
+    return [far for cluster in settings.clusters.values() if (far := far_to(cluster)) is not None]
