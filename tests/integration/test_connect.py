@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from launcher import Launcher, Session
+from launcher.api.tunnel.background import kept
 from launcher.api.tunnel.tunnel import Tunnel, connect
 from launcher.errors import RequestError, SchedulerError, SessionError
 from tests.hostile import HOSTILE
@@ -169,7 +170,7 @@ def test_the_key_of_a_connection_that_was_killed_ends_by_itself(running: Session
         client.connect(str(path))
         keeper, _, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     os.kill(keeper, signal.SIGKILL)
-    wait_until(lambda: json.loads(run("connect", "--list", "--json").stdout)["connections"] == [])
+    wait_until(lambda: kept() == [] and not path.exists())
     (left,) = running.keys
     assert left.digest == hashlib.sha256(key.encode()).hexdigest()
     assert time.time() < (left.expires_at or 0) <= time.time() + 3600
