@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from launcher.errors import LauncherError, ModelError
+from launcher.errors import LauncherError, ModelError, RequestError
 from launcher.models.kinds import TYPES, family, model_type
 from launcher.models.links import model_root
 from launcher.models.resolve import ResolvedModel, catalog_entry, resolve
@@ -108,8 +108,22 @@ def _offered(entry: CatalogModel, settings: Settings) -> Offered:
         )  # fmt: skip
     return Offered(
         entry.name, found.id, entry.title, _task(entry, found), found.engine, told, found.revision,
-        str(found.snapshot) if found.snapshot else None,
+        str(found.snapshot) if found.snapshot else None, _refusal(entry.name, settings),
     )  # fmt: skip
+
+
+def _refusal(model: str, settings: Settings) -> str | None:
+    """Why a launch of `model` would be refused whatever it asks for: no engine here, too large for all hardware."""
+    from launcher.planning import make_plan
+    from launcher.planning.request import Request
+
+    try:
+        make_plan(Request(model), settings, door="python")
+    except RequestError:  # what is missing can be said: an account, an environment
+        return None
+    except LauncherError as error:
+        return str(error)
+    return None
 
 
 def _task(entry: CatalogModel, found: ResolvedModel | None) -> str:

@@ -47,6 +47,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "vllm": {"kind": "venv", "path": str(tmp_path / "venv"), "engines": ["vllm"]},
             "image": {"kind": "container", "image": str(tmp_path / "none.sif"), "engines": ["vllm"]},
             "modules": {"kind": "module", "modules": ["vllm/0.32"], "engines": ["vllm"]},
+            "speech": {"kind": "module", "modules": ["whisper"], "engines": ["whisper"]},
         },
         "models": {"folders": [str(tmp_path / "models")], "cache": str(tmp_path / "none")},
         "places": {"sessions": str(tmp_path / "sessions"), "cache": str(tmp_path / "cache")},
@@ -79,6 +80,19 @@ def test_the_list_has_the_catalogs_models_by_type_with_what_is_there(
     assert "not now" in said
     assert "secret" not in said
     assert "launcher models ls" in said
+
+
+def test_a_model_whose_engine_is_not_here_is_not_called_ready(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after `make install ENGINE=none`, before an environment is described."""
+    (site / "venv" / "bin" / "vllm").unlink()
+    assert main(["list", "--json"]) == 0
+    models = {model["name"]: model for model in json.loads(capsys.readouterr().out)["models"]}
+    assert (models["llama"]["available"], models["simulated"]["available"]) == (False, True)
+    assert "environments.vllm has no program" in models["llama"]["trouble"]
+    assert main(["launch", "llama", "--dry-run"]) != 0
+    assert models["llama"]["trouble"] in capsys.readouterr().err
 
 
 def test_one_model_is_shown_with_its_default_setup_and_the_origins(
