@@ -1,8 +1,8 @@
 """Which process runs which files when several run the suite (`pytest -n 2 --dist loadfile`).
 
-The files lie in one row. Every other process takes its next one from the end of the row, so that those who compute
-(engines, browsers, Ruby) run beside those who mostly wait (Slurm, sessions), and each of the costly parts that a folder
-shares is started by one process alone. They meet among the many short files in the middle.
+The files lie in one row. One process takes its next one from the beginning, any other from the end, so that what
+computes (engines, browsers, Ruby) runs beside what mostly waits (Slurm, sessions), and of two processes only one starts
+the costly parts that a folder shares. They meet among the many short files in the middle.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def place(item: pytest.Item) -> int:
 
 
 class FromBothEnds(LoadFileScheduling):  # type: ignore[misc]
-    """As `--dist loadfile`, but every other process begins at the end."""
+    """As `--dist loadfile`, but all processes except one begin at the end."""
 
     def _assign_work_unit(self, node: WorkerController) -> None:
-        if self.nodes.index(node) % 2:
+        if self.nodes.index(node) > 0:
             self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
         super()._assign_work_unit(node)
