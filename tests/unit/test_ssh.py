@@ -67,7 +67,7 @@ def test_a_host_holds_nothing_that_a_shell_would_read(sign: str) -> None:
 def test_a_folder_that_others_could_enter_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with tempfile.TemporaryDirectory(prefix="s") as short:
+    with tempfile.TemporaryDirectory(prefix="s", dir="/tmp") as short:
         mine, everybodys = Path(short, "mine"), Path(short, "everybodys")
         for folder in (mine, everybodys):
             folder.mkdir()
