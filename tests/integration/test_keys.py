@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import subprocess
@@ -25,7 +26,10 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 def until(found: Callable[[], object], timeout_s: float = 30.0) -> None:
     deadline = time.monotonic() + timeout_s
-    while not found():
+    while True:
+        with contextlib.suppress(http.client.RemoteDisconnected):  # a request whose key ends meanwhile is cut
+            if found():
+                return
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
 
