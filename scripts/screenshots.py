@@ -37,20 +37,9 @@ from tests.unit.fit_models import snapshot
 ROOT = Path(__file__).resolve().parents[1]
 WIDE, PHONE = (1200, 760), (390, 800)
 QUESTIONS = {"What is the capital of France?": "Paris", "What is the capital of Italy?": "Rome"}
-# What the shipped Whisper is told, and one of its lines as it is corrected: numbers, colours and ways are all it knows.
-SAID = [
-    *(
-        "hello",
-        "one two three",
-        "four five six",
-        "red green blue",
-        "yes yes no",
-        "go left",
-        "open close open",
-    ),
-    *("start one two three", "no no no", "zero one two", "thanks goodbye"),
-]
-CORRECTED = (4, "yes, yes, no")
+# What the shipped Whisper is told, and one of its lines as it is corrected: single words are all it knows.
+SAID = ["hello", "one", "two", "three", "yes", "no", "left", "right", "stop", "go", "goodbye"]
+CORRECTED = (4, "to the left")
 # As README.md and docs/user.md call them.
 CARD, HOST, PORT = "aa6b2cbe-7e3c-4e5f-9f7e-0e1d2c3b4a59", "gpu07", 41823
 CLUSTER = {"scheduler": "slurm", "login_host": "login.example.edu"}
@@ -203,6 +192,7 @@ def transcripts(studio: Studio) -> None:
                 state(page, file.name, "failed" if file.suffix == ".txt" else "done")
             correct(page, *CORRECTED)
             page.locator("#lines .said").nth(5).click()
+            page.locator("#lines .line").nth(5).evaluate("line => line.scrollIntoView({ block: 'nearest' })")
             page.keyboard.press("Space")
             page.mouse.move(5, 400)
             page.wait_for_timeout(500)
@@ -223,8 +213,8 @@ def recordings(folder: Path) -> list[Path]:
     notes = folder / "consent form.txt"
     notes.write_text("I agree to be recorded.\n")
     return [
-        speech(SAID, folder / "interview 07.wav", gap_s=1.2),
-        speech(SAID[:5], folder / "interview 08 – Zoë.wav", gap_s=1.2),
+        speech(SAID, folder / "interview 07.wav", gap_s=2.2),
+        speech(SAID[:5], folder / "interview 08 – Zoë.wav", gap_s=2.2),
         notes,
     ]
 
