@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(given: list[str]) -> int:
     """Run one command, here or on another cluster."""
+    if given[:1] == ["help"]:
+        given = [*given[1:2], "--help"]
     given[:1] = [ALIASES.get(word, word) for word in given[:1]]
     if given and (given[0].partition("=")[0] == "--cluster" or os.environ.get("LAUNCHER_CLUSTER")):
         from launcher.cli.cluster import elsewhere

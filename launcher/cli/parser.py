@@ -93,7 +93,6 @@ MODULES: dict[str, tuple[str, str]] = {
 }
 # Other words for a command, for those who come from vec-inf and Blackfish, or try what other programs know.
 ALIASES = {
-    "help": "--help",
     "version": "--version",
     "shutdown": "stop",
     "ls": "status",

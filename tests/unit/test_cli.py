@@ -45,7 +45,7 @@ def test_a_slip_is_one_sentence_on_standard_error_or_json(
 def test_what_other_programs_call_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for words, begins in (
         (["help"], "usage: launcher "),
-        (["help", "launch"], "usage: "),
+        (["help", "launch"], "usage: launcher launch "),
         (["version"], "launcher 0."),
     ):
         with pytest.raises(SystemExit) as ended:
