@@ -9,6 +9,7 @@ with Terminal(["launcher", "top"], columns=80, lines=24) as terminal:
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import os
@@ -45,7 +46,8 @@ class Terminal:
     ) -> None:
         self._screen = pyte.Screen(columns, lines)
         self._stream = pyte.Stream(self._screen)
-        self._encoding = encoding
+        # A letter of several bytes may come in two pieces.
+        self._decoder = codecs.getincrementaldecoder(encoding)("replace")
         self._lock = threading.Lock()
         self.sent = b""
         self._master, slave = pty.openpty()
@@ -64,7 +66,8 @@ class Terminal:
             preexec_fn=_own_terminal,
         )
         os.close(slave)
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def __enter__(self) -> Terminal:
         return self
@@ -75,6 +78,8 @@ class Terminal:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(10)
+        self._listener.join(10)  # until the other side is closed: by then nobody types any more
+        os.close(self._master)
 
     @property
     def rows(self) -> list[str]:
@@ -115,7 +120,7 @@ class Terminal:
             self._screen.resize(lines, columns)
         _set_size(self._master, columns, lines)
 
-    def ended(self, timeout_s: float = 10) -> int:
+    def ended(self, timeout_s: float = 30) -> int:
         """Wait for the end of the program; its exit code."""
         return self.process.wait(timeout_s)
 
@@ -128,8 +133,7 @@ class Terminal:
             while piece := os.read(self._master, 65536):
                 with self._lock:
                     self.sent += piece
-                    self._stream.feed(piece.decode(self._encoding, "replace"))
-        os.close(self._master)
+                    self._stream.feed(self._decoder.decode(piece))
 
 
 def _set_size(descriptor: int, columns: int, lines: int) -> None:
