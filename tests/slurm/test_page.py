@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.browser.conftest import somebody, started_chromium
 from tests.browser.listening import choose, downloaded, said, state
 from tests.conftest import needs_ruby
 from tests.portal.apache import Portal
+from tests.programs.front import wait_until
 from tests.site import SETTINGS
 from tests.slurm.cluster import Cluster
 from tests.slurm.people import myself
@@ -45,6 +47,9 @@ def session(slurm: Cluster, tmp_path: Path) -> Iterator[OnDemandSession]:
     yield launched
     launched.cancel()
     launched.wait_for("Completed")
+    # Slurm calls it over while the session still tidies up the node; the tests' Slurm would end it in the middle.
+    pid = json.loads((launched.staged_root / "status.json").read_text())["pid"]
+    wait_until(lambda: not Path("/proc", str(pid)).exists(), 20)
 
 
 def connected(page: Page, portal: Portal, view_html: str) -> Page:
