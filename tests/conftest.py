@@ -37,6 +37,8 @@ ACCOUNTING_PROGRAMS = [("slurmdbd", "slurmdbd"), ("mariadbd", "mariadb-server")]
 # A shell that puts a run into the background lets it ignore Ctrl-C, and so would every program that a test sends one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup's doing
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 _TOOLS_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
