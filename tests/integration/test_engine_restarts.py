@@ -176,6 +176,7 @@ def test_an_engine_that_crashes_again_and_again_is_given_up(launcher: Launcher) 
     assert failed.engine_restarts == 2
     assert not session.paths.connection.exists()
     assert not session.paths.key.exists()
+    until(session.paths.record.exists)
     assert [restart["ready_after_s"] is not None for restart in record(session)["restarts"]] == [True, True]
 
 
