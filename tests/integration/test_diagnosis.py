@@ -20,6 +20,7 @@ from launcher.ondemand.card import settled
 from launcher.sessions.paths import SessionPaths
 from launcher.sessions.state import ended
 from launcher.sessions.status import Status
+from tests.programs.front import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -55,6 +56,7 @@ def test_the_line_that_told_is_in_the_exception_the_status_the_card_and_the_reco
     assert main(["wait", session.id, "--json"]) == 7
     assert json.loads(capsys.readouterr().out)["error"]["quote"] == words
 
+    wait_until(session.paths.record.exists, 60)  # the engine is being stopped
     end = json.loads(session.paths.record.read_text())["end"]
     assert (end["reason"], end["quote"], end["log"]) == ("engine-exit", words, error.log)
     card = settled(session.paths.root)

@@ -16,6 +16,7 @@ import pytest
 from launcher import Launcher, LauncherError, Session
 from launcher.errors import EngineError, SessionError
 from launcher.settings.layers import load
+from tests.programs.front import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -112,7 +113,7 @@ def test_waiting_for_a_failed_session_raises_its_reason(launcher: Launcher) -> N
         session.wait()
     assert caught.value.reason
     assert "stopped" in caught.value.message
-    assert session.paths.record.exists()
+    wait_until(session.paths.record.exists, 60)  # the engine is being stopped
     assert session.connection is None
 
 
