@@ -25,7 +25,7 @@ def place(item: pytest.Item) -> int:
     return FOLDERS.index(folder) if folder in FOLDERS else 0
 
 
-class FromBothEnds(LoadFileScheduling):  # type: ignore[misc]
+class FromBothEnds(LoadFileScheduling):  # type: ignore[misc]  # xdist publishes no types
     """As `--dist loadfile`, but all processes except one begin at the end."""
 
     def _assign_work_unit(self, node: WorkerController) -> None:

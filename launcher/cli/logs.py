@@ -58,7 +58,8 @@ def show(session: Session, which: str, lines: int, follow: bool, as_json: bool) 
             sys.stdout.write(shown(more.decode("utf-8", "replace")))
             if over and not more:
                 break
-            time.sleep(0 if more else 2.0)
+            if not more:  # each look asks the scheduler
+                time.sleep(2.0)
     except KeyboardInterrupt:
         if sys.stderr.isatty():
             print(file=sys.stderr)  # the shell goes on below the ^C, not behind it

@@ -20,7 +20,8 @@ from launcher.ui import __main__ as page
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="iod") as scratch:
         page._set_environment(Path(scratch))  # before the imports, as each page does it again for itself
-        import uvicorn  # noqa: F401  what all pages need
+        # Only to be there: whatever was imported before the fork is every page's.
+        import uvicorn  # noqa: F401
 
         from launcher.ui import chat, transcribe  # noqa: F401
 
