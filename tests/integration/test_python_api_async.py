@@ -106,13 +106,19 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Launching:
     return tasks
 
 
-async def test_a_launch_that_is_cancelled_leaves_no_session_running(
-    launcher: Launcher, launches: Launching
-) -> None:
+async def begun(launcher: Launcher, launches: Launching) -> asyncio.Task[AsyncSession]:
+    """A launch whose session is there and whose job is not yet."""
     launching = asyncio.create_task(AsyncLauncher(load()).launch("simulated", engine_args=SLOW))
     launches.append(launching)
     while not launcher.sessions():
         await asyncio.sleep(0.01)
+    return launching
+
+
+async def test_a_launch_that_is_cancelled_leaves_no_session_running(
+    launcher: Launcher, launches: Launching
+) -> None:
+    launching = await begun(launcher, launches)
     launching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await launching
@@ -123,10 +129,7 @@ async def test_a_launch_that_is_cancelled_leaves_no_session_running(
 async def test_a_launch_that_is_cancelled_again_and_again_leaves_no_session_running(
     launcher: Launcher, launches: Launching
 ) -> None:
-    launching = asyncio.create_task(AsyncLauncher(load()).launch("simulated", engine_args=SLOW))
-    launches.append(launching)
-    while not launcher.sessions():
-        await asyncio.sleep(0.01)
+    launching = await begun(launcher, launches)
     while not launching.done():  # while it is submitted, and while that is taken back
         launching.cancel()
         await asyncio.sleep(0.001)
