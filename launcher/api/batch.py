@@ -62,6 +62,7 @@ def planned(
         except RequestError as error:
             raise RequestError(f"{model[:80]}: {error.message}", error.hint) from error
     _check_cluster(plans)
+    _check_nodes(plans)
     return plans
 
 
@@ -164,6 +165,16 @@ def _check_cluster(plans: Sequence[Plan]) -> None:
             f'"{others[0].cluster.name}": one job cannot.',
             "Choose profiles of one cluster.",
         )
+
+
+def _check_nodes(plans: Sequence[Plan]) -> None:
+    # A member is one component of the job, whose steps on other nodes would be another component's.
+    for plan in plans:
+        if plan.resources.nodes > 1 and len(plans) > 1:
+            raise RequestError(
+                f"{plan.model.id} would have {plan.resources.nodes} nodes, and in a batch each model has one.",
+                "Launch it by itself, or ask for --nodes 1.",
+            )
 
 
 def _but_model(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-LOGS = ("engine", "gateway", "page", "job")
+from launcher.sessions.paths import SessionPaths
+
+# The last ones are a model's on several nodes; of more than four the files are there all the same.
+LOGS = ("engine", "gateway", "page", "job", "nodes", "engine-1", "engine-2", "engine-3")
 _BLOCK = 64 * 1024
 _LINE_MAX_BYTES = 1 << 20
+
+
+def log_of(paths: SessionPaths, name: str) -> Path:
+    """The file of one of `LOGS`."""
+    kind, _, rank = name.partition("-")
+    found: Path = paths.rank_log(int(rank)) if rank else getattr(paths, f"{kind}_log")
+    return found
 
 
 def end_of(path: Path, lines: int) -> tuple[bytes, int]:

@@ -55,6 +55,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--gpus", type=_whole, metavar="N", help="GPUs on each node, instead of the profile's"
     )
+    parser.add_argument("--nodes", type=_whole, metavar="N", help="nodes, where the site allows several")
 
 
 def run(arguments: Namespace) -> int:
@@ -74,6 +75,7 @@ def run(arguments: Namespace) -> int:
     request = Request(
         arguments.model,
         gpus=arguments.gpus,
+        nodes=arguments.nodes,
         max_model_len=arguments.max_model_len,
         engine_args=tuple(arguments.engine_args),
     )
@@ -124,16 +126,22 @@ def _cells(row: Verdict) -> list[str]:
         why = f"{'shortened; for all: ' if fit.starts else 'with '}{fit.remedies[0].text}"
         if fit.starts and "max_model_len" in fit.remedies[0].request_changes:
             why = "shortened"
-    gpus = f"{row.gpus} × {row.profile.gpu_type or 'GPU'}" if row.gpus else ""
+    gpus = _gpus(row.gpus, row.profile.gpu_type, fit.nodes)
     at_once = f"{fit.requests:.1f}" if fit.requests is not None and fit.starts else ""
     context = str(fit.context) if fit.context and fit.starts else ""
     verdict = _verdict(fit) if fit.own_build and fit.verdict == "fits" else _WORDS[fit.verdict]
     return [row.profile.name, verdict, gpus, context, at_once, _starts(row.start), why]
 
 
+def _gpus(count: int, kind: str | None, nodes: int) -> str:
+    """`8 × h100`, `2 nodes, each 8 × h100`; nothing where there is none."""
+    each = f"{nodes} nodes, each " if nodes > 1 else ""
+    return f"{each}{count} × {kind or 'GPU'}" if count else ""
+
+
 def _launched(launch: Taken) -> str:
     """`A launch takes large: 2 × a100, a context of 26944 of 131072 tokens (…).`"""
-    gpus = f"{launch.gpus} × {launch.gpu_type or 'GPU'}" if launch.gpus else ""
+    gpus = _gpus(launch.gpus, launch.gpu_type, launch.nodes)
     context = launch.shortened or (f"{launch.context} tokens" if launch.context else "")
     parts = ", ".join(filter(None, (gpus, context and f"a context of {context}")))
     return f"A launch takes {launch.profile}{f': {parts}' if parts else ''}."
@@ -141,7 +149,7 @@ def _launched(launch: Taken) -> str:
 
 def _print_one(model: ResolvedModel, what: Facts, row: Verdict, launch: Taken | None) -> None:
     fit = row.fit
-    gpus = f" ({row.gpus} × {row.profile.gpu_type or 'GPU'})" if row.gpus else ""
+    gpus = f" ({_gpus(row.gpus, row.profile.gpu_type, fit.nodes)})" if row.gpus else ""
     print(one_line(f"{model.id}: {_words(what)}; from {model.found}"))
     print(one_line(f"On {row.profile.name}{gpus}: {_verdict(fit)}."))
     for text in (*fit.reasons, *fit.notes):

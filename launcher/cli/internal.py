@@ -15,6 +15,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Add them."""
     says = {
         "serve": "the session's directory",
+        "rank": "the session's directory",
         "plan": "the staged directory",
         "ended": "the staged directory",
     }
@@ -22,12 +23,17 @@ def options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("directory", metavar="DIRECTORY", help=text)
     if parser.prog.endswith(" serve"):
         parser.add_argument("--batch", action="store_true", help="all sessions launched with it")
+    if parser.prog.endswith(" rank"):
+        parser.add_argument(
+            "--address", required=True, metavar="A", help="where the engine's first process is met"
+        )
+        parser.add_argument("--port", required=True, type=int, metavar="P", help="its port")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command that was asked for; its exit code."""
     command: Callable[[argparse.Namespace], int] = {
-        "serve": _serve, "offer": _offer, "plan": _plan, "ended": _ended,
+        "serve": _serve, "rank": _rank, "offer": _offer, "plan": _plan, "ended": _ended,
     }[arguments.command]  # fmt: skip
     return command(arguments)
 
@@ -47,6 +53,14 @@ def _serve(arguments: argparse.Namespace) -> int:
         return asyncio.run(carry(root))
     plan = Plan.read(SessionPaths(root).plan)
     return asyncio.run(serve(root, keeper(root, plan) if plan.door == "ondemand" else None))
+
+
+def _rank(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from launcher.serve.rank import take_part
+
+    return asyncio.run(take_part(Path(arguments.directory).absolute(), arguments.address, arguments.port))
 
 
 def _offer(arguments: argparse.Namespace) -> int:

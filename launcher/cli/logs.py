@@ -7,10 +7,9 @@ import json
 import re
 import sys
 import time
-from pathlib import Path
 
 from launcher.api import Launcher, Session
-from launcher.api.log import LOGS, after, end_of
+from launcher.api.log import LOGS, after, end_of, log_of
 from launcher.cli.parser import SESSION, from_zero, whole
 from launcher.errors import SessionError
 
@@ -26,7 +25,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n", "--lines", type=from_zero(whole), default=100, metavar="N", help="how many lines (default: 100)"
     )
-    parser.add_argument("--of", choices=LOGS, default="engine", help="which log")
+    parser.add_argument(
+        "--of",
+        choices=LOGS,
+        default="engine",
+        help="which log; nodes and engine-1, engine-2, … are a model's on several nodes",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 def show(session: Session, which: str, lines: int, follow: bool, as_json: bool) -> int:
     """Print the last `lines` of a log of `session`; with `follow`, go on until the session ends."""
     paths = session.paths
-    path: Path = getattr(paths, f"{which}_log")
+    path = log_of(paths, which)
     if not path.exists() and not follow:
         # A job that dies before its session could speak leaves its own log, and only that.
         other = paths.job_log.exists() and which != "job"

@@ -77,6 +77,7 @@ MODULES: dict[str, tuple[str, str]] = {
         "tell launcher connect, on another machine, where a session is",
     ),
     "serve": ("launcher.cli.internal", "run a session; this is what its job calls"),
+    "rank": ("launcher.cli.internal", "run a model's part on another node; a session of several calls this"),
     "offer": ("launcher.cli.internal", "print Open OnDemand's form; form.yml.erb calls this"),
     "plan": (
         "launcher.cli.internal",
@@ -102,7 +103,7 @@ ALIASES = {
     "image": "environments",
 }
 # What the app's files and the job call; everything else is for people.
-INTERNAL = ("serve", "offer", "plan", "ended", "over-ssh", "connection")
+INTERNAL = ("serve", "rank", "offer", "plan", "ended", "over-ssh", "connection")
 # Commands that take whatever stands behind `--` as it is, in `engine_args`, and what that is.
 AFTER_DASHES = {
     **dict.fromkeys(("launch", "run", "fit"), "ENGINE_ARGUMENT"),

@@ -30,6 +30,23 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Which of the processes of one engine on several nodes this is, and where they all meet.
+
+    `rank` counts from 0, which is on the session's first node and alone answers requests; `nodes` is how many there
+    are. They meet at `port` of `address`, the first node's; `own` is this node's address, which `interface` has, where
+    known.
+    """
+
+    rank: int
+    nodes: int
+    address: str
+    port: int
+    own: str
+    interface: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """One real request: ready means that its 200 answer, JSON, has something under `field`.
 
@@ -63,8 +80,11 @@ class Engine(Protocol):
     def check_args(self, args: tuple[str, ...], *, allow_remote_code: bool) -> None:
         """Raise RequestError for an argument that is the launcher's own (sockets, keys) or not allowed here."""
 
-    def command(self, plan: Plan, socket: Path, cache: Path) -> Command:
-        """The command that serves `plan`'s model on the Unix socket `socket`, with its caches in `cache`."""
+    def command(self, plan: Plan, socket: Path, cache: Path, place: Place | None = None) -> Command:
+        """The command that serves `plan`'s model on the Unix socket `socket`, with its caches in `cache`.
+
+        With `place`, that of one of the processes on several nodes: only the first listens on `socket`.
+        """
 
     def probe(self, plan: Plan) -> Probe:
         """The request whose answer makes the session ready."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from launcher.engines import Command, Probe
+from launcher.engines import Command, Place, Probe
 from launcher.engines.sound import audio_probe
 from launcher.engines.vllm_arguments import check_args, option_values
 from launcher.engines.vllm_log import explain, phase
@@ -24,20 +24,32 @@ __all__ = ["check_args", "command", "explain", "health", "lost", "phase", "probe
 _LONGEST_SOCKET_FOLDER = 107 - 37
 
 
-def command(plan: Plan, socket: Path, cache: Path) -> Command:
+def command(plan: Plan, socket: Path, cache: Path, place: Place | None = None) -> Command:
     """`vllm serve` on `socket`; the user's arguments stand before ours, so that ours win."""
+    listens = place is None or place.rank == 0
     argv = (
         "vllm",
         "serve",
         str(plan.model.snapshot),
         *plan.engine_args,
-        "--uds",
-        str(socket),
+        *(("--uds", str(socket)) if listens else ("--headless", "--api-server-count=0")),
         f"--served-model-name={plan.model.served_name}",  # one word: a name may begin with a dash
         "--no-enable-log-requests",  # prompts at level DEBUG
         "--disable-uvicorn-access-log",  # request lines carry query strings
+        *(_share(place) if place is not None else ()),
     )
-    return Command(argv, _variables(plan, socket, cache))
+    return Command(argv, _variables(plan, socket, cache, place))
+
+
+def _share(place: Place) -> tuple[str, ...]:
+    """Its part in vLLM's own way over several nodes, without Ray (vllm/config/parallel.py, nnodes)."""
+    return (
+        f"--nnodes={place.nodes}",
+        f"--node-rank={place.rank}",
+        f"--master-addr={place.address}",
+        f"--master-port={place.port}",
+        "--distributed-executor-backend=mp",
+    )
 
 
 def probe(plan: Plan) -> Probe:
@@ -92,7 +104,7 @@ def _task(folder: Path) -> str | None:
         return "embedding" if beside else None
 
 
-def _variables(plan: Plan, socket: Path, cache: Path) -> dict[str, str]:
+def _variables(plan: Plan, socket: Path, cache: Path, place: Place | None) -> dict[str, str]:
     variables = {
         # Nothing is fetched and nothing is reported: a node may have no network, and a session is nobody's business.
         "HF_HUB_OFFLINE": "1",
@@ -126,10 +138,11 @@ def _variables(plan: Plan, socket: Path, cache: Path) -> dict[str, str]:
         "NUMBA_CACHE_DIR": str(cache / "numba"),
         "HF_MODULES_CACHE": str(cache / "hf-modules"),
     }
-    if plan.resources.nodes == 1:
-        # vLLM's processes talk over loopback; by default its rendezvous uses the node's public address.
-        variables["VLLM_HOST_IP"] = "127.0.0.1"
-        variables["GLOO_SOCKET_IFNAME"] = "lo"
+    # vLLM's processes talk over loopback, and over the address by which the nodes reach each other only where there are
+    # several; by default its rendezvous uses the node's public address, and Gloo whatever the host's name leads to.
+    variables["VLLM_HOST_IP"] = place.own if place is not None else "127.0.0.1"
+    if (interface := place.interface if place is not None else "lo") is not None:
+        variables["GLOO_SOCKET_IFNAME"] = interface
     if len(str(socket.parent)) <= _LONGEST_SOCKET_FOLDER:
         # Sockets and rendezvous files of its processes: private, and gone with the session.
         variables["VLLM_RPC_BASE_PATH"] = variables["TMPDIR"] = str(socket.parent)

@@ -15,7 +15,7 @@ from launcher.errors import RequestError
 
 _ADDRESS = "The launcher opens the only port, and the engine listens on a private socket"
 _PRIVACY = "It would write prompts or answers to a log or send them away"
-_PLACEMENT = "The launcher places the processes, and one model runs on one node"
+_PLACEMENT = "The launcher places the processes; how many nodes a model gets is --nodes of `launcher launch`"
 _MODEL = "The launcher chose model and revision; name them with MODEL and --revision of `launcher launch`"
 _KEY = "The launcher makes the key and keeps it out of command lines"
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import launcher
-from launcher.engines import Command, Probe
+from launcher.engines import Command, Place, Probe
 from launcher.engines.sound import audio_probe
 from launcher.engines.whisper_arguments import check_args
 from launcher.engines.whisper_log import explain, phase
@@ -23,8 +23,8 @@ PACKAGE = Path(launcher.__file__).parent
 PROGRAM = PACKAGE / "engines" / "whisper_program.py"
 
 
-def command(plan: Plan, socket: Path, cache: Path) -> Command:
-    """The server on `socket`; the user's arguments stand before ours, so that ours win."""
+def command(plan: Plan, socket: Path, cache: Path, place: Place | None = None) -> Command:
+    """The server on `socket`; the user's arguments stand before ours, so that ours win. It never has a `place`."""
     device = () if _given(plan.engine_args, "--device") else ("--device", _device(plan))
     folders = [word for folder in plan.audio_folders for word in ("--folder", folder)]
     hours = plan.limits.audio_hours

@@ -42,7 +42,7 @@ def refusal(request: Request, profile: Profile, engine: str, settings: Settings)
     """Why `profile` cannot give what `request` asks for, memory aside; None where it can."""
     try:
         resources_of(request, profile, None, settings, {})
-        check_nodes(request.nodes, profile, engine)
+        check_nodes(request.nodes, profile, engine, settings)
         check_gpu_type(request, profile)
         hours_of(request, profile, settings, {})
     except RequestError as error:
@@ -54,7 +54,7 @@ def size_refusal(request: Request, profile: Profile, engine: str, settings: Sett
     """Why `profile` has not the nodes and GPUs that `request` asks for, or may not give its own; None where it has."""
     nodes = profile.nodes if request.nodes is None else request.nodes
     try:
-        check_nodes(request.nodes, profile, engine)
+        check_nodes(request.nodes, profile, engine, settings)
         gpus = profile.gpus if request.gpus is None else request.gpus
         check_gpus(nodes, gpus, profile, settings, asked=request.gpus is not None)
     except RequestError as error:

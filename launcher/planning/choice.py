@@ -20,7 +20,7 @@ from launcher.models.known import known
 from launcher.models.resolve import ResolvedModel
 from launcher.models.siblings import siblings
 from launcher.planning.candidates import candidates, last_resort
-from launcher.planning.limits import gpus_max
+from launcher.planning.limits import gpus_max, nodes_weighed
 from launcher.planning.request import Request
 from launcher.sessions.plan import CHOSEN
 from launcher.settings.schema import Profile, Settings
@@ -141,7 +141,7 @@ def reach(model: ResolvedModel, what: Facts, profile: Profile, settings: Setting
 
     What fits on neither number fits on none in between, so that a list of models costs two sums for each.
     """
-    if profile.nodes > 1 and model.engine != "simulated":
+    if profile.nodes > 1 and (model.engine == "whisper" or nodes_weighed(profile, settings) == 1):
         return None
     arguments = model.entry.engine_args if model.entry else ()
     found = None
@@ -205,6 +205,8 @@ def changed(profile: Profile, request: Request) -> Profile:
         )
     if request.memory_gb is not None:
         profile = dataclasses.replace(profile, memory_gb=request.memory_gb)
+    if request.nodes is not None:
+        profile = dataclasses.replace(profile, nodes=request.nodes)
     return profile
 
 
@@ -301,6 +303,8 @@ def shortfall(model: str, found: Fit, profile: Profile) -> str:
     kind = "GPU memory" if found.gpus else "memory"
     for_ = f" for a context of {found.needs_context} tokens" if found.needs_context else ""
     of = f" ({found.gpus} GPUs)" if found.gpus > 1 else ""
+    if found.nodes > 1 and found.gpus:
+        of = f" ({found.nodes} × {found.gpus} GPUs)"
     return (
         f'Model "{model[:200]}" needs about {whole(found.needs_gb or 0)} GB of {kind}{for_}; '
         f'profile "{profile.name}" has {whole(found.has_gb or 0)} GB{of}.'
@@ -308,7 +312,8 @@ def shortfall(model: str, found: Fit, profile: Profile) -> str:
 
 
 def _hardware(profile: Profile, gpus: int | None, settings: Settings) -> Hardware:
-    return dataclasses.replace(hardware(profile, gpus), gpus_max=gpus_max(profile, settings))
+    most, nodes = gpus_max(profile, settings), nodes_weighed(profile, settings)
+    return dataclasses.replace(hardware(profile, gpus), gpus_max=most, nodes=nodes)
 
 
 def facts_if_known(model: ResolvedModel, *, listed: bool = False) -> Facts | None:

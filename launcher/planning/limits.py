@@ -19,16 +19,37 @@ def within_limits(settings: Settings, living: int, new: int = 1) -> None:
         )
 
 
-def check_nodes(asked: int | None, profile: Profile, engine: str) -> None:
-    """Raise RequestError for a second node, on which no process of the engine would run and which would stand idle."""
-    if engine == "simulated" or (profile.nodes if asked is None else asked) <= 1:
+def check_nodes(asked: int | None, profile: Profile, engine: str, settings: Settings) -> None:
+    """Raise RequestError for more nodes than there are, than the engine can use or than the site allows one model."""
+    nodes = profile.nodes if asked is None else asked
+    if nodes <= 1:
         return
-    if asked is not None:
-        raise RequestError("More than one node for one model is not supported yet.", "Ask for --nodes 1.")
-    raise RequestError(
-        f'Profile "{profile.name}" has {profile.nodes} nodes, and more than one for one model is not supported yet.',
-        "Choose another profile, or launch with --nodes 1.",
+    has = "" if asked is not None else f'Profile "{profile.name}" has {nodes} nodes, and '
+    instead = (
+        "Ask for --nodes 1." if asked is not None else "Choose another profile, or launch with --nodes 1."
     )
+    if settings.clusters[profile.cluster].scheduler != "slurm":
+        why = f"cluster {profile.cluster} is this machine alone: several nodes need Slurm."
+    elif engine == "simulated":  # whoever reaches its processes can do nothing there
+        return
+    elif engine == "whisper":
+        why = "a Whisper model runs on one."
+    elif nodes > settings.allow.nodes:
+        most = settings.allow.nodes
+        why = f"this site allows one model {'one node' if most == 1 else f'at most {most} nodes'}"
+        why += "." if asked is None else f", not {nodes}."
+        if asked is not None:
+            instead = f"Ask for --nodes {most}."
+        instead += " The site can raise allow.nodes."
+    else:
+        return
+    raise RequestError(f"{has}{why}" if has else f"{why[0].upper()}{why[1:]}", instead)
+
+
+def nodes_weighed(profile: Profile, settings: Settings) -> int:
+    """Over how many nodes a model is spread on `profile`: its own number where one model may have so many, else one."""
+    on_slurm = settings.clusters[profile.cluster].scheduler == "slurm"
+    return profile.nodes if on_slurm and profile.nodes <= settings.allow.nodes else 1
 
 
 def check_gpus(nodes: int, gpus: int, profile: Profile, settings: Settings, *, asked: bool = True) -> None:

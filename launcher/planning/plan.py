@@ -24,9 +24,10 @@ from launcher.planning.choice import choose
 from launcher.planning.environment import choose_environment
 from launcher.planning.request import Request, check_types
 from launcher.planning.resources import check_values, resources_of
+from launcher.planning.spread import spread
 from launcher.planning.surroundings import log_dir_of, surrounded, work_dir_of
 from launcher.planning.times import hours_of, idle_minutes_of
-from launcher.sessions.plan import Limits, Plan, PlannedCluster, PlannedModel
+from launcher.sessions.plan import CHOSEN, Limits, Plan, PlannedCluster, PlannedModel
 from launcher.settings.schema import Settings
 
 
@@ -72,6 +73,9 @@ def _made(request: Request, settings: Settings, door: str, said: Mapping[str, st
     cluster = settings.clusters[profile.cluster]
     environment = surrounded(environment, model.entry.env if model.entry else {}, request, settings)
     resources = resources_of(request, profile, choice.gpus, settings, origins)
+    if engine_name == "vllm" and resources.nodes > 1:
+        arguments += (share := spread(arguments, resources.nodes, resources.gpus))
+        origins.update((word, CHOSEN) for word in share if word.startswith("--"))
     for field in _named(request):
         if origins.setdefault(field, REQUEST) == REQUEST:
             origins[field] = said.get(field, REQUEST)

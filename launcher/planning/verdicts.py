@@ -11,7 +11,7 @@ from launcher.models.inspect.facts import Facts
 from launcher.models.resolve import ResolvedModel
 from launcher.planning.arguments import arguments_of
 from launcher.planning.candidates import candidates, check_allowed, check_here, nobody, size_refusal
-from launcher.planning.choice import best_on, fit_on, pick, shortened, smaller_copies
+from launcher.planning.choice import best_on, changed, fit_on, pick, shortened, smaller_copies
 from launcher.planning.request import Request, unknown
 from launcher.planning.soonest import Start, soonest
 from launcher.settings.schema import Profile, Settings
@@ -63,6 +63,7 @@ def verdicts(
             gpus = profile.gpus if request.gpus is None else request.gpus
             found.append(Verdict(profile, gpus, Fit(DOES_NOT_FIT, gpus=gpus, reasons=(error.message,))))
             continue
+        profile = changed(profile, request)
         gpus, fit = best_on(model, what, profile, given, settings, request, requests=requests)
         if fit.verdict != FITS and fit.gpus and len(asked) == 1:
             others = smaller_copies(request.model, settings)
@@ -82,6 +83,7 @@ class Taken:
     gpu_type: str | None
     context: int | None
     shortened: str | None = None
+    nodes: int = 1
 
 
 def taken(request: Request, model: ResolvedModel, what: Facts, settings: Settings) -> Taken | None:
@@ -100,6 +102,7 @@ def taken(request: Request, model: ResolvedModel, what: Facts, settings: Setting
         request.gpu_type or profile.gpu_type,
         found.context if found else None,
         shortened(choice, request, model, what, given, settings),
+        profile.nodes if request.nodes is None else request.nodes,
     )
 
 

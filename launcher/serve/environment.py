@@ -14,7 +14,7 @@ from launcher.errors import EngineError
 from launcher.models.links import model_root, reached
 from launcher.sessions.plan import Plan
 
-_NOT_STARTED = 78  # modules.sh; EX_CONFIG of sysexits.h
+NOT_STARTED = 78  # modules.sh; EX_CONFIG of sysexits.h
 MODULES = Path(__file__).with_name("modules.sh")
 # Not for an engine, whoever asks: what writes prompts into its log, or switches on a key of its own behind our gateway.
 _NEVER = ("VLLM_LOGGING_LEVEL", "VLLM_DEBUG_LOG_API_SERVER_RESPONSE", "VLLM_API_KEY")
@@ -55,7 +55,7 @@ def inside(command: Command, plan: Plan, runtime: Path, cache: Path, variables: 
 
 def trouble(log_tail: str, exit_code: int) -> Diagnosis | None:
     """Why the program never started, where modules.sh said so."""
-    if exit_code != _NOT_STARTED:
+    if exit_code != NOT_STARTED:
         return None
     said = [
         line.removeprefix("launcher: ") for line in log_tail.splitlines() if line.startswith("launcher: ")

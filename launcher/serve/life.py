@@ -21,6 +21,7 @@ from launcher.serve.caches import Caches
 from launcher.serve.ending import ending
 from launcher.serve.environment import inside, trouble
 from launcher.serve.node import ENGINE_SOCKET, tail
+from launcher.serve.others import Others, telling
 from launcher.serve.process import Child, end_leftovers
 from launcher.serve.readahead import Ahead, ReadAhead
 from launcher.serve.readiness import is_sign_of_life, until_listening, version
@@ -35,6 +36,7 @@ _LOST_EVERY_S = 5.0
 _LEFTOVERS_GRACE_S = 3.0
 _STOP_GRACE_S = 10.0  # Slurm's KillWait is 30 s by default; the rest of the ending needs its share
 _REFUSALS = 5
+_TAKEN = "address"  # the reason in causes.yml
 _LOG = logging.getLogger("launcher.serve")
 
 
@@ -60,6 +62,8 @@ class Life:
         self.version: str | None = None
         self.out_of_memory = False
         self._plan, self._log, self._runtime, self._report = plan, paths.engine_log, runtime, report
+        self._paths = paths
+        self._others: Others | None = None
         self._caches = caches
         self._ask, self._on_ready = ask, on_ready
         self._module = engine(plan.engine)
@@ -85,13 +89,24 @@ class Life:
         `line` goes into the log before its own, behind what earlier lives have written; without it the log begins anew.
         Raises EngineError when the program cannot be started.
         """
+        end = await self._run(line)
+        if self._others is not None and not self.ready and end.reason == _TAKEN:
+            # Between its choice and its use somebody else took the port where the nodes' processes meet.
+            await self.clear_away()
+            end = await self._run("launcher: the port was taken meanwhile; started again with another")
+        return end
+
+    async def _run(self, line: str | None) -> Diagnosis:
         self._report.phase("container" if self._plan.environment.kind == "container" else "weights")
         await asyncio.to_thread(_clear, self.socket)
         self._log_from = _write(self._log, line) if line is not None else 0
         cache = self._caches.folder
-        command = inside(
-            self._module.command(self._plan, self.socket, cache), self._plan, self._runtime, cache, os.environ
-        )
+        place = None
+        if self._plan.resources.nodes > 1:
+            self._others = Others(self._plan, self._paths)
+            place = await asyncio.to_thread(self._others.place)
+        wanted = self._module.command(self._plan, self.socket, cache, place)
+        command = inside(wanted, self._plan, self._runtime, cache, os.environ)
         self._child = await Child.start(
             command.argv,
             command.env,
@@ -100,11 +115,13 @@ class Life:
             append=line is not None,
         )
         self._started_at = time.time()
+        if self._others is not None and place is not None:
+            await self._others.start(place, append=line is not None)
         if self._plan.model.snapshot is not None:
             self._ahead = ReadAhead(Path(self._plan.model.snapshot))
         watches = [
             asyncio.create_task(watch(self._child))
-            for watch in (self._until_exit, self._until_lost, self._serve)
+            for watch in (self._until_exit, self._until_others_exit, self._until_lost, self._serve)
         ]
         try:
             await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
@@ -117,18 +134,43 @@ class Life:
             await asyncio.gather(*watches, return_exceptions=True)
 
     async def stop(self) -> None:
-        """End the process with everything it started."""
-        if self._child is not None:
-            await self._child.stop(_STOP_GRACE_S)
+        """End the process with everything it started, and those on other nodes."""
+        parts = [self._child.stop(_STOP_GRACE_S)] if self._child is not None else []
+        if self._others is not None:
+            parts.append(self._others.stop())
+        await asyncio.gather(*parts)
 
     async def clear_away(self) -> None:
         """End what is left of an engine that is over: vLLM's processes can outlive the one that started them."""
-        if self._child is not None and self._child.exit_code is None:
+        if self._others is not None or (self._child is not None and self._child.exit_code is None):
             await self.stop()
         await end_leftovers(_LEFTOVERS_GRACE_S)
 
     async def _until_exit(self, child: Child) -> Diagnosis:
-        return self._explained(await child.wait())
+        code = await child.wait()
+        if self._others is None:
+            return self._explained(code)
+        await self._others.settle(child)
+        return self._explained_of_all(self._others, child)
+
+    async def _until_others_exit(self, child: Child) -> Diagnosis:
+        if self._others is None:
+            await asyncio.Event().wait()  # there are none, for good
+        assert self._others is not None
+        await self._others.wait()
+        await self._others.settle(child)
+        return self._explained_of_all(self._others, child)
+
+    def _explained_of_all(self, others: Others, first: Child) -> Diagnosis:
+        """Which of the nodes' processes tells why: often one fails, and all others notice."""
+        here = self._explained(first.exit_code) if first.exit_code is not None else None
+        elapsed_s = time.time() - self._started_at
+
+        def explain(text: str, code: int | None) -> Diagnosis:
+            found = trouble(text, code) if code is not None else None
+            return found or self._module.explain(text, code, self.ready, elapsed_s)
+
+        return telling(here, others.explained(explain)) or self._explained(None)
 
     async def _until_lost(self, child: Child) -> Diagnosis:
         # vLLM can wait for a process of its own that has died, without a word and without an end.

@@ -89,6 +89,15 @@ class SessionPaths:
     def engine_log(self) -> Path:
         return self.root / "engine.log"
 
+    def rank_log(self, rank: int) -> Path:
+        """`engine-1.log`: of the engine's process on another node of the session; of rank 0, `engine.log`."""
+        return self.root / f"engine-{rank}.log" if rank else self.engine_log
+
+    @property
+    def nodes_log(self) -> Path:
+        """`nodes.log`: what was said while the engine's processes on other nodes were started and ended."""
+        return self.root / "nodes.log"
+
     @property
     def gateway_log(self) -> Path:
         return self.root / "gateway.log"

@@ -44,6 +44,7 @@ SAYS: Mapping[str, str] = {
     "allow.engine_args": "May a user pass further arguments to the engine?",
     "allow.publish": "May a user offer a session on a host outside, with `launcher connect --publish HOST`?",
     "allow.audio_folders": "Folders below which Whisper may read recordings by their path; empty: what its user may.",
+    "allow.nodes": "Nodes of one model, at most. Above 1, ports without a key are open between them: see *Security*.",
     "limits.sessions": "Sessions of one user at a time, those in the queue too.",
     "limits.gpus": "GPUs of one session, those of all its nodes together.",
     "limits.hours": "Hours of one session, whatever its profile allows.",

@@ -164,6 +164,7 @@ class Allow:
     engine_args: bool = True
     publish: bool = False
     audio_folders: tuple[str, ...] = place(())
+    nodes: int = _from(1, default=1, example=2)
 
 
 @dataclass(frozen=True, slots=True)

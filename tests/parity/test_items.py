@@ -14,6 +14,7 @@ import pytest
 
 import launcher as package
 from launcher import AsyncLauncher, Launcher, Session
+from launcher.engines import Place, vllm
 from launcher.errors import LauncherError
 from launcher.schedulers.script import job_script
 from launcher.sessions.plan import Plan
@@ -41,6 +42,8 @@ EIGHT_GPUS = [
     "--partition=pli-c", "--account=pli", "--qos=pli-high", "--constraint=h100&nvlink", "--reservation=spring",
     "--cpus-per-task=96", "--mem=1024000M", "--gres=gpu:h100:8", "--time=12:00:00", "--nodes=1",
 ]  # fmt: skip
+
+SIXTEEN_BITS = ("--quantization", "none", "--max-model-len", "8192")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,35 @@ def test_a_model_of_405_billion_parameters_on_eight_gpus(della: Launcher) -> Non
         della.plan("llama-405b", engine_args=("--quantization", "none"))
 
 
+def test_a_model_of_405_billion_parameters_on_two_nodes(models: Path, tmp_path: Path) -> None:
+    """della 10, vec-inf 14: the script and the arguments for 2 × 8 GPUs, where the site allows it."""
+    file = tmp_path / "site.yml"
+    file.write_text(SITE.format(models=models) + "allow: {nodes: 2}\n")
+    della = Launcher(load({"LAUNCHER_SITE": str(file), "HOME": str(tmp_path)}))
+    for wanted in ({"profile": "pli", "nodes": 2, "gpus": 8}, {"profile": "two"}):
+        plan = della.plan("llama-405b", hours=12, **wanted)  # type: ignore[arg-type]
+        assert {"--nodes=2", "--gres=gpu:h100:8", "--time=12:00:00"} <= set(submitted(plan))
+        arguments = " ".join(plan.engine_args)
+        assert "--quantization fp8" in arguments
+        assert "--tensor-parallel-size 8" in arguments
+        assert "--pipeline-parallel-size 2" in arguments
+        first, second = (
+            vllm.command(
+                plan, Path("/run/s/engine.sock"), Path("/cache"), Place(rank, 2, "10.1.0.7", 4711, own)
+            )
+            for rank, own in enumerate(("10.1.0.7", "10.1.0.8"))
+        )
+        assert {"--nnodes=2", "--node-rank=0", "--master-addr=10.1.0.7", "--uds"} <= set(first.argv)
+        assert {"--nnodes=2", "--node-rank=1", "--master-addr=10.1.0.7", "--headless"} <= set(second.argv)
+    # In sixteen bits it fits on no eight GPUs, and on sixteen it does.
+    with pytest.raises(LauncherError, match=r"\d+ GB"):
+        della.plan("llama-405b", profile="pli", engine_args=SIXTEEN_BITS)
+    assert della.plan("llama-405b", profile="two", engine_args=SIXTEEN_BITS).resources.nodes == 2
+    script = job_script(plan, Path("/sessions") / plan.id)
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+    assert script.rstrip().endswith('serve "$session"')
+
+
 @pytest.mark.parametrize(
     ("wanted", "says"),
     [
@@ -103,7 +135,7 @@ def test_a_model_of_405_billion_parameters_on_eight_gpus(della: Launcher) -> Non
 def test_what_is_not_offered_is_refused_before_the_queue(
     wanted: dict[str, Any], says: str, della: Launcher
 ) -> None:
-    """vec-inf 14: SGLang, several nodes; Blackfish 7: what is too large; Blackfish 13: a key that all could read."""
+    """vec-inf 14: SGLang, nodes that are not allowed; Blackfish 7: what is too large; Blackfish 13: a key in argv."""
     with pytest.raises(LauncherError, match=says) as caught:
         della.launch(wanted.pop("model"), **wanted)
     assert caught.value.hint

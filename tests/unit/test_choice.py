@@ -89,10 +89,10 @@ def test_what_cannot_give_what_was_asked_is_passed_over(
         ({"gpus": 8}, 'No profile here has 8 GPUs on a node. The most are 4, on "large".'),
         ({"gpus": 8, "profile": "large"}, 'Profile "large" has at most 4 GPUs on a node, not 8.'),
         ({"gpus": 1, "profile": "cpu"}, 'Profile "cpu" has no GPU, not 1.'),
-        ({"nodes": 2}, "More than one node for one model is not supported yet. Ask for --nodes 1."),
+        ({"nodes": 2}, "This site allows one model one node, not 2. Ask for --nodes 1. The site can raise"),
         (
             {"profile": "two"},
-            'Profile "two" has 2 nodes, and more than one for one model is not supported yet.',
+            'Profile "two" has 2 nodes, and this site allows one model one node. Choose another',
         ),
     ],
 )

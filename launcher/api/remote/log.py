@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.api.log import LOGS, after, end_of
+from launcher.api.log import LOGS, after, end_of, log_of
 from launcher.api.remote.far import LostError
 from launcher.errors import RequestError, SessionError
 
@@ -50,7 +49,7 @@ def follow_here(
     """Tell the last `lines` lines of a log of a session of this cluster, or what stands after `at`."""
     if of not in LOGS:
         raise RequestError(f'There is no log "{of[:40]}".', f"Choose one of: {', '.join(LOGS)}.")
-    path: Path = getattr(session.paths, f"{of}_log")
+    path = log_of(session.paths, of)
     if not path.exists() and not follow:
         raise SessionError(
             f"Session {session.id} has no {of} log yet.", f"Look at: launcher status {session.id}"

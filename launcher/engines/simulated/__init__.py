@@ -10,7 +10,7 @@ import re
 import signal
 from pathlib import Path
 
-from launcher.engines import Command, Diagnosis, Probe
+from launcher.engines import Command, Diagnosis, Place, Probe
 from launcher.engines.causes import one_line, quoted_end
 from launcher.engines.simulated.script import Script
 from launcher.sessions.plan import Plan
@@ -31,13 +31,16 @@ def check_args(args: tuple[str, ...], *, allow_remote_code: bool) -> None:
     Script.parse(args)
 
 
-def command(plan: Plan, socket: Path, cache: Path) -> Command:
+def command(plan: Plan, socket: Path, cache: Path, place: Place | None = None) -> Command:
     """The launcher's own Python runs the program: it needs no environment of its own and keeps no cache."""
     python = Path(plan.launcher).parent / "python"
     program = (str(python), "-m", "launcher.engines.simulated.serve")
-    return Command(
-        (*program, "--uds", str(socket), "--served-name", plan.model.served_name, *plan.engine_args)
-    )
+    named = ("--uds", str(socket), "--served-name", plan.model.served_name)
+    share: tuple[str, ...] = ()
+    if place is not None:
+        share = (f"--nnodes={place.nodes}", f"--node-rank={place.rank}")
+        share = (*share, f"--master-addr={place.address}", f"--master-port={place.port}")
+    return Command((*program, *named, *plan.engine_args, *share))
 
 
 def probe(plan: Plan) -> Probe:
@@ -77,6 +80,8 @@ def explain(log_tail: str, exit_code: int | None, ready: bool, elapsed_s: float)
     quote = one_line(cause) if cause else quoted_end(log_tail)  # it logs no request
     if cause and "out of memory" in cause.lower():
         return Diagnosis("out-of-memory", message, "Take a profile with more memory.", quote=quote)
+    if cause and "[Errno 98]" in cause:
+        return Diagnosis("address", message, "Start again.", quote=quote)
     hint = "Look at its --fail-at, --fail-with and --fail-code arguments."
     if exit_code is not None and exit_code < 0:  # mostly somebody from outside
         hint = "Look at engine.log."

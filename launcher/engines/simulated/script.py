@@ -27,6 +27,7 @@ class Script:
     fail_with: str | None = None
     fail_code: int = 1
     fail_signal: str | None = None
+    fail_rank: int = 0  # which of the processes on several nodes fails; one that is not 0 fails at its start
     hang_at: str | None = None
     ignore_term_s: float = 0.0
 
@@ -66,6 +67,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--fail-with", metavar="TEXT", help="the error that its traceback ends with")
     add("--fail-code", type=_exit_code, metavar="N", help="exit code of the failure (default 1)")
     add("--fail-signal", type=_signal, metavar="NAME", help="end by this signal instead: KILL, SEGV, …")
+    add("--fail-rank", type=_rank, metavar="N", help="the process that fails, on several nodes (default 0)")
     add("--hang-at", choices=("start", "ready"), help="stay, but never listen, or never answer")
     add("--ignore-term-s", "--ignore-term", type=_not_negative, metavar="S", help="go on S s after TERM")
     parser.set_defaults(**{field.name: field.default for field in dataclasses.fields(Script)})
@@ -101,6 +103,10 @@ def _count(text: str) -> int:
 
 def _exit_code(text: str) -> int:
     return _whole(text, 0, 255)
+
+
+def _rank(text: str) -> int:
+    return _whole(text, 0, 10_000)
 
 
 def _moment(text: str) -> str:

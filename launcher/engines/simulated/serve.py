@@ -11,10 +11,12 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
 from launcher.engines.simulated.app import SimulatedEngine
+from launcher.engines.simulated.ranks import Share, gather, join
 from launcher.engines.simulated.script import Script, add_options
 from launcher.errors import RequestError
 
@@ -32,23 +34,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m launcher.engines.simulated.serve", allow_abbrev=False)
     parser.add_argument("--uds", required=True, metavar="PATH", help="Unix socket to listen on")
     parser.add_argument("--served-name", required=True, help="the model's name in requests and answers")
+    for option, kind in (
+        ("--nnodes", int),
+        ("--node-rank", int),
+        ("--master-addr", str),
+        ("--master-port", int),
+    ):
+        parser.add_argument(option, type=kind, help="as vLLM's, where it has several nodes")
     add_options(parser)
     arguments = vars(parser.parse_args(argv))
     socket, name = Path(arguments.pop("uds")), arguments.pop("served_name")
+    place = [arguments.pop(word) for word in ("nnodes", "node_rank", "master_addr", "master_port")]
+    share = Share(*place) if None not in place else None
     try:
-        return asyncio.run(_serve(Script(**arguments), socket, name))
+        return asyncio.run(_serve(Script(**arguments), socket, name, share))
     except RequestError as error:
         parser.error(str(error))
 
 
-async def _serve(script: Script, socket: Path, name: str) -> int:
+async def _serve(script: Script, socket: Path, name: str, share: Share | None) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: loop.call_later(script.ignore_term_s, stop.set))
     _log(f"[api_server.py:1] simulated engine, args: {script}")
-    starting = asyncio.ensure_future(_start(script, name))
     stopping = asyncio.ensure_future(stop.wait())
+    if share is not None:
+        _log(f"[ranks.py:1] rank {share.rank} of {share.nodes}, pid {os.getpid()}")
+    if share is not None and share.rank:
+        return await _take_part(script, share, stopping)
+    starting = asyncio.ensure_future(_start(script, name, share))
     await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         starting.cancel()
@@ -67,7 +82,7 @@ async def _serve(script: Script, socket: Path, name: str) -> int:
     os.umask(0o077)
     await web.UnixSite(runner, str(socket)).start()
     _log("[launcher.py:1] Application startup complete.")
-    if script.fail_at == "ready":
+    if script.fail_at == "ready" and not script.fail_rank:
         _fail(script)
     await stopping
     _log("[launcher.py:2] Shutting down")
@@ -76,14 +91,37 @@ async def _serve(script: Script, socket: Path, name: str) -> int:
     return 0
 
 
-async def _start(script: Script, name: str) -> None:
-    for share, line in _START:
+async def _start(script: Script, name: str, share: Share | None) -> None:
+    if share is not None:
+        _met.append(await gather(share, _lost))
+    for part, line in _START:
         _log(line.format(name=name))
         if script.hang_at == "start":
             await asyncio.Event().wait()
-        await asyncio.sleep(share * script.start_delay_s)
-        if script.fail_at == "start":
+        await asyncio.sleep(part * script.start_delay_s)
+        if script.fail_at == "start" and not script.fail_rank:
             _fail(script)
+
+
+_met: list[asyncio.Server] = []  # held, or it would be closed
+
+
+def _lost(rank: int) -> None:
+    # As vLLM, which then fails in Gloo or NCCL.
+    _fail(Script(fail_with=f"RuntimeError: Connection closed by peer: rank {rank}"))
+
+
+async def _take_part(script: Script, share: Share, stopping: asyncio.Future[Any]) -> int:
+    if script.fail_at == "start" and script.fail_rank == share.rank:
+        _fail(script)
+    joined = asyncio.ensure_future(join(share))
+    await asyncio.wait((joined, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if stopping.done():
+        joined.cancel()
+        return 0
+    joined.result()
+    _fail(Script(fail_with="RuntimeError: Connection closed by peer: rank 0"))
+    return 1
 
 
 def _fail(script: Script) -> None:

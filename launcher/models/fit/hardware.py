@@ -27,7 +27,7 @@ class Hardware:
 def hardware(profile: Profile, gpus: int | None = None) -> Hardware:
     """The hardware of `profile`, with another number of GPUs where `gpus` says one.
 
-    One node, whatever the profile says: a session's engine runs on its first node only.
+    One node, whatever the profile says: whether a model may have more is the site's word.
     """
     kinds = gpus_of(profile)
     return Hardware(

@@ -30,10 +30,11 @@ FITS, FITS_IF, DOES_NOT_FIT, UNKNOWN = "fits", "fits-if", "does-not-fit", "unkno
 class Fit:
     """The verdict for one model on one piece of hardware.
 
-    `context` is the longest and `requests` how many such at once; `engine_args` are what the fit chose and vLLM must
-    be told. With them it `starts`: true for every "fits", and for a "fits-if" that only shortens what nobody asked for.
-    `needs_gb` and `has_gb` are of all GPUs together (of the node where there is none), in GiB; the first is for one
-    request of `needs_context` tokens. `memory_short`: it is memory that lacks. `own_build`: vLLM must be built for it.
+    `gpus` are those of each of `nodes` nodes; `context` is the longest and `requests` how many such at once;
+    `engine_args` are what the fit chose and vLLM must be told. With them it `starts`: true for every "fits", and for a
+    "fits-if" that only shortens what nobody asked for. `needs_gb` and `has_gb` are of all GPUs together (of the node
+    where there is none), in GiB; the first is for one request of `needs_context` tokens. `memory_short`: it is memory
+    that lacks. `own_build`: vLLM must be built for it.
     """
 
     verdict: str
@@ -54,6 +55,7 @@ class Fit:
     memory_short: bool = False
     own_build: bool = False
     notes: tuple[str, ...] = field(default=())
+    nodes: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""
@@ -166,6 +168,7 @@ def _on_gpus(
         memory_short=not troubles and needs > has,
         own_build=rules.own_build,
         notes=(*rules.notes, *((facts.doubt,) if facts.doubt else ())),
+        nodes=hardware.nodes,
     )
 
 
@@ -257,6 +260,7 @@ def _on_processor(
         arguments = (*arguments, "--max-model-len", str(weighed.context))
     return Fit(
         verdict=verdict,
+        nodes=hardware.nodes,
         context=weighed.context or None,
         requests=weighed.at_once,
         kv_dtype=options.kv_dtype,

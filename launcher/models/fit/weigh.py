@@ -176,6 +176,7 @@ def split(facts: Facts, options: Options, nodes: int, gpus: int) -> Split:
     """What was asked for, else: all GPUs of a node together, and one stage for each node.
 
     Where heads do not divide by the GPUs, as many as do, and stages over the rest; what then still is left stands idle.
+    Each node has the same number of the processes (vllm/engine/arg_utils.py, create_engine_config).
     """
     have = nodes * gpus // options.data
     if options.tensor or options.pipeline:
@@ -189,15 +190,24 @@ def split(facts: Facts, options: Options, nodes: int, gpus: int) -> Split:
                 pipeline,
                 f"A split over {asked} GPUs{copies} is more than the {nodes * gpus} there are.",
             )
+        if tensor * pipeline % nodes:
+            shown = f"{tensor} × {pipeline}" if pipeline > 1 else str(tensor)
+            return Split(tensor, pipeline, f"A split over {shown} GPUs cannot be shared by {nodes} nodes.")
         return Split(tensor, pipeline, split_trouble(facts, tensor, pipeline))
-    each = max(1, min(gpus, have))
     by_layers = split_trouble(facts, 1, min(2, facts.layers)) is None
+    if nodes > 1 and not by_layers:  # one that has no stages: its heads go over the network
+        for tensor in range(have, 1, -1):
+            if tensor % nodes == 0 and split_trouble(facts, tensor, 1) is None:
+                return Split(tensor, 1)
+        return Split(1, 1, f"It cannot be divided over {nodes} nodes.")
+    each = max(1, min(gpus, have))
     for tensor in range(each, 0, -1):
         stages = max(1, have // tensor) if by_layers else 1
         if (by_layers and have % tensor) or split_trouble(facts, tensor, stages):
             continue
         return Split(tensor, stages)
     for tensor in range(each, 0, -1):
-        if split_trouble(facts, tensor, 1) is None:
+        if nodes == 1 and split_trouble(facts, tensor, 1) is None:
             return Split(tensor, 1)
-    return Split(1, 1, split_trouble(facts, 1, 1))
+    alone = split_trouble(facts, 1, 1)
+    return Split(1, 1, alone if nodes == 1 else alone or f"It cannot be divided over {nodes} nodes.")
