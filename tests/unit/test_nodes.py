@@ -220,5 +220,7 @@ def test_the_one_that_knows_the_cause_tells_it(
 def test_a_split_that_can_be_shared_is_left_as_it_is(arguments: tuple[str, ...]) -> None:
     assert spread(arguments, 2, 2) == ()
     assert spread((), 3, 0) == ("--pipeline-parallel-size", "3")
+    assert spread(("--enforce-eager",), 2, 0)[-1] == "--no-enforce-eager"
+    assert "--no-enforce-eager" not in spread(("--enforce-eager",), 2, 1)
     with pytest.raises(RequestError, match=re.escape("--pipeline-parallel-size 3")):
         spread(arguments, 3, 1)
