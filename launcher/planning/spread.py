@@ -21,8 +21,8 @@ def spread(arguments: Sequence[str], nodes: int, gpus: int) -> tuple[str, ...]:
             "Leave the option out, or ask for --nodes 1.",
         )
     each = max(1, gpus)
-    # On processors vLLM 0.32 warms up nothing that runs eagerly, and the first request finds no room in a later stage for
-    # what comes in (v1/worker/cpu_worker.py, _should_warm_up_model; v1/worker/gpu_model_runner.py, intermediate_tensors).
+    # On processors vLLM 0.32 warms up nothing that runs eagerly, and the first request finds no room in a later stage
+    # for what comes in (v1/worker/cpu_worker.py, _should_warm_up_model; gpu_model_runner.py, intermediate_tensors).
     compiled = ("--no-enforce-eager",) if options.eager and not gpus else ()
     if options.tensor is None and options.pipeline is None:
         tensor = ("--tensor-parallel-size", str(each)) if each > 1 else ()
