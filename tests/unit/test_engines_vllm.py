@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.engines import Place, vllm
+from launcher.engines import vllm
 from launcher.engines.vllm_arguments import option_values
 from launcher.errors import RequestError
 from tests.engines.plans import vllm_plan
@@ -55,30 +55,6 @@ def test_one_node_talks_over_loopback_and_keeps_its_sockets_private() -> None:
     assert env["VLLM_RPC_BASE_PATH"] == env["TMPDIR"] == "/run/s"
     # A socket's name ends after 107 characters: vLLM would die there.
     assert "TMPDIR" not in vllm.command(vllm_plan(), Path("/" + "x" * 90) / "e", Path("/cache")).env
-
-
-def test_each_of_several_nodes_has_its_part_and_only_the_first_listens() -> None:
-    """vec-inf 14, della 10: vLLM's own way over nodes, without Ray; addresses and interface are each node's own."""
-    plan, socket, cache = vllm_plan("--node-rank", "7", nodes=2), Path("/run/s/e.sock"), Path("/cache")
-    first = vllm.command(plan, socket, cache, Place(0, 2, "10.0.0.1", 4711, "10.0.0.1", "ib0"))
-    second = vllm.command(plan, socket, cache, Place(1, 2, "10.0.0.1", 4711, "10.0.0.2"))
-    meeting = (
-        "--nnodes=2",
-        "--master-addr=10.0.0.1",
-        "--master-port=4711",
-        "--distributed-executor-backend=mp",
-    )
-    for command, rank in ((first, 0), (second, 1)):
-        assert set(meeting) < set(command.argv)
-        assert command.argv.index(f"--node-rank={rank}") > command.argv.index("7")  # ours come last and win
-        assert command.env["VLLM_HOST_IP"] == f"10.0.0.{rank + 1}"
-        assert command.env["TMPDIR"] == "/run/s"
-    assert {"--uds", str(socket)} < set(first.argv)
-    assert "--headless" not in first.argv
-    assert "--headless" in second.argv
-    assert "--uds" not in second.argv
-    assert first.env["GLOO_SOCKET_IFNAME"] == "ib0"
-    assert "GLOO_SOCKET_IFNAME" not in second.env  # not known: Gloo looks for itself
 
 
 def test_probe_asks_for_one_token() -> None:

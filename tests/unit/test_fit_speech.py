@@ -158,7 +158,7 @@ def test_a_plan_refuses_a_profile_that_is_too_small(site: Folders) -> None:
 
 
 def test_a_second_node_would_stand_idle(site: Folders) -> None:
-    with pytest.raises(Exception, match="more than one for one model is not supported"):
+    with pytest.raises(Exception, match="has 2 nodes, and a Whisper model runs on one"):
         make_plan(Request("faster-whisper-tiny", profile="two"), site.settings(PROFILES), door="shell")
 
 

@@ -12,7 +12,7 @@ import pytest
 from launcher.api import Launcher
 from launcher.api.batch import planned
 from launcher.cli import main
-from launcher.engines import Diagnosis
+from launcher.engines import Diagnosis, Place, vllm
 from launcher.errors import EngineError, LauncherError, RequestError, SchedulerError
 from launcher.models.fit.options import Options
 from launcher.models.fit.weigh import split
@@ -153,6 +153,33 @@ def test_the_fit_says_how_many_nodes(
     assert "On one (2 nodes, each 2 × a100): fits" in said
     assert "/ 4 GPUs" in said
     assert "A launch takes one: 2 nodes, each 2 × a100" in said
+
+
+# -- its processes
+
+
+def test_each_of_several_nodes_has_its_part_and_only_the_first_listens() -> None:
+    """vec-inf 14, della 10: vLLM's own way over nodes, without Ray; addresses and interface are each node's own."""
+    plan, socket, cache = vllm_plan("--node-rank", "7", nodes=2), Path("/run/s/e.sock"), Path("/cache")
+    first = vllm.command(plan, socket, cache, Place(0, 2, "10.0.0.1", 4711, "10.0.0.1", "ib0"))
+    second = vllm.command(plan, socket, cache, Place(1, 2, "10.0.0.1", 4711, "10.0.0.2"))
+    meeting = (
+        "--nnodes=2",
+        "--master-addr=10.0.0.1",
+        "--master-port=4711",
+        "--distributed-executor-backend=mp",
+    )
+    for command, rank in ((first, 0), (second, 1)):
+        assert set(meeting) < set(command.argv)
+        assert command.argv.index(f"--node-rank={rank}") > command.argv.index("7")  # ours come last and win
+        assert command.env["VLLM_HOST_IP"] == f"10.0.0.{rank + 1}"
+        assert command.env["TMPDIR"] == "/run/s"
+    assert {"--uds", str(socket)} < set(first.argv)
+    assert "--headless" not in first.argv
+    assert "--headless" in second.argv
+    assert "--uds" not in second.argv
+    assert first.env["GLOO_SOCKET_IFNAME"] == "ib0"
+    assert "GLOO_SOCKET_IFNAME" not in second.env  # not known: Gloo looks for itself
 
 
 # -- what Slurm tells, and where they meet
