@@ -49,7 +49,9 @@ def test_vllm_answers_from_two_nodes(site: Site, users: People, ready: dict[str,
     assert "rank 1 in world size 2 is assigned as DP rank 0, PP rank 1" in second
     assert "headless multiproc executor" in second
     running = [psutil.Process(int(pid)) for pid in set(re.findall(r"pid=(\d+)", first + second))]
-    assert {process.environ()["SLURMD_NODENAME"] for process in running} == {"g1", "g2"}
+    # Those that have given themselves a name have written it over their environment.
+    where = {process.environ().get("SLURMD_NODENAME") for process in running}
+    assert where - {None} == {"g1", "g2"}
     stopped = site.run(users.alice, "stop", ready["id"], "--json", timeout_s=120).data
     assert (stopped["state"], stopped["reason"]) == ("SHUTDOWN", "user")
     _, left = psutil.wait_procs(running, timeout=30)
