@@ -45,7 +45,6 @@ async def gather(share: Share, lost: Callable[[int], None]) -> asyncio.Server:
         finally:
             writer.close()
 
-    # Without the address's reuse by others: two that want one port must not both have it.
     listener = socket.create_server((share.address, share.port))
     server = await asyncio.start_server(met, sock=listener, limit=64)
     await whole.wait()
