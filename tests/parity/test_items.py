@@ -99,7 +99,7 @@ def test_a_model_of_405_billion_parameters_on_two_nodes(models: Path, tmp_path: 
     file.write_text(SITE.format(models=models) + "allow: {nodes: 2}\n")
     della = Launcher(load({"LAUNCHER_SITE": str(file), "HOME": str(tmp_path)}))
     for wanted in ({"profile": "pli", "nodes": 2, "gpus": 8}, {"profile": "two"}):
-        plan = della.plan("llama-405b", hours=12, **wanted)  # type: ignore[arg-type]
+        plan = della.plan("llama-405b", hours=12, **wanted)
         assert {"--nodes=2", "--gres=gpu:h100:8", "--time=12:00:00"} <= set(submitted(plan))
         arguments = " ".join(plan.engine_args)
         assert "--quantization fp8" in arguments
@@ -113,13 +113,13 @@ def test_a_model_of_405_billion_parameters_on_two_nodes(models: Path, tmp_path: 
         )
         assert {"--nnodes=2", "--node-rank=0", "--master-addr=10.1.0.7", "--uds"} <= set(first.argv)
         assert {"--nnodes=2", "--node-rank=1", "--master-addr=10.1.0.7", "--headless"} <= set(second.argv)
+        script = job_script(plan, Path("/sessions") / plan.id)
+        assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+        assert script.rstrip().endswith('serve "$session"')
     # In sixteen bits it fits on no eight GPUs, and on sixteen it does.
     with pytest.raises(LauncherError, match=r"\d+ GB"):
         della.plan("llama-405b", profile="pli", engine_args=SIXTEEN_BITS)
     assert della.plan("llama-405b", profile="two", engine_args=SIXTEEN_BITS).resources.nodes == 2
-    script = job_script(plan, Path("/sessions") / plan.id)
-    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
-    assert script.rstrip().endswith('serve "$session"')
 
 
 @pytest.mark.parametrize(
