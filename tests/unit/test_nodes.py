@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 from pathlib import Path
@@ -20,7 +21,9 @@ from launcher.models.inspect.facts import facts
 from launcher.planning.spread import spread
 from launcher.schedulers import step
 from launcher.serve.meeting import first_place, interface_of, own_address, place_of
-from launcher.serve.others import telling
+from launcher.serve.others import Others, telling
+from launcher.serve.process import Child
+from launcher.sessions.paths import SessionPaths
 from launcher.settings.layers import load
 from tests.engines.plans import vllm_plan
 from tests.unit.fit_models import snapshot
@@ -241,6 +244,38 @@ def test_the_one_that_knows_the_cause_tells_it(
 ) -> None:
     found = telling(first, {"g2 (engine-1.log)": other} if other else {})
     assert (found.message if found else None) == said
+
+
+async def _ended(*argv: str, log: Path) -> Child:
+    child = await Child.start(argv, {"PATH": "/usr/bin:/bin"}, log)
+    await child.wait()
+    return child
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        (
+            "echo 'launcher: /x can be changed by somebody else.'; exit 78",
+            "On g2: The engine could not be started",
+        ),
+        (
+            "echo 'srun: error: execve(): /x: No such file'; exit 2",
+            "there: srun: error: execve(): /x: No such file.",
+        ),
+        ("exit 1", "there: srun says nothing."),
+    ],
+)
+def test_a_step_that_starts_nothing_is_explained_by_what_srun_says(
+    script: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "g[1-2]")
+    others = Others(vllm_plan(nodes=2), SessionPaths(tmp_path))
+    others._child = asyncio.run(_ended("/bin/sh", "-c", script, log=tmp_path / "nodes.log"))
+    found = telling(None, others.explained(lambda text, code: vllm.explain(text, code, False, 1.0)))
+    assert found is not None
+    assert (found.reason, says in found.message) == ("nodes", True), found
+    assert "--of nodes" in (found.hint or "")
 
 
 @pytest.mark.parametrize("arguments", [("-tp", "4"), ("--tensor_parallel_size=2", "-pp=2"), ("-pp", "4")])
