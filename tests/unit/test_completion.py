@@ -76,7 +76,7 @@ def test_commands_options_and_names_are_completed_in_bash(tab: Tab) -> None:
     assert tab("launch", "--environment", "v") == ["vllm-here"]
     assert tab("stop", "ti") == ["tiny-one-0a1b2c3d"]
     assert tab("shutdown", "ti") == ["tiny-one-0a1b2c3d"]
-    assert tab("logs", "--of", "e") == ["engine"]
+    assert tab("logs", "--of", "g") == ["gateway"]
     assert tab("config", "sc") == ["schema"]
     assert tab("run", "sp") == ["speech-recognition"]
 
