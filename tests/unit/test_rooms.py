@@ -29,6 +29,7 @@ ORDER = (
     "serve",
     "planning",
     "api",
+    "fleet",
     "transcripts",
     "doctor",
     "ondemand",
@@ -43,6 +44,8 @@ HEAVY = {
     "openai": ("ui",),
     "flask": ("whisper",),
     "faster_whisper": ("whisper",),
+    "sqlalchemy": ("fleet",),
+    "psycopg": ("fleet",),
 }
 FORBIDDEN_NAMES = {
     "utils",
