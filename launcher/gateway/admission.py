@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 from launcher.gateway import answers, pages
 from launcher.gateway.answers import Answer
 from launcher.gateway.exchange import Exchange
-from launcher.gateway.keys import Holder, Keys, Throttle, cookie_name, cookie_values
+from launcher.gateway.keys import Holder, KeyRing, Throttle, cookie_name, cookie_values
 from launcher.gateway.request import SAFE_METHODS, Request
 from launcher.gateway.routes import Address, Target, same_origin
 
@@ -25,11 +25,11 @@ class Refusal:
 
 
 class Admission:
-    """Checks requests of one session against its `keys`."""
+    """Checks the requests of one gateway against its `keys`; `name` makes its cookie's name."""
 
-    def __init__(self, keys: Keys, session_id: str) -> None:
+    def __init__(self, keys: KeyRing, name: str) -> None:
         self._keys = keys
-        self._cookie = cookie_name(session_id)
+        self._cookie = cookie_name(name)
         self._throttle = Throttle()
 
     def admit(self, request: Request, target: Target) -> Holder | Refusal:

@@ -26,7 +26,7 @@ _WAITING = 8  # from so many on nothing more is read
 _FOREVER = float("inf")
 
 
-class Front(Protocol):
+class Listener(Protocol):
     """What a connection needs of the gateway."""
 
     body_max_bytes: int
@@ -34,6 +34,9 @@ class Front(Protocol):
 
     def decide(self, exchange: Exchange) -> None:
         """Answer or forward."""
+
+    def ending(self, exchange: Exchange) -> None:
+        """The last byte of its answer goes out now."""
 
     def ended(self, exchange: Exchange) -> None:
         """The exchange is over."""
@@ -49,8 +52,8 @@ class _TooBigError(Exception):
 class Client(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, front: Front) -> None:
-        self._front = front
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
         self._parser = httptools.HttpRequestParser(self)
         self._current: Exchange | None = None
         self._waiting: deque[Exchange] = deque()
@@ -79,7 +82,7 @@ class Client(asyncio.Protocol):
         self._waiting.clear()
         if self._current is not None:
             self._current.cancel()
-        self._front.left(self)
+        self.listener.left(self)
         del self._parser  # it holds this object's methods: a ring that only the collector would find
 
     # -- what came
@@ -156,7 +159,7 @@ class Client(asyncio.Protocol):
                     break
                 self._current = self._waiting.popleft()
                 self._deadline = _FOREVER
-                self._front.decide(self._current)
+                self.listener.decide(self._current)
         finally:
             self._advancing = False
         if self._current is None and self._refusal is not None and not (self.closing or self._waiting):
@@ -199,7 +202,7 @@ class Client(asyncio.Protocol):
         method, version, keep = parser.get_method(), parser.get_http_version(), parser.should_keep_alive()
         request = Request(method, self._target, version, Headers(fields), keep)
         self._idle_bytes, self._in_head = 0, False
-        self._receiving = Exchange(self, request, self._front.body_max_bytes)
+        self._receiving = Exchange(self, request, self.listener.body_max_bytes)
         self._waiting.append(self._receiving)
 
     def on_body(self, data: bytes) -> None:
@@ -219,7 +222,7 @@ class Client(asyncio.Protocol):
 
     def finished(self, exchange: Exchange, keep: bool, abort: bool) -> None:
         """`exchange` is over; with `keep` the next request of the connection may follow."""
-        self._front.ended(exchange)
+        self.listener.ended(exchange)
         if exchange is not self._current:
             return
         self._current = None
@@ -227,7 +230,7 @@ class Client(asyncio.Protocol):
             self.abort()
         elif self.closing:
             pass
-        elif keep and not self._front.stopping:
+        elif keep and not self.listener.stopping:
             patience_s = KEEP_TIMEOUT_S if self.trusted and not self._in_head else HEAD_TIMEOUT_S
             self._deadline = time.monotonic() + patience_s
             self._advance()

@@ -42,6 +42,7 @@ class Exchange:
     call: Call | None = None
     task: asyncio.Task[None] | None = None  # what the decision waits for
     broken_body: Answer | None = None  # what the parser said of the body
+    model = cluster = session = ""  # where it went, if its front has more than one place for it
     status, sent_bytes = CLIENT_LEFT, 0
     done = broken = False
     usage_wanted = True  # whether the client gets a stream's usage
@@ -51,7 +52,7 @@ class Exchange:
     _body_wanted: asyncio.Future[None] | None = None
     _head = b""
     _replay = b""  # the whole request, as long as it may be sent once more
-    _sent_all = _full = _told_to_go_on = False
+    _sent_all = _full = _told_to_go_on = _told_end = False
     _answered = _tunnel = _chunked = _keep = _sized = False
     _pending_bytes = _read_bytes = 0
     _pending_max_bytes = _PENDING_BYTES
@@ -172,6 +173,7 @@ class Exchange:
             return
         self.status, self.sent_bytes = answer.status, len(answer.body)
         keep = self._may_keep() and not answer.close and self.body_complete
+        self._tell_end()
         self._write(answer.head(keep) + (b"" if self.head_only else answer.body))
         self._finish(keep)
 
@@ -186,7 +188,7 @@ class Exchange:
         """Send the request on; its answer follows by itself."""
         self._way, self._head = way, head
         self.go_on()
-        upstream = way.upstreams.take(way.socket)
+        upstream = way.upstreams.take(way.place)
         if upstream is not None:
             self._attach(upstream, fresh=False)
         else:
@@ -197,7 +199,7 @@ class Exchange:
 
     async def _reach(self, way: Way) -> None:
         try:
-            upstream = await way.upstreams.connect(way.socket)
+            upstream = await way.upstreams.connect(way.place)
         except OSError:  # TimeoutError is one
             self._unreachable()
         else:
@@ -265,6 +267,7 @@ class Exchange:
                 out.append(self._framed(rest))
             if self._chunked:
                 out.append(_LAST_CHUNK)
+            self._tell_end()
         if out:
             self._write(out[0] if len(out) == 1 else b"".join(out))
         if self._tunnel:
@@ -336,6 +339,7 @@ class Exchange:
     def _end_broken_stream(self, events: Events) -> None:
         # Half an event is dropped: a client would fail on it instead of reading ours.
         self.broken = not events.done
+        self._tell_end()
         gap = b"\n\n" if events.torn else b""
         out = self._framed(gap + answers.broken_stream_event()) if self.broken else b""
         self._write(out + (_LAST_CHUNK if self._chunked else b""))
@@ -368,8 +372,14 @@ class Exchange:
         else:
             upstream.abort()
 
+    def _tell_end(self) -> None:
+        if not self._told_end:
+            self._told_end = True
+            self.client.listener.ending(self)
+
     def _finish(self, keep: bool, *, abort: bool = False) -> None:
         self.done = True
+        self._tell_end()
         if self.task is not None and self.task is not asyncio.current_task():
             self.task.cancel()
         self._pending.clear()

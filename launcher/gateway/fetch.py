@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
+from launcher.gateway.place import Place
 from launcher.gateway.upstream import Head, Upstreams
 
 _LONGEST_BYTES = 8 * 2**20
@@ -44,17 +44,17 @@ class _Whole:
             self.result.set_result(body)
 
 
-async def fetch(upstreams: Upstreams, socket: Path, path: str) -> bytes:
-    """The body of `path` at `socket`; empty where there is none within a few seconds."""
+async def fetch(upstreams: Upstreams, place: Place, path: str) -> bytes:
+    """The body of `path` at `place`; empty where there is none within a few seconds."""
     taker = _Whole()
     try:
         async with asyncio.timeout(_TIMEOUT_S):
-            upstream = await upstreams.connect(socket)
+            upstream = await upstreams.connect(place)
             try:
                 upstream.begin(taker)
-                upstream.write(
-                    f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
-                )
+                lines = [f"GET {path} HTTP/1.1", "Host: localhost", "Connection: close"]
+                lines += [f"Authorization: Bearer {place.key}"] if place.key is not None else []
+                upstream.write("\r\n".join((*lines, "", "")).encode())
                 return await taker.result
             finally:
                 upstream.abort()

@@ -19,20 +19,24 @@ _HOP_BY_HOP = frozenset(
         *(b"te", b"trailer", b"transfer-encoding", b"upgrade", b"content-length"),
     )
 )
-_OURS = frozenset(
-    (b"authorization", b"x-api-key", b"x-launcher-probe", b"x-launcher-own", b"expect", b"cookie")
-)
+_OURS = frozenset((
+    *(b"authorization", b"x-api-key", b"expect", b"cookie"),
+    *(b"x-launcher-probe", b"x-launcher-own", b"x-launcher-for-others", b"x-launcher-hold"),
+))  # fmt: skip
 _NOT_SENT = _HOP_BY_HOP | _OURS
 _FORGEABLE = frozenset((b"x-gradio-server", b"forwarded"))
 _NEVER_NAMED = frozenset((b"host", b"content-type"))  # Connection cannot take these away
 _HANDSHAKE = b"sec-websocket-protocol"
 
 
-def request_head(request: Request, target: str, page_url: str | None, *, own: bool = False) -> bytes:
+def request_head(
+    request: Request, target: str, page_url: str | None, *, own: bool = False, key: str | None = None
+) -> bytes:
     """The head for the upstream: no hop-by-hop fields, no key, no cookie of ours, nothing forged for the page.
 
     `page_url` is given for the page alone: its public address (facts on Gradio: the header X-Gradio-Server). `own`
     tells the upstream, in X-Launcher-Own, that the request came with the session's own key and not with a further one.
+    `key` is given for another gateway: its own key, with which it must not take `own` to be the one who asks.
     """
     headers, websocket = request.headers, request.wants_websocket
     dropped = _NOT_SENT | _named(headers) if b"connection" in headers else _NOT_SENT
@@ -49,7 +53,11 @@ def request_head(request: Request, target: str, page_url: str | None, *, own: bo
         lines.append(b"Cookie: " + cookies.encode("latin-1"))
     if page_url is not None:
         lines.append(b"X-Gradio-Server: " + page_url.encode("ascii"))
-    if own:
+    if key is not None:
+        lines.append(b"Authorization: Bearer " + key.encode("ascii"))
+        if not own:
+            lines.append(b"X-Launcher-For-Others: 1")
+    elif own:
         lines.append(b"X-Launcher-Own: 1")
     if websocket:
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")

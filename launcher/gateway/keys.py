@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from launcher.errors import StorageError
 from launcher.gateway.limits import Budget
@@ -31,18 +32,43 @@ _ANEW_S = 0.5
 
 @dataclass(slots=True, eq=False)
 class Holder:
-    """Whoever has one of the keys; `own` is the session's own, which has no limits and does not end before it."""
+    """Whoever has one of the keys; `own` is the session's own, which has no limits and does not end before it.
+
+    At an endpoint a key has an `owner`, who is in `groups`; `models` are the only ones it may use, None: all of them.
+    """
 
     name: str
     own: bool
     budget: Budget | None
     expires_at: float | None
     revoked: bool = False
+    owner: str = ""
+    groups: frozenset[str] = frozenset()
+    models: frozenset[str] | None = None
 
     @property
     def valid(self) -> bool:
         """Whether the key still opens the session."""
         return not self.revoked and (self.expires_at is None or time.time() < self.expires_at)
+
+
+class KeyRing(Protocol):
+    """What a gateway asks of the keys that open it; `Keys` says what each means."""
+
+    def holder(self, candidate: str) -> Holder | None:
+        """Whose key `candidate` is."""
+
+    def login(self, candidate: str) -> str | None:
+        """A new cookie value for a right key."""
+
+    def cookie(self, value: str) -> Holder | None:
+        """Whose login `value` came from."""
+
+    def forget(self, cookie: str) -> None:
+        """End a login."""
+
+    def refresh(self) -> None:
+        """Take over what has changed; called every two seconds."""
 
 
 class Keys:

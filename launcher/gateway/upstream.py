@@ -16,6 +16,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from launcher.gateway.place import Place
 from launcher.gateway.request import Headers
 
 # uvicorn closes an idle connection after 5 s; ours must be dropped before, or a request could meet the close.
@@ -233,14 +234,14 @@ class Upstream(asyncio.Protocol):
 
 
 class Upstreams:
-    """Pools of idle connections, one for each socket."""
+    """Pools of idle connections, one for each address."""
 
     def __init__(self) -> None:
-        self._idle: dict[str, list[Upstream]] = {}
+        self._idle: dict[Path | tuple[str, int], list[Upstream]] = {}
 
-    def take(self, socket: Path) -> Upstream | None:
-        """An idle connection to `socket` that is fresh enough to be trusted."""
-        pool = self._idle.get(str(socket))
+    def take(self, place: Place) -> Upstream | None:
+        """An idle connection to `place` that is fresh enough to be trusted."""
+        pool = self._idle.get(place.address)
         while pool:
             upstream = pool.pop()
             if time.monotonic() - upstream.idle_since < _IDLE_S and upstream.open and upstream.silent:
@@ -248,13 +249,15 @@ class Upstreams:
             upstream.close()
         return None
 
-    async def connect(self, socket: Path) -> Upstream:
+    async def connect(self, place: Place) -> Upstream:
         """A new connection; raises OSError."""
-        pool = self._idle.setdefault(str(socket), [])
+        address, loop = place.address, asyncio.get_running_loop()
+        pool = self._idle.setdefault(address, [])
         async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-            _, upstream = await asyncio.get_running_loop().create_unix_connection(
-                lambda: Upstream(pool), str(socket)
-            )
+            if isinstance(address, tuple):
+                _, upstream = await loop.create_connection(lambda: Upstream(pool), *address)
+            else:
+                _, upstream = await loop.create_unix_connection(lambda: Upstream(pool), str(address))
         return upstream
 
     def tidy(self) -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from launcher.gateway.answers import Answer
+from launcher.gateway.place import Place
 from launcher.gateway.upstream import Upstreams
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where a request goes: the upstream's socket, what to say when it does not answer, and who wants to know."""
+    """Where a request goes, what to say when nobody answers there, and who wants to know.
+
+    `again` decides anew about a request of which no byte was answered: its upstream could not be reached, was lost, or
+    cannot answer for now. It forwards the request, or replies; None: there is no other upstream.
+    """
 
     upstreams: Upstreams
-    socket: Path
+    place: Place
     unreachable: Callable[[], Answer]
     engine: bool
     touch: Callable[[], None]
     trouble: Callable[[], None]
+    again: Callable[[], Coroutine[Any, Any, None]] | None = None

@@ -19,6 +19,7 @@ from typing import Any
 
 from launcher.engines import Diagnosis, engine
 from launcher.errors import LauncherError, StorageError
+from launcher.gateway.front import SessionFront
 from launcher.gateway.keys import Keys
 from launcher.gateway.routes import Routes
 from launcher.gateway.server import Gateway
@@ -102,12 +103,8 @@ class _Session:
         self._nonce = secrets.token_hex(16)
         speech = self._engine_module.probe(plan).sound is not None
         self._routes = Routes(probe_nonce=self._nonce, speech=speech)
-        self._gateway = Gateway(
-            keys=Keys(self._key, paths.further_keys),
-            routes=self._routes,
-            report=self._report.as_dict,
-            session_id=plan.id,
-        )
+        self._front = SessionFront(self._routes, self._report.as_dict)
+        self._gateway = Gateway(keys=Keys(self._key, paths.further_keys), front=self._front, name=plan.id)
         self._url = ""
         self._life: Life | None = None
         self._caches: Caches | None = None
@@ -200,7 +197,7 @@ class _Session:
                 self._plan, self._paths, self._runtime, caches, self._report, self._ask, self._announce
             )
             self._routes.engine = life.socket
-            self._gateway.on_trouble = life.look
+            self._front.on_trouble = life.look
             try:
                 end = await life.run(line)
             except (LauncherError, OSError) as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from launcher.gateway.front import SessionFront
 from launcher.gateway.keys import Keys
 from launcher.gateway.server import Gateway
 from launcher.sessions.paths import SessionPaths, write_private
@@ -31,9 +32,8 @@ class _Gateway(RunningGateway):
         super().__init__()
 
     async def _make(self) -> Gateway:
-        return Gateway(
-            keys=Keys(self._key), routes=self.routes, report=lambda: self._report, session_id=self._session_id
-        )
+        front = SessionFront(self.routes, lambda: self._report)
+        return Gateway(keys=Keys(self._key), front=front, name=self._session_id)
 
 
 class _Pages:

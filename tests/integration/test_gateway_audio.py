@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.gateway.front import SessionFront
 from launcher.gateway.keys import Keys
 from launcher.gateway.server import Gateway
 from launcher.sessions import keys
@@ -38,7 +39,8 @@ class GuardedGateway(RunningGateway):
 
     async def _make(self) -> Gateway:
         known = Keys(KEY, self.paths.further_keys)
-        return Gateway(keys=known, routes=self.routes, report=lambda: self.report, session_id="tiny-1")
+        front = SessionFront(self.routes, lambda: self.report)
+        return Gateway(keys=known, front=front, name="tiny-1")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.gateway.front import SessionFront
 from launcher.gateway.keys import Keys
 from launcher.gateway.routes import Routes
 from launcher.gateway.server import Gateway
@@ -34,7 +35,7 @@ async def status(port: int, head: bytes) -> bytes:
 
 
 async def test_half_open_connections_leave_room_for_the_owner(few_files: None) -> None:
-    gateway = Gateway(keys=Keys("sk-right"), routes=Routes(), report=dict, session_id="s")
+    gateway = Gateway(keys=Keys("sk-right"), front=SessionFront(Routes(), dict), name="s")
     port = await gateway.start("127.0.0.1")
     half = []
     for _ in range(130):  # more than this gateway takes with so few files
@@ -54,7 +55,7 @@ async def test_refusals_do_not_fill_the_log(tmp_path: Path) -> None:
     logger = logging.getLogger("launcher.gateway")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    gateway = Gateway(keys=Keys("sk-right"), routes=Routes(), report=dict, session_id="s")
+    gateway = Gateway(keys=Keys("sk-right"), front=SessionFront(Routes(), dict), name="s")
     port = await gateway.start("127.0.0.1")
     long = b"/" + b"A" * 15000
     for _ in range(150):

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from launcher.gateway.front import SessionFront
 from launcher.gateway.keys import Keys
 from launcher.gateway.server import Gateway
 from tests.portal.apache import Portal
@@ -27,9 +28,8 @@ class OtherSession(RunningGateway):
         super().__init__(**routes)
 
     async def _make(self) -> Gateway:
-        return Gateway(
-            keys=Keys(self._key), routes=self.routes, report=lambda: self.report, session_id=self._session_id
-        )
+        front = SessionFront(self.routes, lambda: self.report)
+        return Gateway(keys=Keys(self._key), front=front, name=self._session_id)
 
 
 def root(portal: Portal, way: str, port: int) -> str:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.gateway.front import SessionFront
 from launcher.gateway.keys import Keys
 from launcher.gateway.routes import Routes
 from launcher.gateway.server import Gateway
@@ -58,7 +59,8 @@ class RunningGateway:
         self.url = f"http://127.0.0.1:{self.port}"
 
     async def _make(self) -> Gateway:
-        return Gateway(keys=Keys(KEY), routes=self.routes, report=lambda: self.report, session_id="tiny-1")
+        front = SessionFront(self.routes, lambda: self.report)
+        return Gateway(keys=Keys(KEY), front=front, name="tiny-1")
 
     def run(self, action: Callable[[], Any], timeout_s: float = 20.0) -> Any:
         return asyncio.run_coroutine_threadsafe(action(), self._loop).result(timeout_s)

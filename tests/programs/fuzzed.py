@@ -7,6 +7,7 @@ import contextlib
 from collections import deque
 from pathlib import Path
 
+from launcher.gateway.front import SessionFront
 from launcher.gateway.keys import Keys
 from launcher.gateway.routes import Routes
 from launcher.gateway.server import Gateway
@@ -64,7 +65,7 @@ class Trial:
         self._routes = Routes(ready=True)
 
         async def start() -> tuple[Gateway, int]:
-            gateway = Gateway(keys=Keys(KEY), routes=self._routes, report=dict, session_id="tiny-1")
+            gateway = Gateway(keys=Keys(KEY), front=SessionFront(self._routes, dict), name="tiny-1")
             return gateway, await gateway.start("127.0.0.1")
 
         self._gateway, self._port = self.loop.run_until_complete(start())

@@ -15,6 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
+from launcher.gateway.front import SessionFront
 from launcher.gateway.keys import Keys
 from launcher.gateway.routes import Routes
 from launcher.gateway.server import Gateway
@@ -25,12 +26,8 @@ async def _serve(keys: Keys, routes: Routes, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGUSR1, _tell_what_is_left)
-    gateway = Gateway(
-        keys=keys,
-        routes=routes,
-        report=lambda: {"state": "READY", "message": "Ready."},
-        session_id="test-0000",
-    )
+    front = SessionFront(routes, lambda: {"state": "READY", "message": "Ready."})
+    gateway = Gateway(keys=keys, front=front, name="test-0000")
     print(await gateway.start("127.0.0.1", port), flush=True)
     await stop.wait()
     await gateway.stop(1.0)
