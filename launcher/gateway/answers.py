@@ -23,12 +23,12 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     close: bool = False
 
-    def head(self, keep_alive: bool) -> bytes:
-        """Status line and header fields."""
+    def head(self, keep_alive: bool, length: int | None = None) -> bytes:
+        """Status line and header fields; `length` is that of a body which comes later."""
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         if self.status != HTTPStatus.NO_CONTENT:
-            lines.append(f"Content-Length: {len(self.body)}")
+            lines.append(f"Content-Length: {len(self.body) if length is None else length}")
         if not keep_alive:
             lines.append("Connection: close")
         return "\r\n".join((*lines, "", "")).encode("latin-1", "replace")

@@ -46,6 +46,8 @@ class Exchange:
     status, sent_bytes = CLIENT_LEFT, 0
     done = broken = False
     usage_wanted = True  # whether the client gets a stream's usage
+    free = False  # a file that is stored or fetched costs no tokens, however long it is
+    room_wanted: asyncio.Future[None] | None = None  # what a long answer of our own waits for
     _way: Way | None = None
     _upstream: Upstream | None = None
     _events: Events | None = None
@@ -83,7 +85,7 @@ class Exchange:
     @property
     def spent_tokens(self) -> int:
         """What counts against a key's limit: the usage, else what went both ways, so that nobody saves by hiding it."""
-        if self.request.method != "POST" and not self._tunnel:
+        if self.free or (self.request.method != "POST" and not self._tunnel):
             return 0
         events = self._events.count if self._events is not None else 0
         # A recording has a thousand times as many bytes as what is said in it.
@@ -146,6 +148,8 @@ class Exchange:
         """The client reads too slowly, or again."""
         if self._upstream is not None:
             self._upstream.pause(held)
+        if self.room_wanted is not None and not held and not self.room_wanted.done():
+            self.room_wanted.set_result(None)
 
     def cancel(self) -> None:
         """The client left."""

@@ -67,6 +67,9 @@ class KeyRing(Protocol):
     def forget(self, cookie: str) -> None:
         """End a login."""
 
+    def named(self, name: str) -> Holder | None:
+        """Who has the key called `name`, as long as it is valid."""
+
     def refresh(self) -> None:
         """Take over what has changed; called every two seconds."""
 
@@ -118,6 +121,10 @@ class Keys:
         """Whose login `value` came from, as long as that key is valid."""
         holder = self._cookies.get(_digest(value))
         return holder if holder is not None and holder.valid else None
+
+    def named(self, name: str) -> Holder | None:
+        """Who has the key called `name`, as long as it is valid: on whose behalf a batch goes on."""
+        return next((holder for _, holder in self._known if holder.name == name and holder.valid), None)
 
     def forget(self, cookie: str) -> None:
         """End the login that `cookie` stands for."""
