@@ -6,6 +6,7 @@ Owns the rules between the blocks of the settings; what one value may be is in l
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,9 @@ from launcher.settings.schema import (
     NAMED,
     CatalogModel,
     Cluster,
+    Endpoint,
     Environment,
+    Offered,
     Profile,
     SessionDefaults,
 )
@@ -93,6 +96,32 @@ class Checks:
             self._missing(at, f"{at} has neither id nor path", f"Say in {at} which model.")
         for place, profile in enumerate(model.profiles):
             self._name(f"{at}.profiles", profile, "profiles", f"{at}.profiles[{place}]")
+
+    def endpoint(self, endpoint: Endpoint) -> None:
+        state = endpoint.state
+        if state is None:
+            return
+        if not re.fullmatch(r"sqlite:////[^?#]+|postgresql(\+psycopg)?://\S+", state):
+            advice = "Write sqlite:////FOLDER/state.db, or postgresql+psycopg://HOST/DATABASE."
+            self._wrong(
+                "endpoint.state", "must be the URL of a database", state.partition("@")[2] or state, advice
+            )
+        elif re.match(r"[^/]+//[^/@]*:[^/@]*@", state):
+            what = f"{self._where('endpoint.state')}: endpoint.state must hold no password."
+            self._report(SettingsError(what, "Write the password into ~/.pgpass, and take it out here."))
+
+    def offer(self, offer: Offered) -> None:
+        at = f"offers.{offer.name}"
+        for field, names, block in (
+            ("profiles", offer.profiles, "profiles"),
+            ("groups", offer.groups, "groups"),
+        ):
+            for place, name in enumerate(names):
+                self._name(f"{at}.{field}", name, block, f"{at}.{field}[{place}]")
+        if offer.minimum > offer.maximum:
+            advice = f"Write minimum: {offer.maximum}, or a larger maximum."
+            must = f"must be at most the offer's maximum, {offer.maximum}"
+            self._wrong(f"{at}.minimum", must, offer.minimum, advice)
 
     def aliases(self, catalog: Mapping[str, CatalogModel]) -> None:
         meant = {name: name for name in catalog}

@@ -19,6 +19,9 @@ BLOCK_SAYS: Mapping[str, str] = {
     "profiles": "Named hardware requests, by name; the form lists them in this order.",
     "environments": "Where vLLM comes from, by name. `~` and variables hold in `path`, `image`, `binds` and `setup`.",
     "catalog": "Models that the form offers, by name.",
+    "endpoint": "The one address over many sessions, `launcher gateway`.",
+    "offers": "Models that the endpoint may start, by the name that requests give as `model`.",
+    "groups": "Owners of keys to the endpoint, by the name of their group.",
 }
 LOCKS_SAY = "Keys that a user's own settings and `LAUNCHER_…` variables may not change, as dotted names."
 SAYS: Mapping[str, str] = {
@@ -99,4 +102,22 @@ SAYS: Mapping[str, str] = {
     "catalog.profiles": "The profiles it runs on, the usual one first; empty: all.",
     "catalog.environment": "The environment it needs; it goes before the profile's.",
     "catalog.hidden": "Leave it out of the form; its name still works.",
+    "endpoint.host": "The address that the endpoint listens on.",
+    "endpoint.port": "Its port; 0: a free one, chosen once and kept.",
+    "endpoint.state": "Where keys and uses are kept: `sqlite:////PATH` on a local disk, or `postgresql+psycopg://…`; "
+    "empty: a file of the user's.",
+    "endpoint.key_hours": "How long a new key is good when nobody says otherwise.",
+    "endpoint.hold_seconds_max": "The longest that a request may be held for a model that has yet to start.",
+    "offers.model": "The model, as `launcher launch` takes it; empty: the offer's name.",
+    "offers.profiles": "The profiles to start it on, the first one first; empty: `session.profile`.",
+    "offers.minimum": "Sessions that are kept running, used or not.",
+    "offers.maximum": "Sessions at a time at most, not counting one that takes over from another.",
+    "offers.idle_minutes": "Stop a session above the minimum that nobody used for so long; 0: never.",
+    "offers.hours": "Hours of each session; empty: the profile's.",
+    "offers.in_flight": "Requests at a time that one session is meant to carry; more start another, up to the maximum.",
+    "offers.groups": "Who may use it; empty: everybody who has a key.",
+    "offers.requests_per_minute": "Requests per minute, of all keys together; empty: no limit.",
+    "offers.tokens_per_minute": "Tokens per minute, of all keys together; empty: no limit.",
+    "offers.launch": "Further fields of the request, such as `max_model_len` or `engine_args`.",
+    "groups.owners": "The owners of the keys.",
 }  # fmt: skip

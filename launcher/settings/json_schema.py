@@ -93,6 +93,8 @@ def _value(hint: Any, metadata: Mapping[str, Any]) -> dict[str, Any]:
         return {"type": "array", "items": {"type": _TEXT, **_bounds(metadata)}}
     if typing.get_origin(hint) is not None:
         names = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}
+        if typing.get_args(hint)[1] is object:
+            return {"type": "object", "propertyNames": names}
         return {"type": "object", "propertyNames": names, "additionalProperties": {"type": _TEXT}}
     kind: Any = [_TYPES[hint], "null"] if empty else _TYPES[hint]
     return {"type": kind, **_bounds(metadata)}

@@ -255,8 +255,12 @@ class _Layers:
         for model in named["catalog"].values():
             checks.model(model, named["environments"])
         checks.aliases(named["catalog"])
+        for offer in named["offers"].values():
+            checks.offer(offer)
         if blocks["session"] is not None:
             checks.session(blocks["session"])
+        if blocks["endpoint"] is not None:
+            checks.endpoint(blocks["endpoint"])
         checks.locks(self.locks, str(self.site), self.lines.get(str(self.site), {}))
 
 

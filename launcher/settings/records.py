@@ -120,9 +120,13 @@ class _Reader:
             if not isinstance(value, list):
                 raise self._wrong("must be a list of texts", value, "Write it as [one, two].")
             return tuple(self._item(item, place) for place, item in enumerate(value))
-        if typing.get_origin(hint) is not None:  # Mapping[str, str]
+        if (
+            typing.get_origin(hint) is not None
+        ):  # Mapping[str, str], or of anything, which somebody else checks
             if not isinstance(value, Mapping):
                 raise self._wrong("must be a block of texts", value, "Write it as {NAME: text}.")
+            if typing.get_args(hint)[1] is object:
+                return {str(name): thing for name, thing in value.items()}
             return {str(name): self._variable(str(name), text) for name, text in value.items()}
         accepted: tuple[type, ...] = (int, float) if hint is float else (hint,)
         if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):

@@ -190,6 +190,49 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The one address over many sessions (`launcher gateway`); `port` 0 is chosen once and kept in the state.
+
+    `state` is the URL of a database; None: SQLite in a folder of the user's on this machine.
+    """
+
+    host: str = field(default="127.0.0.1", metadata={"pattern": r"[A-Za-z0-9][A-Za-z0-9.-]*"})
+    port: int = _from(0, 65535, default=0, example=8000)
+    state: str | None = None
+    key_hours: float = _from(0.01, default=48)
+    hold_seconds_max: float = _from(0, 86400, default=600)
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A model that the endpoint may start; `model` None is the entry's own name, `profiles` the first one first.
+
+    `launch` holds further fields of a request, as `launcher launch` has them.
+    """
+
+    name: str
+    model: str | None = None
+    profiles: tuple[str, ...] = ()
+    minimum: int = _from(0, 1024, default=0)
+    maximum: int = _from(1, 1024, default=1)
+    idle_minutes: float = _from(0, default=60)
+    hours: float | None = _from(0.01, example=4)
+    in_flight: int = _from(1, default=64)
+    groups: tuple[str, ...] = ()
+    requests_per_minute: int | None = _from(1, example=600)
+    tokens_per_minute: int | None = _from(1, UNBOUNDED * 1000, example=100_000)
+    launch: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Owners of keys to the endpoint, who may use the offers that name the group."""
+
+    name: str
+    owners: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything known before a request.
 
@@ -208,6 +251,9 @@ class Settings:
     profiles: Mapping[str, Profile]
     environments: Mapping[str, Environment]
     catalog: Mapping[str, CatalogModel]
+    endpoint: Endpoint = field(default_factory=Endpoint)
+    offers: Mapping[str, Offered] = field(default_factory=dict)
+    groups: Mapping[str, Group] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
     locks: tuple[str, ...] = ()
     site: str | None = None
@@ -244,6 +290,7 @@ BLOCKS: dict[str, type] = {
     "allow": Allow,
     "limits": Caps,
     "form": Form,
+    "endpoint": Endpoint,
 }
 # Blocks of entries that the site names.
 NAMED: dict[str, type] = {
@@ -251,4 +298,6 @@ NAMED: dict[str, type] = {
     "profiles": Profile,
     "environments": Environment,
     "catalog": CatalogModel,
+    "offers": Offered,
+    "groups": Group,
 }
