@@ -125,9 +125,9 @@ class Launcher:
 
         `wanted` holds for all, `config` is a file of members (docs/shell.md). With `together` the end of one ends all.
         """
-        from launcher.api import batch
+        from launcher.api import batch_launch
 
-        return self._submit(batch.planned(self, models, config, wanted, door), together=together)
+        return self._submit(batch_launch.planned(self, models, config, wanted, door), together=together)
 
     def make(self, plan: Plan) -> SessionPaths:
         """Make the private directory of a session, visible to `status`."""
@@ -269,7 +269,7 @@ class Launcher:
             self.stop_launched()
 
     def _submit(self, plans: Sequence[Plan], *, together: bool = False) -> list[Session]:
-        from launcher.api.batch import submit
+        from launcher.api.batch_launch import submit
 
         made = submit(self, plans, together=together)
         self._launched += made

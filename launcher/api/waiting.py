@@ -99,7 +99,7 @@ def until_over(session: Session, *, wait: bool) -> Steps[Status]:
     if status.state == PENDING:  # no job ran that could say it
         session.keep(ended(session.plan, None, "user", job_id))
         if member_of(job_id) is not None:
-            from launcher.api.batch import leave_queue
+            from launcher.api.batch_launch import leave_queue
 
             leave_queue(session, job_id)
     if not wait:

@@ -31,7 +31,7 @@ exit codes: 1 other, 2 a value you gave, 3 settings, 4 model, 5 scheduler, 6 ses
 # hundred options that nobody looks at would slow every command down.
 MODULES: dict[str, tuple[str, str]] = {
     "launch": ("launcher.cli.launch", "start a session of a model"),
-    "batch-launch": ("launcher.cli.batch", "start several sessions as one job, all or none"),
+    "batch-launch": ("launcher.cli.batch_launch", "start several sessions as one job, all or none"),
     "run": ("launcher.cli.run", "start a session as Blackfish's users do: run text-generation MODEL"),
     "status": ("launcher.cli.status", "show one session, or all"),
     "wait": ("launcher.cli.wait", "wait until a session is ready"),

@@ -49,6 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _stopped(sessions: list[Session], *, wait: bool) -> list[Status]:
     if len(sessions) == 1:
         return [sessions[0].stop(wait=wait)]
-    from launcher.api.batch import stop
+    from launcher.api.batch_launch import stop
 
     return stop(sessions, wait=wait)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from launcher.api import Launcher
-from launcher.api.batch import planned
+from launcher.api.batch_launch import planned
 from launcher.cli import main
 from launcher.engines import Diagnosis, Place, vllm
 from launcher.errors import EngineError, LauncherError, RequestError, SchedulerError

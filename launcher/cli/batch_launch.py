@@ -49,14 +49,14 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Submit the batch, or print what would be submitted."""
-    from launcher.api import batch
+    from launcher.api import batch_launch
 
     launcher = Launcher()
     said = {name: getattr(arguments, name) for name in _SAID}
-    plans = batch.planned(launcher, arguments.models, arguments.batch_config, said, "shell")
+    plans = batch_launch.planned(launcher, arguments.models, arguments.batch_config, said, "shell")
     if arguments.dry_run:
         return _show(plans, arguments.json)
-    sessions = batch.submit(launcher, plans, together=arguments.together)
+    sessions = batch_launch.submit(launcher, plans, together=arguments.together)
     if not arguments.json:
         print(members_table(sessions))
     if arguments.wait:
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         return all_ready(launcher, sessions, None, arguments.json)
     if arguments.json:
         return print_json(described_all(launcher, sessions))
-    job = batch.job_of(sessions) or sessions[0].id
+    job = batch_launch.job_of(sessions) or sessions[0].id
     print(f"\nFollow them:  launcher wait {job}\nStop them:    launcher stop {job}")
     return 0
 
@@ -93,17 +93,17 @@ def members_table(sessions: list[Session]) -> str:
 
 def described_all(launcher: Launcher, sessions: list[Session]) -> dict[str, object]:
     """A batch and its members, for JSON; `job_id` is None where they are no batch."""
-    from launcher.api import batch
+    from launcher.api import batch_launch
 
     statuses = launcher.statuses(sessions)
     members = [described(session, status) for session, status in zip(sessions, statuses, strict=True)]
-    return {"job_id": batch.job_of(sessions), "sessions": members}
+    return {"job_id": batch_launch.job_of(sessions), "sessions": members}
 
 
 def _show(plans: list[Plan], as_json: bool) -> int:
-    from launcher.api import batch
+    from launcher.api import batch_launch
 
-    script = batch.script(plans)
+    script = batch_launch.script(plans)
     if as_json:
         return print_json({"plans": [json.loads(plan.to_json()) for plan in plans], "script": script})
     print(script, end="")

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from launcher import Launcher
-from launcher.api import batch
+from launcher.api import batch_launch
 from launcher.cli import main
 from launcher.errors import LauncherError, RequestError, SessionError
 from launcher.schedulers.batch_script import batch_script
@@ -46,7 +46,7 @@ def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launcher:
 
 
 def planned(launcher: Launcher, *models: Any, config: str | None = None, **common: Any) -> list[Any]:
-    return batch.planned(launcher, models, config, common, "python")
+    return batch_launch.planned(launcher, models, config, common, "python")
 
 
 def members(tmp_path: Path, text: str) -> str:
@@ -57,7 +57,7 @@ def members(tmp_path: Path, text: str) -> str:
 
 def test_each_member_is_a_component_of_its_own(launcher: Launcher) -> None:
     """vec-inf 9: own partition, GPUs and time; the first lasts as long as the longest."""
-    script = batch.script(
+    script = batch_launch.script(
         planned(
             launcher,
             {"model": "simulated", "profile": "cpu", "hours": 2, "name": "a"},
@@ -83,7 +83,7 @@ def test_the_script_is_one_for_bash(launcher: Launcher, tmp_path: Path) -> None:
         assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
     if (shellcheck := shutil.which("shellcheck")) is not None:
         argv = [shellcheck, "--shell=bash", "-"]
-        done = subprocess.run(argv, input=batch.script(plans), text=True, capture_output=True, check=False)
+        done = subprocess.run(argv, input=batch_launch.script(plans), text=True, capture_output=True, check=False)
         assert done.returncode == 0, done.stdout
 
 
@@ -175,7 +175,7 @@ def test_one_job_is_of_one_cluster(launcher: Launcher) -> None:
 def test_a_batch_counts_as_many_sessions_as_it_has(launcher: Launcher, tmp_path: Path) -> None:
     plans = planned(launcher, *["simulated"] * 4, profile="cpu")
     with pytest.raises(RequestError, match="you have 0 and ask for 4 more"):
-        batch.submit(launcher, plans)
+        batch_launch.submit(launcher, plans)
     assert launcher.sessions() == []
     with pytest.raises(RequestError, match="too large"):
         planned(launcher, *["simulated"] * 129, profile="cpu")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from launcher import Launcher, LauncherError, Session
-from launcher.api import batch
+from launcher.api import batch_launch
 from launcher.cli import main
 from launcher.errors import RequestError, SchedulerError, SessionError
 from launcher.schedulers import local
@@ -118,7 +118,7 @@ def test_one_that_refuses_does_not_keep_the_others_from_being_stopped(launcher: 
     assert job_id is not None
     write_job_id(odd.paths.job, "elsewhere:1.1+0")
     with pytest.raises(SchedulerError, match="runs on elsewhere"):
-        batch.stop([odd, other])
+        batch_launch.stop([odd, other])
     wait_until(lambda: other.status().final, 30)
     write_job_id(odd.paths.job, job_id)
     assert (other.status().reason, odd.status().state) == ("user", "READY")
