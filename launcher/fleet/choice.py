@@ -1,7 +1,7 @@
 """Which replica gets the next request. Pure: lanes in, a lane out; the front counts on them, the fleet makes them.
 
-Owns the rule. The one with the fewest requests running is chosen, so that one that stalls gets no more; among those that
-keep up, each gets requests in proportion to its measured speed.
+Owns the rule: the one with the fewest requests running is chosen, so that one that stalls gets no more; among those
+that keep up, each gets requests in proportion to its measured speed.
 """
 
 from __future__ import annotations

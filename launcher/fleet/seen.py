@@ -47,7 +47,7 @@ class Fleet(Protocol):
         """The ready replicas of the model of that name, also those leaving; the same objects each time."""
 
     async def wanted(self, model: str, hold_s: float) -> ModelSeen:
-        """The model is asked for and has no lane: starts exactly one job; returns when it is ready, or after `hold_s`."""
+        """A model without a lane is asked for: starts exactly one job; returns when ready, or after `hold_s`."""
 
     def lost(self, lane: Lane) -> None:
         """It did not answer: look at it now."""
