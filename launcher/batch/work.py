@@ -1,0 +1,245 @@
+"""A batch run that is being carried: locked, checked, resumed and sent; how that ended.
+
+Owns the order of things and what counts as done; the way of one request is `launcher.batch.window`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from launcher.batch.input import DONE, TODO, Fault, Input
+from launcher.batch.journal import Journal
+from launcher.batch.lines import line_of, line_of_fault
+from launcher.batch.pace import Pace
+from launcher.batch.report import CANCELLED, COMPLETED, FAILED, FINALIZING, STOPPED, VALIDATING, Show, Status
+from launcher.batch.run import Run
+from launcher.batch.watch import Watch
+from launcher.batch.window import Answer, DeniedError, Window
+from launcher.errors import LauncherError, RequestError, StorageError
+from launcher.sessions.paths import write_private
+
+
+class Work:
+    """A run that is being carried: locked, checked, and what is left of it known. A context manager.
+
+    Raises RequestError for an input that cannot be read or has changed, SessionError while another process is at it,
+    StorageError where output or folder cannot be written.
+    """
+
+    def __init__(self, run: Run, *, fresh: bool = True) -> None:
+        self.run = run
+        self.spec = run.spec
+        self._output = Journal(Path(self.spec.output))
+        try:
+            self._errors = Journal(Path(self.spec.errors))
+        except BaseException:
+            self._output.close()
+            raise
+        try:
+            if fresh:
+                run.cancel_path.unlink(missing_ok=True)
+            before = Status.read(run.status_path)
+            self.pace = Pace(before)
+            self.keep(VALIDATING)
+            self._input = Input(Path(self.spec.input), self.spec)
+        except BaseException:
+            self._errors.close()
+            self._output.close()
+            raise
+        try:
+            self._read()
+        except BaseException as error:
+            self._stopped(error)
+            self.close()
+            raise
+
+    @property
+    def left(self) -> int:
+        """How many lines are neither answered nor reported."""
+        return self._input.left
+
+    @property
+    def faults(self) -> int:
+        """How many lines are in the error file."""
+        return self.pace.failed
+
+    def keep(self, state: str, message: str = "", code: str = "") -> Status:
+        """Write down how it stands, and return it."""
+        status = self.pace.status(state, message, code)
+        try:
+            status.write(self.run.status_path)
+        except OSError as error:
+            where = self.run.folder
+            raise StorageError(
+                f"{where} cannot be written: {error.strerror}.", "Free some space there."
+            ) from error
+        return status
+
+    async def send(
+        self,
+        base_url: str,
+        key: str | None,
+        progress: Show | None = None,
+        *,
+        stop: asyncio.Event | None = None,
+        drain_s: float = 10.0,
+        gone: Callable[[], str | None] | None = None,
+        ends_at: Callable[[], float | None] | None = None,
+        tell: Callable[[Answer], None] | None = None,
+    ) -> Status:
+        """Send what is left to `base_url` and return how that ended: completed, cancelled, or stopped with a message.
+
+        `stop` set: no more is taken, and what is in flight has `drain_s` seconds. `gone` says, when nothing is answered
+        for a while, why nothing will be (None: wait on); it may block. `ends_at` gives the Unix time when the session
+        ends. `tell` gets each answer once it is kept. Raises StorageError when one cannot be kept.
+        """
+        if self.spec.strict and self.faults and self.left:
+            lines = "a line is" if self.faults == 1 else f"{self.faults} lines are"
+            return self.keep(
+                FAILED, f"Nothing was sent: {lines} wrong, see {self.spec.errors}.", "invalid_lines"
+            )
+        if not self.left:
+            return self.keep(COMPLETED)
+        stop = stop or asyncio.Event()
+        window = Window(
+            base_url, key, size=min(self.spec.window, max(1, self.left)), retries=self.spec.retries, stop=stop
+        )
+
+        def take(answer: Answer) -> None:
+            self._take(answer)
+            if tell is not None:
+                tell(answer)
+
+        watch = Watch(self, window, stop, drain_s, gone, ends_at, progress)
+        self.pace.begin()
+        sending = asyncio.create_task(window.run(self._input.requests(), take))
+        try:
+            await watch.until_done(sending)
+            return self._ended(watch, sending)
+        except BaseException as error:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            self._stopped(error)
+            raise
+
+    def give_up(self, code: str, message: str) -> int:
+        """Write an error for every line that is not done, as OpenAI does for a batch that expires; how many."""
+        requests = self._input.requests()
+        count = 0
+        for request in requests:
+            self._errors.add(line_of_fault(Fault(request.number + 1, request.custom_id, code, message)))
+            self._input.settle(request.number)
+            self.pace.failed += 1
+            count += 1
+        self.sync()
+        return count
+
+    def sync(self) -> None:
+        """Put all answers onto the disk."""
+        self._output.sync()
+        self._errors.sync()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._input.close()
+        self._errors.close()
+        self._output.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self) -> None:
+        reported = (
+            bytearray()
+        )  # by line; the file is as large as its lines are many, and more is not believed
+        most = Path(self.spec.input).stat().st_size + 1
+        for entry in self._errors.entries():
+            line = entry.get("line")
+            if isinstance(line, int) and 0 < line <= most:
+                reported.extend(bytes(max(0, line + 1 - len(reported))))
+                reported[line] = 1
+
+        def fault(found: Fault) -> None:
+            if not (found.line < len(reported) and reported[found.line]):
+                self._errors.add(line_of_fault(found))
+            self.pace.failed += 1
+
+        self.pace.failed = 0
+        self._input.check(fault)
+        self._same_source()
+        self.pace.total = self._input.lines
+        for line in range(1, len(reported)):
+            if reported[line] and self._input.state(line - 1) == TODO:
+                self._input.settle(line - 1)
+                self.pace.failed += 1
+        self.pace.answered = 0
+        for entry in self._output.entries():
+            self._settle(entry)
+        self.sync()
+
+    def _settle(self, entry: dict[str, Any]) -> None:
+        custom_id = entry.get("custom_id")
+        number = self._input.find(custom_id) if isinstance(custom_id, str) else None
+        if number is None or self._input.state(number) == DONE:
+            twice = "two answers" if number is not None else "an answer"
+            raise RequestError(
+                f'{self.spec.output} holds {twice} to "{str(custom_id)[:80]}", which the input does not ask for.',
+                "Name another output with -o.",
+            )
+        self._input.settle(number)
+        self.pace.answered += 1
+
+    def _same_source(self) -> None:
+        path = self.run.source_path
+        now = {"sha256": self._input.sha256}
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            before = None
+        if isinstance(before, dict) and before != now and self._output.size:
+            raise RequestError(
+                f"{self.spec.input} has changed since the run began.",
+                "Put it back, or begin another run with another -o.",
+            )
+        try:
+            write_private(path, json.dumps(now) + "\n")
+        except OSError as error:
+            raise StorageError(
+                f"{path} cannot be written: {error.strerror}.", "Free some space there."
+            ) from error
+
+    def _take(self, answer: Answer) -> None:
+        (self._output if answer.good else self._errors).add(line_of(answer))
+        self._input.settle(answer.request.number)
+        self.pace.count(answer)
+
+    def _ended(self, watch: Watch, sending: asyncio.Task[None]) -> Status:
+        self.pace.end()
+        error = None if sending.cancelled() else sending.exception()
+        if error is not None and not isinstance(error, DeniedError):
+            raise error
+        self.keep(FINALIZING)
+        self.sync()
+        if not self.left:
+            return self.keep(COMPLETED)
+        if watch.cancelled:
+            return self.keep(CANCELLED)
+        if error is not None:
+            return self.keep(STOPPED, f"The key was refused: {error}", "denied")
+        return self.keep(STOPPED, watch.why, watch.code)
+
+    def _stopped(self, error: BaseException) -> None:
+        self.pace.end()
+        message = error.message if isinstance(error, LauncherError) else ""
+        try:
+            self.sync()
+            self.keep(STOPPED, message, error.kind if isinstance(error, LauncherError) else "interrupted")
+        except LauncherError:
+            pass  # a full disk is why it ends
