@@ -23,6 +23,7 @@ import pytest
 
 from tests import order
 from tests.portal.apache import Portal
+from tests.programs.postgres import Postgres, programs
 from tests.site import PYTHON, ROOT, Install
 from tests.slurm.cluster import Cluster
 from tests.slurm.people import People, make_people
@@ -158,6 +159,15 @@ def portal_https() -> Iterator[Portal]:
     needs("apache2", "apache2")
     needs("openssl", "openssl")
     with Portal(scheme="https") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL on a Unix socket."""
+    if programs() is None:
+        skip_loudly("program postgres: apt-get install postgresql")
+    with Postgres() as running:
         yield running
 
 

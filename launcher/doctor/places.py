@@ -17,6 +17,7 @@ from launcher.doctor.readable import check_readable
 from launcher.engines.installed import venv_folder
 from launcher.engines.whisper_arguments import PACKAGES
 from launcher.serve.environment import MODULES
+from launcher.sessions.mounts import file_system
 from launcher.settings.origins import DEFAULTS
 from launcher.settings.schema import Environment, Settings
 
@@ -120,21 +121,6 @@ def check_form(settings: Settings, folder: Path | None = None) -> list[Check]:
     if took > _SLOW_S:
         return [warn(about, f"took {took:.0f} s; the portal waits 10.", "Try form.live: false.")]
     return [ok(about, f"has {len(fields)} fields, after {took:.1f} s.")]
-
-
-def file_system(path: Path) -> str:
-    """The kind of file system `path` is on, such as nfs4 or tmpfs; "" where that cannot be said."""
-    best, kind = "", ""
-    try:
-        lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    for line in lines:
-        _, mount, found, *_ = line.split(" ")
-        mount = mount.replace("\\040", " ")
-        if len(mount) >= len(best) and path.is_relative_to(mount):
-            best, kind = mount, found
-    return kind
 
 
 def check_sessions(settings: Settings) -> Check:

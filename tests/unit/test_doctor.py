@@ -17,7 +17,7 @@ import pytest
 
 from launcher.doctor.checks import FAIL, OK, WARN
 from launcher.doctor.folders import check_model_folders
-from launcher.doctor.places import check_app, check_sessions, file_system
+from launcher.doctor.places import check_app, check_sessions
 from launcher.doctor.portal import check_cluster_ids, check_portal
 from launcher.doctor.proposal import proposal, write
 from launcher.doctor.readable import check_readable, closed_to_others
