@@ -91,7 +91,7 @@ class Client(asyncio.Protocol):
         if self._lingering or self.closing:
             return
         if self._raw and self._receiving is not None:
-            self._receiving.feed(data)
+            self._receiving.incoming.feed(data)
         else:
             self._parse(data)
         self._advance()
@@ -119,16 +119,16 @@ class Client(asyncio.Protocol):
         if not exchange.request.wants_websocket:
             self._read_body_anew(exchange, rest)
             return
-        if not exchange.body_complete:
+        if not exchange.incoming.complete:
             exchange.broken_body = refused(
                 400, "A WebSocket's request has no body.", "bad_request", close=True
             )
         if rest:
-            exchange.feed(rest)
+            exchange.incoming.feed(rest)
 
     def _read_body_anew(self, exchange: Exchange, rest: bytes) -> None:
         # Java's HttpClient asks for h2c with a POST too; who does not take it passes it over (RFC 9110 section 7.8).
-        if exchange.body_complete:
+        if exchange.incoming.complete:
             self._receiving = None
             return
         request = exchange.request
@@ -139,7 +139,7 @@ class Client(asyncio.Protocol):
         self._parse(rest)
 
     def _refuse(self, answer: Answer) -> None:
-        if self._receiving is not None and not self._receiving.body_complete:
+        if self._receiving is not None and not self._receiving.incoming.complete:
             self._receiving.broken_body = answer
         elif self._refusal is None:
             self._refusal = answer
@@ -208,12 +208,12 @@ class Client(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         self._idle_bytes = 0
         if self._receiving is not None:
-            self._receiving.feed(data)
+            self._receiving.incoming.feed(data)
 
     def on_message_complete(self) -> None:
         self._idle_bytes = 0
         if self._receiving is not None and not self._parser.should_upgrade():
-            self._receiving.body_complete = True
+            self._receiving.incoming.complete = True
 
     # -- what goes
 
@@ -234,7 +234,7 @@ class Client(asyncio.Protocol):
             patience_s = KEEP_TIMEOUT_S if self.trusted and not self._in_head else HEAD_TIMEOUT_S
             self._deadline = time.monotonic() + patience_s
             self._advance()
-        elif exchange.body_complete:
+        elif exchange.incoming.complete:
             self.close()
         else:
             self._linger()

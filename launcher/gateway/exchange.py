@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from launcher.gateway import answers, websocket
 from launcher.gateway.answers import Answer
-from launcher.gateway.headers import answer_head
+from launcher.gateway.body import KEPT_BYTES, PENDING_BYTES, Body
+from launcher.gateway.headers import answer_head, framing
 from launcher.gateway.keys import Holder
 from launcher.gateway.request import Request
 from launcher.gateway.stream import Events, Tail
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
     from launcher.gateway.client import Client
 
 HEARTBEAT_S = 15.0  # OOD's Apache gives up a connection that is silent for 60 s
-_PENDING_BYTES = 65536
 # RFC 9110 section 9.2.2: only these may be repeated.
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
+# What says that this upstream does not answer for now: it lost its engine, starts or stops, or has another key.
+_ELSEWHERE = frozenset((401, 502, 503))
 _BODY_STALL_S = 300.0
 _BYTES_PER_TOKEN = 4  # about, of English text
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -47,25 +50,21 @@ class Exchange:
     done = broken = False
     usage_wanted = True  # whether the client gets a stream's usage
     free = False  # a file that is stored or fetched costs no tokens, however long it is
+    on_end: Callable[[], None] | None = None  # its front's; called before the last byte of its answer
     room_wanted: asyncio.Future[None] | None = None  # what a long answer of our own waits for
     _way: Way | None = None
     _upstream: Upstream | None = None
     _events: Events | None = None
-    _body_wanted: asyncio.Future[None] | None = None
-    _head = b""
-    _replay = b""  # the whole request, as long as it may be sent once more
-    _sent_all = _full = _told_to_go_on = _told_end = False
+    _early: Head | None = None  # of an answer that could still be another's
+    _head = _first_head = b""
+    _sent_all = _reused = _full = _told_to_go_on = _told_end = False
     _answered = _tunnel = _chunked = _keep = _sized = False
-    _pending_bytes = _read_bytes = 0
-    _pending_max_bytes = _PENDING_BYTES
 
     def __init__(self, client: Client, request: Request, body_max_bytes: int) -> None:
         self.client = client
         self.request = request
-        self.body_complete = not request.chunked and request.length == 0
+        self.incoming = Body(not request.chunked and request.length == 0, body_max_bytes)
         self.begun = self._written_at = self._read_at = time.monotonic()
-        self._body_left = body_max_bytes
-        self._pending: list[bytes] = []
         self._tail = Tail()
 
     @property
@@ -89,59 +88,44 @@ class Exchange:
             return 0
         events = self._events.count if self._events is not None else 0
         # A recording has a thousand times as many bytes as what is said in it.
-        read = 0 if self.call is not None and self.call.audio else self._read_bytes
+        read = 0 if self.call is not None and self.call.audio else self.incoming.read_bytes
         return sum(self.tokens) or max(events, (read + self.sent_bytes) // _BYTES_PER_TOKEN)
 
     @property
     def wants_pause(self) -> bool:
         """Whether the client should send no more for now."""
-        return self._full or (self._pending_bytes > self._pending_max_bytes and not self.done)
+        return self._full or (self.incoming.waiting_bytes > self.incoming.limit_bytes and not self.done)
 
     # -- from the client
-
-    def feed(self, data: bytes) -> None:
-        """The next piece of the body, or of what follows a WebSocket's request."""
-        self._pending.append(data)
-        self._pending_bytes += len(data)
-        self._body_left -= len(data)
-        self._read_bytes += len(data)
 
     def flush(self) -> None:
         """Pass on what came; called once for each piece of the client's data, not for each part of it."""
         self._read_at = time.monotonic()
         if self.done:
-            self._pending.clear()
+            self.incoming.drop()
         elif self._tunnel:
             self._send_raw()
         elif self.broken_body is not None:
             self._fail(self.broken_body)
-        elif self._body_left < 0 and not self.request.wants_websocket:
+        elif self.incoming.left_bytes < 0 and not self.request.wants_websocket:
             self._fail(answers.refused(413, "The body is too long.", "body_too_long", close=True))
         elif self._upstream is not None and not self._sent_all:
             self._send(self._upstream)
-        elif self._body_wanted is not None and not self._body_wanted.done():
-            self._body_wanted.set_result(None)
+        else:
+            self.incoming.wake()
 
     async def body(self, limit_bytes: int) -> bytes | None:
         """The whole body of a small request, which stays to be sent; None when it is longer than `limit_bytes`."""
-        self._pending_max_bytes = limit_bytes
+        incoming = self.incoming
+        incoming.limit_bytes = limit_bytes
         self.client.update_reading()
-        while not self.body_complete and self._pending_bytes <= limit_bytes:
-            self._body_wanted = asyncio.get_running_loop().create_future()
-            await self._body_wanted
-        return b"".join(self._pending) if self._pending_bytes <= limit_bytes else None
-
-    @property
-    def arrived(self) -> bytes | None:
-        """The whole body where it is small and has come already."""
-        pending = self._pending
-        if not self.body_complete or self._pending_bytes > _PENDING_BYTES:
-            return None
-        return pending[0] if len(pending) == 1 else b"".join(pending)
+        while not incoming.complete and incoming.waiting_bytes <= limit_bytes:
+            await incoming.more()
+        return incoming.waiting if incoming.waiting_bytes <= limit_bytes else None
 
     def replace_body(self, body: bytes) -> None:
         """Send `body` instead of the one that came, which was whole."""
-        self._pending, self._pending_bytes = [body], len(body)
+        self.incoming.replace(body)
         self.request.chunked, self.request.length = False, len(body)
 
     def hold_answer(self, held: bool) -> None:
@@ -166,7 +150,7 @@ class Exchange:
         if self._events is not None and now - self._written_at >= HEARTBEAT_S:
             if self._way is not None and self._way.engine and self._events.between_events:
                 self._write(self._framed(_HEARTBEAT))
-        elif not self.body_complete and not self.wants_pause and now - self._read_at > _BODY_STALL_S:
+        elif not self.incoming.complete and not self.wants_pause and now - self._read_at > _BODY_STALL_S:
             self.client.abort()
 
     # -- the decision
@@ -176,7 +160,7 @@ class Exchange:
         if self.done:
             return
         self.status, self.sent_bytes = answer.status, len(answer.body)
-        keep = self._may_keep() and not answer.close and self.body_complete
+        keep = self._may_keep() and not answer.close and self.incoming.complete
         self._tell_end()
         self._write(answer.head(keep) + (b"" if self.head_only else answer.body))
         self._finish(keep)
@@ -184,13 +168,18 @@ class Exchange:
     def go_on(self) -> None:
         """Let a client that waits for it send its body; its key has been checked."""
         asked = b"expect" in self.request.headers and self.request.version == "1.1"
-        if asked and not self.body_complete and not self._told_to_go_on:
+        if asked and not self.incoming.complete and not self._told_to_go_on:
             self._told_to_go_on = True
             self._write(_CONTINUE)
 
     def forward(self, way: Way, head: bytes) -> None:
         """Send the request on; its answer follows by itself."""
-        self._way, self._head = way, head
+        self._way, self._head, self._first_head = way, head, head
+        self._sent_all = self._full = False
+        if way.again is not None:
+            self.incoming.keep(KEPT_BYTES)
+        elif self.request.method in _IDEMPOTENT:
+            self.incoming.keep(PENDING_BYTES)
         self.go_on()
         upstream = way.upstreams.take(way.place)
         if upstream is not None:
@@ -210,44 +199,41 @@ class Exchange:
             self._attach(upstream, fresh=True)
 
     def _attach(self, upstream: Upstream, *, fresh: bool) -> None:
-        self._upstream = upstream
+        self._upstream, self._reused = upstream, not fresh
         upstream.begin(self)
-        if fresh and self._replay:
-            upstream.write(self._replay)
-            self._replay = b""
-        else:
-            self._send(upstream)
-            if fresh:
-                self._replay = b""
+        self._send(upstream)
         if self.client.held:
             upstream.pause(True)
         self.client.update_reading()
 
     def _send(self, upstream: Upstream) -> None:
         out = [self._head] if self._head else []
-        first, self._head = bool(out), b""
-        if self._pending and not self.request.wants_websocket:
-            data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
-            self._pending, self._pending_bytes = [], 0
+        self._head = b""
+        if self.incoming and not self.request.wants_websocket:
+            data = self.incoming.take()
             out += (b"%x\r\n" % len(data), data, b"\r\n") if self.request.chunked else (data,)
-        if self.body_complete:
+        if self.incoming.complete:
             self._sent_all = True
             if self.request.chunked:
                 out.append(_LAST_CHUNK)
         if out:
-            written = b"".join(out)
-            again = first and self._sent_all and self.request.method in _IDEMPOTENT
-            self._replay = written if again and len(written) <= _PENDING_BYTES else b""
-            upstream.write(written)
+            upstream.write(b"".join(out))
 
     # -- from the upstream
 
     def take(self, head: Head | None, data: bytes, ended: bool) -> None:
         """The next part of the answer."""
         out: list[bytes] = []
+        if not self._answered and self._way is not None and self._way.again is not None:
+            head = head or self._early
+            if head is not None and self._elsewhere(head, data):
+                return
+            if not (data or ended) and head is not None and head.status != 101:
+                self._early = head
+                return
         if head is not None:
-            self._replay = b""
-            if head.status == 101 and not self._agreed(head):
+            self.incoming.settle()
+            if head.status == 101 and not websocket.agreed(self.request, head.headers):
                 self._fail(answers.unreachable())
                 return
             out.append(self._begin_answer(head))
@@ -278,7 +264,7 @@ class Exchange:
             self._send_raw()
         elif ended:
             self._release()
-            self._finish(self._keep and self.body_complete)
+            self._finish(self._keep and self.incoming.complete)
 
     def take_raw(self, data: bytes) -> None:
         """Bytes of a WebSocket."""
@@ -292,7 +278,7 @@ class Exchange:
         self._upstream = None
         if self._tunnel:
             self._finish(keep=False)
-        elif not answered and self._replay and self._way is not None:
+        elif not answered and self._reused and self._way is not None and self._taken_back():
             self._connect(self._way)  # a kept connection that was just being closed: ask again, once
         elif not self._answered:
             self._unreachable()
@@ -308,37 +294,22 @@ class Exchange:
         self._full = full
         self.client.update_reading()
 
-    def _agreed(self, head: Head) -> bool:
-        """Whether the upstream's 101 is to the WebSocket that was asked for."""
-        return self.request.wants_websocket and head.headers.text(b"upgrade").lower() == "websocket"
-
     def _cut_short(self, events: Events) -> bool:
         # Where only the end of the connection ends a stream, a killed engine looks like a finished one.
         return not self._sized and not events.done and self._way is not None and self._way.engine
 
     def _begin_answer(self, head: Head) -> bytes:
         self._answered, self._sized, self.status = True, head.sized, head.status
-        headers, framing = head.headers, []
-        self._keep = self._may_keep()
+        headers = head.headers
         if head.status == 101:
             self._tunnel = True
             return answer_head(101, head.reason, headers, (), upgrade=True)
-        if b"content-length" in headers:
-            if head.status != 204:
-                framing.append(b"Content-Length: " + headers.text(b"content-length").encode())
-        elif not self.head_only and head.status not in (204, 304):
-            if self.request.version == "1.1":
-                self._chunked = True
-                framing.append(b"Transfer-Encoding: chunked")
-            else:
-                self._keep = False
-        if not self._keep or not self.body_complete:
-            framing.append(b"Connection: close")
-            self._keep = False
+        self._keep = self._may_keep() and self.incoming.complete
+        lines, self._chunked, self._keep = framing(self.request, head.status, headers, self._keep)
         stream = headers.text(b"content-type").lower().startswith("text/event-stream") and not self.head_only
         if stream and b"content-length" not in headers:
             self._events = Events(self._tail, usage_wanted=self.usage_wanted)
-        return answer_head(head.status, head.reason, headers, framing)
+        return answer_head(head.status, head.reason, headers, lines)
 
     def _end_broken_stream(self, events: Events) -> None:
         # Half an event is dropped: a client would fail on it instead of reading ours.
@@ -351,10 +322,29 @@ class Exchange:
 
     # -- ends
 
+    def _taken_back(self) -> bool:
+        """Make ready to send the request once more, from its first byte; False where it is too late for that."""
+        self._head, self._early, self._sent_all, self._full = self._first_head, None, False, False
+        return self.incoming.rewind()
+
+    def _elsewhere(self, head: Head, data: bytes) -> bool:
+        """Whether this is no answer and the request is on its way to another upstream."""
+        died = head.status == 200 and data.startswith(answers.broken_stream_event())
+        if not (died or head.status in _ELSEWHERE) or not self.incoming.rewind():
+            return False
+        if self._upstream is not None:
+            self._upstream.abort()
+            self._upstream = None
+        self._unreachable()
+        return True
+
     def _unreachable(self) -> None:
         assert self._way is not None
         self._way.trouble()
-        self._fail(self._way.unreachable())
+        if self._way.again is not None and self._taken_back():
+            self._way.again()
+        else:
+            self._fail(self._way.unreachable())
 
     def _fail(self, answer: Answer) -> None:
         if self._upstream is not None:
@@ -379,6 +369,8 @@ class Exchange:
     def _tell_end(self) -> None:
         if not self._told_end:
             self._told_end = True
+            if self.on_end is not None:
+                self.on_end()
             self.client.listener.ending(self)
 
     def _finish(self, keep: bool, *, abort: bool = False) -> None:
@@ -386,17 +378,15 @@ class Exchange:
         self._tell_end()
         if self.task is not None and self.task is not asyncio.current_task():
             self.task.cancel()
-        self._pending.clear()
-        self._pending_bytes = 0
+        self.incoming.drop()
         self.client.finished(self, keep, abort)
 
     def _may_keep(self) -> bool:
         return self.request.keep_alive and not self.client.closing
 
     def _send_raw(self) -> None:
-        if self._pending and self._upstream is not None:
-            data = b"".join(self._pending)
-            self._pending, self._pending_bytes = [], 0
+        if self.incoming and self._upstream is not None:
+            data = self.incoming.take()
             if self._way is not None and websocket.shows_activity(data):
                 self._way.touch()
             self._upstream.write(data)

@@ -1,4 +1,4 @@
-"""A small GET of the gateway's own at an upstream: what monitoring reads of the engine."""
+"""A small request of the gateway's own at an upstream: what monitoring reads of the engine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Whole:
             self.result.set_result(body)
 
 
-async def fetch(upstreams: Upstreams, place: Place, path: str) -> bytes:
+async def fetch(upstreams: Upstreams, place: Place, path: str, method: str = "GET") -> bytes:
     """The body of `path` at `place`; empty where there is none within a few seconds."""
     taker = _Whole()
     try:
@@ -52,7 +52,8 @@ async def fetch(upstreams: Upstreams, place: Place, path: str) -> bytes:
             upstream = await upstreams.connect(place)
             try:
                 upstream.begin(taker)
-                lines = [f"GET {path} HTTP/1.1", "Host: localhost", "Connection: close"]
+                lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close"]
+                lines += ["Content-Length: 0"] if method == "POST" else []
                 lines += [f"Authorization: Bearer {place.key}"] if place.key is not None else []
                 upstream.write("\r\n".join((*lines, "", "")).encode())
                 return await taker.result

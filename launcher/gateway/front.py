@@ -46,12 +46,22 @@ class Front(Protocol):
         """Answer, forward, or do so `later`; `holder` has shown a right key."""
 
 
-def later(exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+class Batches(Protocol):
+    """What answers for batch runs and their files (launcher.batch)."""
+
+    def serves(self, path: str) -> bool:
+        """Whether a request for `path` is for it."""
+
+    async def answer(self, exchange: Exchange, target: Target, holder: Holder) -> bool:
+        """Answer it; the limits of the key count there too."""
+
+
+def later(exchange: Exchange, work: Coroutine[Any, Any, object]) -> None:
     """Decide about `exchange` in `work`; it ends when the client leaves, and a mistake in it is answered too."""
     exchange.task = asyncio.get_running_loop().create_task(_guarded(exchange, work))
 
 
-async def _guarded(exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+async def _guarded(exchange: Exchange, work: Coroutine[Any, Any, object]) -> None:
     try:
         await work
     except Exception:  # a mistake of ours must not leave somebody waiting
@@ -74,6 +84,7 @@ class SessionFront:
         self.upstreams = Upstreams()
         self.stopping = False
         self.on_trouble: Callable[[], None] | None = None
+        self.batches: Batches | None = None
         self._routes = routes
         self._report = report
         self._ways: dict[Path, Way] = {}  # by the engine's socket
@@ -85,7 +96,9 @@ class SessionFront:
     def admitted(self, exchange: Exchange, target: Target, holder: Holder) -> None:
         """Answer what the gateway itself knows; the rest is the page's or the engine's."""
         request, path = exchange.request, target.path
-        if path == "/keep-alive" and request.method == "POST" and holder.budget is not None:
+        if self.batches is not None and self.batches.serves(path):
+            later(exchange, self.batches.answer(exchange, target, holder))
+        elif path == "/keep-alive" and request.method == "POST" and holder.budget is not None:
             exchange.reply(
                 answers.refused(403, "A key with limits does not keep a session awake.", "limited_key")
             )
@@ -158,7 +171,7 @@ class SessionFront:
         exchange.call = usage.begin(holder.name, target.path, websocket=exchange.request.wants_websocket)
         if target.path not in STREAMS or exchange.request.method != "POST":
             self._send(exchange, target, engine, usage)
-        elif (body := exchange.arrived) is not None:
+        elif (body := exchange.incoming.arrived) is not None:
             ask_for_usage(exchange, body)
             self._send(exchange, target, engine, usage)
         else:

@@ -72,6 +72,21 @@ def request_head(
     return b"\r\n".join(lines)
 
 
+def framing(request: Request, status: int, headers: Headers, keep: bool) -> tuple[list[bytes], bool, bool]:
+    """The fields that end an answer's head, whether its body comes in chunks, and whether the connection stays."""
+    lines, chunked = [], False
+    if b"content-length" in headers:
+        if status != 204:
+            lines.append(b"Content-Length: " + headers.text(b"content-length").encode())
+    elif request.method != "HEAD" and status not in (204, 304):
+        chunked = request.version == "1.1"
+        keep &= chunked
+        lines += [b"Transfer-Encoding: chunked"] if chunked else []
+    if not keep:
+        lines.append(b"Connection: close")
+    return lines, chunked, keep
+
+
 def answer_head(
     status: int, reason: bytes, headers: Headers, framing: Iterable[bytes], *, upgrade: bool = False
 ) -> bytes:

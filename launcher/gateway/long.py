@@ -17,16 +17,14 @@ async def pieces(exchange: Exchange) -> AsyncIterator[bytes]:
     """The body of `exchange` as it comes; what was given is not kept."""
     exchange.go_on()
     while not exchange.done:
-        if exchange._pending:
-            data = b"".join(exchange._pending)
-            exchange._pending, exchange._pending_bytes = [], 0
+        if exchange.incoming:
+            data = exchange.incoming.take()
             exchange.client.update_reading()
             yield data
-        elif exchange.body_complete:
+        elif exchange.incoming.complete:
             return
         else:
-            exchange._body_wanted = asyncio.get_running_loop().create_future()
-            await exchange._body_wanted
+            await exchange.incoming.more()
 
 
 async def reply_long(exchange: Exchange, answer: Answer, length: int, body: AsyncIterator[bytes]) -> None:
@@ -34,7 +32,7 @@ async def reply_long(exchange: Exchange, answer: Answer, length: int, body: Asyn
     if exchange.done:
         return
     exchange.status, exchange._answered = answer.status, True
-    keep = exchange._may_keep() and exchange.body_complete
+    keep = exchange._may_keep() and exchange.incoming.complete
     exchange._write(answer.head(keep, length))
     try:
         if not exchange.head_only:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from launcher.gateway.answers import Answer
 from launcher.gateway.place import Place
@@ -16,7 +15,7 @@ class Way:
     """Where a request goes, what to say when nobody answers there, and who wants to know.
 
     `again` decides anew about a request of which no byte was answered: its upstream could not be reached, was lost, or
-    cannot answer for now. It forwards the request, or replies; None: there is no other upstream.
+    cannot answer for now. It forwards the request or replies, now or later; None: there is no other upstream.
     """
 
     upstreams: Upstreams
@@ -25,4 +24,4 @@ class Way:
     engine: bool
     touch: Callable[[], None]
     trouble: Callable[[], None]
-    again: Callable[[], Coroutine[Any, Any, None]] | None = None
+    again: Callable[[], None] | None = None

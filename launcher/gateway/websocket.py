@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from launcher.gateway.request import Headers, Request
+
 _CONTROL_FRAME_BYTES = 2 + 4 + 125  # RFC 6455 section 5.5: the longest control frame, masked
 _CLOSE_PING_PONG = (0x8, 0x9, 0xA)
+
+
+def agreed(request: Request, answer: Headers) -> bool:
+    """Whether a 101 with these headers is to the WebSocket that was asked for."""
+    return request.wants_websocket and answer.text(b"upgrade").lower() == "websocket"
 
 
 def shows_activity(data: bytes) -> bool:

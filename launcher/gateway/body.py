@@ -1,0 +1,113 @@
+"""The body of one request between its coming and its going on: what waits, and what may have to be sent again."""
+
+from __future__ import annotations
+
+import asyncio
+
+PENDING_BYTES = 65536
+KEPT_BYTES = 64 * 2**20
+
+
+class Body:
+    """Pieces as they came; `keep` keeps those that were taken too, up to so many bytes, until `settle`.
+
+    `left_bytes` below zero: it is longer than allowed. `limit_bytes` is how much may wait before the client must pause.
+    """
+
+    __slots__ = (
+        *(
+            "_kept",
+            "_kept_bytes",
+            "_kept_max_bytes",
+            "_pieces",
+            "_taken",
+            "_wanted",
+            "complete",
+            "left_bytes",
+        ),
+        *("limit_bytes", "read_bytes", "waiting_bytes"),
+    )
+
+    def __init__(self, complete: bool, max_bytes: int) -> None:
+        self.complete = complete
+        self.left_bytes = max_bytes
+        self.limit_bytes = PENDING_BYTES
+        self.read_bytes = self.waiting_bytes = 0
+        self._pieces: list[bytes] = []
+        self._taken = False  # something has gone that was not kept
+        self._kept: list[bytes] | None = None
+        self._kept_bytes = self._kept_max_bytes = 0
+        self._wanted: asyncio.Future[None] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def feed(self, data: bytes) -> None:
+        """The next piece."""
+        self._pieces.append(data)
+        self.waiting_bytes += len(data)
+        self.left_bytes -= len(data)
+        self.read_bytes += len(data)
+
+    def wake(self) -> None:
+        """More has come, or its end: let go on who waits in `more`."""
+        if self._wanted is not None and not self._wanted.done():
+            self._wanted.set_result(None)
+
+    async def more(self) -> None:
+        """Wait for the next piece or the end; to be called while it is not `complete`."""
+        self._wanted = asyncio.get_running_loop().create_future()
+        await self._wanted
+
+    @property
+    def waiting(self) -> bytes:
+        """What has come and was not taken."""
+        pieces = self._pieces
+        if len(pieces) > 1:
+            self._pieces = pieces = [b"".join(pieces)]
+        return pieces[0] if pieces else b""
+
+    @property
+    def arrived(self) -> bytes | None:
+        """The whole body where it is small and has come already."""
+        small = self.complete and self.waiting_bytes <= PENDING_BYTES
+        return self.waiting if small else None
+
+    def replace(self, body: bytes) -> None:
+        """Another body instead of the one that came whole."""
+        self._pieces, self.waiting_bytes = [body], len(body)
+
+    def take(self) -> bytes:
+        """What waits, which goes on now."""
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces, self.waiting_bytes = [], 0
+        if self._kept is None:
+            self._taken = True
+        elif data:
+            self._kept.append(data)
+            self._kept_bytes += len(data)
+            if self._kept_bytes > self._kept_max_bytes:
+                self.settle()
+        return data
+
+    def drop(self) -> None:
+        """Nobody wants the rest."""
+        self._pieces, self.waiting_bytes = [], 0
+        self.settle()
+
+    def keep(self, max_bytes: int) -> None:
+        """From now on what is taken can be taken back, up to `max_bytes`."""
+        if self._kept is None and not self._taken:
+            self._kept, self._kept_max_bytes = [], max_bytes
+
+    def settle(self) -> None:
+        """Nothing is taken back any more."""
+        self._kept, self._kept_bytes, self._taken = None, 0, True
+
+    def rewind(self) -> bool:
+        """Take back what has gone, so that all of it waits again; False where it was not kept."""
+        if self._kept:
+            self._pieces = [*self._kept, *self._pieces]
+            self.waiting_bytes += self._kept_bytes
+            self._kept, self._kept_bytes = [], 0
+        return not self._taken
