@@ -1,0 +1,401 @@
+"""The life of the endpoint: looks, decides by the rules of `launcher.fleet.scale`, and carries out what they say.
+
+Owns the one loop that does so, once a second and whenever something has happened. What is claimed stands in the state
+before anything is started, so that any number of gateways on one state may do this at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import SchedulerError, StorageError
+from launcher.fleet import shown
+from launcher.fleet.choice import Lane
+from launcher.fleet.handover import Handover
+from launcher.fleet.lanes import Lanes
+from launcher.fleet.learnt import Learnt
+from launcher.fleet.load import Load
+from launcher.fleet.offers import engine_of, offers_of
+from launcher.fleet.peers import HOLD_S, Peers
+from launcher.fleet.replicas import Member, joined
+from launcher.fleet.scale import ClusterSeen, Demand, Leave, Offer, Seen, Start, Stop, decide
+from launcher.fleet.seen import ModelSeen
+from launcher.fleet.sight import Sighted, Source, sources
+from launcher.fleet.starts import Starts
+from launcher.fleet.store import Store, Traffic
+from launcher.gateway.upstream import Upstreams
+from launcher.sessions.status import PENDING
+from launcher.settings.schema import Settings
+
+_LOG = logging.getLogger("launcher.fleet")
+_TICK_S = 1.0
+_DEAF_CLUSTER_S = 60.0  # one missed answer of a scheduler says nothing
+_REFUSED_S = 30.0
+# A session that is not to be seen, or has no job, so long after it was written down, was never submitted.
+_UNSEEN_S, _UNSEEN_FAR_S = 10.0, 90.0
+_LOOKED_AT_S = 8.0  # so long a request waits for the look at a replica that did not answer
+_RETRY_S = 5.0
+
+
+class Life:
+    """The fleet of one endpoint (`launcher.fleet.seen.Fleet`); `run` is its loop, `close` ends what it holds."""
+
+    def __init__(self, settings: Settings, store: Store, url: str = "") -> None:
+        self.offers: dict[str, Offer] = offers_of(settings)
+        self.sources: dict[str, Source] = sources(settings, self._looked)
+        self._store = store
+        self._peers = Peers(store, url)
+        self._starts = Starts(settings, store, self._peers.name, self.sources)
+        self._upstreams = Upstreams()
+        self._handover = Handover(self._upstreams)
+        self._lanes = Lanes(self.offers)
+        self._engines = {name: engine_of(offer, settings) for name, offer in self.offers.items()}
+        self._learnt = Learnt()
+        self._folder = Path(settings.places.sessions)
+        self._loads = {name: Load(offer.idle_s) for name, offer in self.offers.items()}
+        self._held: dict[str, int] = dict.fromkeys(self.offers, 0)
+        self._members: list[Member] = []
+        self._models: dict[str, ModelSeen] = {}
+        self._names: dict[str, str] = {}
+        self._trouble: dict[str, str] = {}  # why the last start of an offer led to nothing
+        self._refused: dict[
+            str, tuple[float, str]
+        ] = {}  # until when a cluster is not asked for a job, and why
+        self._launching: dict[tuple[str, int], Start] = {}
+        self._answered: set[str] = set()  # replicas whose start was learnt from
+        self._unseen: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, "state")
+        self._state_trouble: str | None = None
+        self._arrange()
+
+    # -- what the front asks
+
+    def models(self) -> Sequence[ModelSeen]:
+        """Every offer, then the models of the user's other sessions."""
+        return list(self._models.values())
+
+    def model(self, name: str) -> ModelSeen | None:
+        """The model of that name, or with it among its further names."""
+        found = self._models.get(name)
+        return found if found is not None else self._models.get(self._names.get(name, ""))
+
+    def lanes(self, model: str) -> Sequence[Lane]:
+        """The replicas of it that answer, also those leaving."""
+        return self._lanes.of(model)
+
+    async def wanted(self, model: str, hold_s: float) -> ModelSeen:
+        """Somebody asks for a model without a lane: start one, and wait for it up to `hold_s`."""
+        load = self._loads.get(model)
+        if load is None:
+            return self._models[model]
+        asked_at = time.time()
+        load.asked(asked_at)
+        until = time.monotonic() + hold_s
+        seeing = time.monotonic() + _LOOKED_AT_S
+        self._hold(model, +1)
+        try:
+            while True:
+                if any(not lane.leaving for lane in self._lanes.of(model)):
+                    return self._models[model]
+                mine = [m for m in self._members if m.row.model == model]
+                looking = self._lanes.missed(model, mine) or not self._first_look_over()
+                still = seeing if looking else 0.0
+                left_s = max(until, still) - time.monotonic()
+                if left_s <= 0 or self._hopeless(model, mine, asked_at):
+                    break
+                self._changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left_s):
+                        await self._changed.wait()
+        finally:
+            self._hold(model, -1)
+        found = self._models[model]
+        load.refused(time.time(), found.retry_s or _RETRY_S)
+        self._wake.set()
+        return found
+
+    def lost(self, lane: Lane) -> None:
+        """It did not answer: nobody is sent there until it was looked at."""
+        self._lanes.lost(lane)
+        self.sources[lane.cluster].doubt(self._session_of(lane.replica))
+
+    def jobs(self, cluster: str | None) -> dict[str, Any]:
+        """FIRST's lists of jobs, of one cluster or of all."""
+        wanted = [s for name, s in self.sources.items() if cluster in (None, name)]
+        found = [one for source in wanted for one in (*source.seen.values(), *source.ended.values())]
+        names = {m.sighted.id: m.row.model for m in self._members if m.sighted is not None}
+        return shown.jobs(found, names)
+
+    # -- its loop
+
+    async def run(self) -> None:
+        """Look and decide until cancelled; what is being submitted then is finished by `close`."""
+        loop = asyncio.get_running_loop()
+        self._learnt = await loop.run_in_executor(self._thread, Learnt.read, self._folder)
+        looks = [loop.create_task(source.run()) for source in self.sources.values()]
+        try:
+            with contextlib.suppress(StorageError):
+                await self._state(self._peers.meet)
+            while True:
+                await self._tick_told()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_TICK_S):
+                        await self._wake.wait()
+                self._wake.clear()
+        finally:
+            for task in (*looks, *self._tasks):
+                task.cancel()
+            await asyncio.gather(*looks, *self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Finish what is being submitted and stopped, and let other gateways take over at once."""
+        loop = asyncio.get_running_loop()
+        for work in (self._starts.close, self._handover.close, *(s.close for s in self.sources.values())):
+            await loop.run_in_executor(None, work)
+        with contextlib.suppress(StorageError):
+            await self._state(self._peers.gone)
+        self._upstreams.close()
+        self._thread.shutdown(wait=False)
+
+    async def _tick_told(self) -> None:
+        try:
+            await self._tick()
+        except StorageError as error:  # requests go on to the replicas that are known
+            if str(error) != self._state_trouble:
+                self._state_trouble = str(error)
+                _LOG.error("the state: %s", error)
+        except Exception:
+            _LOG.exception("the endpoint could not look after its sessions")
+        else:
+            self._state_trouble = None
+
+    async def _tick(self) -> None:
+        await self._state(self._peers.exchange, self._traffic())
+        rows = await self._state(self._store.replicas)
+        self._members = joined(rows, self._all_sighted())
+        await self._bury()
+        self._learn()
+        self._handover.known(self._members)
+        self._arrange()
+        clusters = [self._cluster(source) for source in self.sources.values()]
+        if self._first_look_over():
+            for offer in self.offers.values():
+                await self._follow(offer, clusters)
+        self._arrange()
+        self._changed.set()
+
+    async def _follow(self, offer: Offer, clusters: Sequence[ClusterSeen]) -> None:
+        members = [m for m in self._members if m.row.model == offer.name]
+        by_id = {member.id: member for member in members}
+        seen = [self._seen(member, offer, clusters) for member in members]
+        now = time.time()
+        for action in decide(offer, seen, self._demand(offer, now), self._learnt, clusters, now):
+            _LOG.info("%s: %s", offer.name, action)
+            if isinstance(action, Start):
+                await self._start(offer, members, action)
+            elif isinstance(action, Leave):
+                member = by_id[action.replica]
+                await self._state(self._store.leaving, offer.name, member.row.slot, action.reason)
+                if (lane := self._lanes.lane(member.id)) is not None:
+                    lane.leaving = True
+                self._wake.set()
+            elif isinstance(action, Stop):
+                self._later(self._handover.stop(by_id[action.replica]))
+        for member in [m for m in members if m.answering and not m.leaving][: offer.minimum]:
+            assert member.sighted is not None
+            self._later(self._handover.keep_awake(member.sighted))
+
+    async def _start(self, offer: Offer, members: list[Member], start: Start) -> None:
+        taken = {member.row.slot for member in members} | {s for n, s in self._launching if n == offer.name}
+        slot = next(number for number in range(len(taken) + 1) if number not in taken)
+        if not await self._state(self._store.claim, offer.name, slot, self._peers.name, HOLD_S):
+            return  # another gateway was first: its row is seen at the next look
+        self._launching[offer.name, slot] = start
+        rows = await self._state(self._store.replicas)
+        members += [Member(r, None) for r in rows if (r.model, r.slot) == (offer.name, slot)]
+        self._members = [*self._members, members[-1]]
+        self._later(self._started(offer, slot, start))
+
+    async def _started(self, offer: Offer, slot: int, start: Start) -> None:
+        try:
+            started = await self._starts.start(offer, slot, start)
+        finally:
+            del self._launching[offer.name, slot]
+            self._wake.set()
+        if started.trouble is not None:
+            _LOG.warning("%s could not be started on %s: %s", offer.name, start.profile, started.trouble)
+            self._trouble[offer.name] = f"It could not be started: {started.trouble}"
+            now = time.time()
+            self._learnt.failed(offer.model, start.cluster, start.profile, now)
+            if isinstance(started.trouble, SchedulerError):
+                self._refused[start.cluster] = (now + _REFUSED_S, str(started.trouble))
+        elif started.session is not None:
+            _LOG.info("%s: session %s was submitted", offer.name, started.session.id)
+
+    async def _bury(self) -> None:
+        """Free the slots of those that are over, and of those that never were."""
+        living = []
+        for member in self._members:
+            if member.ended is None and not await self._never_was(member):
+                living.append(member)
+                continue
+            row = member.row
+            status = member.ended
+            if status is not None and member.sighted is not None:
+                _LOG.info("%s: session %s is over: %s", row.model, member.sighted.id, status.message)
+                if member.id not in self._answered:
+                    self._learnt.learn(member.sighted.session.plan, status)
+                    if status.state == "FAILED":
+                        self._trouble[row.model] = f"Its last session failed: {status.message}"
+            self._answered.discard(member.id)
+            await self._state(self._store.release, row.model, row.slot, row.session)
+        self._members = living
+
+    async def _never_was(self, member: Member) -> bool:
+        row, sighted = member.row, member.sighted
+        source = self.sources.get(row.cluster)
+        mine = row.gateway == self._peers.name and (row.model, row.slot) not in self._launching
+        unsubmitted = (
+            sighted is not None and sighted.status.job_id is None and sighted.status.state == PENDING
+        )
+        if not mine or (sighted is not None and not unsubmitted):
+            self._unseen.pop(member.id, None)
+            return False
+        if row.session is not None and source is not None and source.over(row.session):
+            return True
+        now = time.time()
+        since = self._unseen.setdefault(member.id, now)
+        limit_s = _UNSEEN_FAR_S if source is not None and hasattr(source.launcher, "far") else _UNSEEN_S
+        if source is not None and source.looked_at - since < limit_s:
+            source.soon()
+            return False
+        del self._unseen[member.id]
+        return now - since >= limit_s
+
+    def _learn(self) -> None:
+        for member in self._members:
+            if member.answering and member.id not in self._answered:
+                assert member.sighted is not None
+                self._answered.add(member.id)
+                self._learnt.learn(member.sighted.session.plan, member.sighted.status)
+                self._trouble.pop(member.row.model, None)
+                _LOG.info("%s: session %s is ready", member.row.model, member.sighted.id)
+
+    # -- what the rules are told
+
+    def _seen(self, member: Member, offer: Offer, clusters: Sequence[ClusterSeen]) -> Seen:
+        seen = self._seen_there(member)
+        if seen.cluster:
+            return seen
+        # A claim does not say yet where; the rules count no replica that may be out of reach.
+        well = {cluster.name for cluster in clusters if cluster.healthy}
+        where = next((w for w in offer.profiles if w.cluster in well), offer.profiles[0])
+        mine = self._launching.get((member.row.model, member.row.slot))
+        cluster, profile = (
+            (mine.cluster, mine.profile) if mine is not None else (where.cluster, where.profile)
+        )
+        return dataclasses.replace(
+            seen, cluster=cluster, profile=profile, replaces=mine.replaces if mine is not None else None
+        )
+
+    def _seen_there(self, member: Member) -> Seen:
+        lane = self._lanes.lane(member.id)
+        others = self._peers.of(member.row.model, member.id)
+        if lane is None:
+            return member.seen(others.in_flight, others.asked_at)
+        return member.seen(lane.in_flight + others.in_flight, max(lane.used_at, others.asked_at))
+
+    def _demand(self, offer: Offer, now: float) -> Demand:
+        load = self._loads[offer.name]
+        lanes = self._lanes.of(offer.name)
+        others = [self._peers.of(offer.name, lane.replica) for lane in lanes]
+        in_flight = sum(lane.in_flight for lane in lanes) + sum(told.in_flight for told in others)
+        waiting = self._peers.of(offer.name).waiting
+        load.changed(now, in_flight=in_flight, held=self._held[offer.name] + waiting)
+        used_at = max([0.0, *(lane.used_at for lane in lanes), *(told.asked_at for told in others)])
+        if waiting or used_at:
+            load.asked(now if waiting else min(used_at, now))
+        return load.demand(now)
+
+    def _cluster(self, source: Source) -> ClusterSeen:
+        now = time.time()
+        deaf = source.trouble is not None and now - source.trouble_since > _DEAF_CLUSTER_S
+        if source.looked_at == 0.0:  # never seen: nothing is known of what runs there
+            deaf = deaf or source.trouble is not None
+        until, why = self._refused.get(source.cluster, (0.0, ""))
+        return ClusterSeen(source.cluster, not deaf, until or None, why or source.trouble)
+
+    def _first_look_over(self) -> bool:
+        # What runs already must be known before anything is started; a cluster that does not answer is not waited for.
+        return all(source.looked_at > 0 or source.trouble is not None for source in self.sources.values())
+
+    def _hopeless(self, model: str, mine: Sequence[Member], asked_at: float) -> bool:
+        """Whether nothing can be started for now: whoever waits is told why."""
+        offer, now = self.offers[model], time.time()
+        if mine or model not in self._trouble or now - asked_at < _TICK_S:
+            return False
+        paused = (self._learnt.paused_until(offer.model, w.cluster, w.profile) for w in offer.profiles)
+        return min(paused) > now
+
+    def _hold(self, model: str, more: int) -> None:
+        self._held[model] += more
+        self._loads[model].changed(time.time(), held=self._held[model])
+        self._wake.set()
+
+    def _traffic(self) -> list[Traffic]:
+        found = [Traffic(name, "", 0, held, 0.0) for name, held in self._held.items() if held]
+        lanes = [(model, lane) for model in self.offers for lane in self._lanes.of(model)]
+        used = [(model, lane) for model, lane in lanes if lane.in_flight or lane.used_at]
+        return found + [Traffic(m, lane.replica, lane.in_flight, 0, lane.used_at) for m, lane in used]
+
+    # -- small things
+
+    def _arrange(self) -> None:
+        looked_at = {name: source.looked_at for name, source in self.sources.items()}
+        self._lanes.arrange(self._members, self._all_sighted().values(), looked_at)
+        models: dict[str, ModelSeen] = {}
+        for name, offer in self.offers.items():
+            mine = [m for m in self._members if m.row.model == name]
+            ready = any(not lane.leaving for lane in self._lanes.of(name))
+            trouble = self._trouble.get(name)
+            models[name] = shown.offered(offer, mine, ready, self._learnt, trouble, self._engines[name])
+        for name, sessions in self._lanes.others.items():
+            models[name] = shown.other(name, sessions)
+        self._models = models
+        self._names = {served: name for name, model in reversed(models.items()) for served in model.served}
+
+    def _all_sighted(self) -> Mapping[str, Sighted]:
+        found: dict[str, Sighted] = {}
+        for source in self.sources.values():
+            found |= source.ended
+            found |= source.seen
+        return found
+
+    def _session_of(self, replica: str) -> str:
+        for member in self._members:
+            if member.id == replica and member.sighted is not None:
+                return member.sighted.id
+        return replica
+
+    def _looked(self, source: Source) -> None:
+        self._wake.set()
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _state(self, call: Any, *given: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(call, *given))
