@@ -17,6 +17,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from launcher.batch.http import BatchAPI
+from launcher.batch.passes import Passes
 from launcher.engines import Diagnosis, engine
 from launcher.errors import LauncherError, StorageError
 from launcher.gateway.front import SessionFront
@@ -25,6 +27,7 @@ from launcher.gateway.routes import Routes
 from launcher.gateway.server import Gateway
 from launcher.schedulers import scheduler
 from launcher.serve import record
+from launcher.serve.batch import carry_batch, next_job
 from launcher.serve.caches import Caches
 from launcher.serve.ending import ending, failure, why_told
 from launcher.serve.idle import IdleClock
@@ -104,7 +107,10 @@ class _Session:
         speech = self._engine_module.probe(plan).sound is not None
         self._routes = Routes(probe_nonce=self._nonce, speech=speech)
         self._front = SessionFront(self._routes, self._report.as_dict)
-        self._gateway = Gateway(keys=Keys(self._key, paths.further_keys), front=self._front, name=plan.id)
+        passes = Passes(Keys(self._key, paths.further_keys))
+        self._gateway = Gateway(keys=passes, front=self._front, name=plan.id)
+        self._batches = None if speech else self._batch_api(passes)
+        self._front.batches = self._batches
         self._url = ""
         self._life: Life | None = None
         self._caches: Caches | None = None
@@ -117,6 +123,18 @@ class _Session:
         self._found = record.Found()
         self._end: asyncio.Future[Diagnosis] = asyncio.get_running_loop().create_future()
         self._told_to_end = False
+
+    def _batch_api(self, passes: Passes) -> BatchAPI:
+        plan = self._plan
+        here = plan.cluster.name, plan.engine
+        return BatchAPI(
+            self._paths.batches,
+            passes,
+            url=lambda: self._url,
+            touch=self._front.usage.touch,
+            models=lambda _: (plan.model.served_name,),
+            knows=lambda cluster, framework: (cluster, framework) == here,
+        )
 
     async def run(self) -> int:
         """Start, watch, end; whatever happens, the last word is written."""
@@ -136,6 +154,7 @@ class _Session:
                     self._watch_end(),
                     self._remember(),
                     self._show_page(),
+                    self._carry_batch(),
                 )
             ]
             end = await self._end
@@ -160,6 +179,8 @@ class _Session:
         near = "127.0.0.1" if bind == ANY else bind
         self._url = f"http://{near}:{port}"
         self._port = port
+        if self._batches is not None:
+            self._batches.start()
         cache = Path(self._plan.places.cache)
         cache.mkdir(parents=True, exist_ok=True)
         require_own(cache, "places.cache")  # compiled code is loaded from there
@@ -170,6 +191,12 @@ class _Session:
         # Its import costs seconds of processor time, which on a small node the engine's start would lack (P8).
         await self._answered.wait()
         await keep_page(self._paths.root, self._url, self._runtime, self._paths.page_log, self._routes)
+
+    async def _carry_batch(self) -> None:
+        if self._plan.batch is not None:
+            await self._answered.wait()
+            folder = Path(self._plan.batch)
+            self._over(await carry_batch(folder, self._paths, self._url, self._started_at))
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         # A watcher that fails must end the session with its reason, not leave it half watched.
@@ -317,7 +344,11 @@ class _Session:
             end = await asyncio.to_thread(
                 why_told, self._paths.stop, self._scheduler, self._job_id, self._ends_at
             )
+        if self._plan.batch is not None and self._answered.is_set():
+            await next_job(Path(self._plan.batch), self._paths.root, end.reason)
         self._report.ended(end)
+        if self._batches is not None:
+            await self._batches.stop()
         if stopped is not None:
             await stopped
         await self._gateway.stop(2.0)

@@ -82,6 +82,11 @@ class SessionPaths:
         return self.root / "batch.sh"
 
     @property
+    def batches(self) -> Path:
+        """`batches`: files that were uploaded for batch runs, and what came of them (launcher.batch.http)."""
+        return self.root / "batches"
+
+    @property
     def job_log(self) -> Path:
         return self.root / "job.log"
 
@@ -101,6 +106,10 @@ class SessionPaths:
     @property
     def gateway_log(self) -> Path:
         return self.root / "gateway.log"
+
+    @property
+    def batch_log(self) -> Path:
+        return self.root / "batch.log"
 
     @property
     def page_log(self) -> Path:

@@ -1,0 +1,255 @@
+"""Carries batches to their end: a program for each that runs, watched, ended, begun again; what it left, handed out.
+
+Owns the course of a batch's states. Everything that must outlive this process is in the batch's folder, and the run's
+output is its own journal: whatever is killed when, who looks after the folder next goes on with the next line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from launcher.batch.batches import (
+    CANCELLED,
+    COMPLETED,
+    EXPIRED,
+    FAILED,
+    FINALIZING,
+    IN_PROGRESS,
+    VALIDATING,
+    Asked,
+    Batches,
+    Place,
+    State,
+)
+from launcher.batch.files import Files
+from launcher.batch.passes import Passes
+from launcher.batch.report import PENDING, Status
+from launcher.batch.runner import Ended, Runner
+
+_LOG = logging.getLogger("launcher.gateway")
+_LOOK_S = 1.0
+_FOLDER_S = 5.0  # batches that another gateway has made, or left
+_DRAIN_S = 600.0  # OpenAI's promise: what is in flight when a batch is cancelled may take so long
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+_CRASHES = 5
+_SWEEP_S = 3600.0
+
+
+class Carrier:
+    """Looks after all batches of `batches`; `url` is the gateway's own, `touch` keeps what serves them awake."""
+
+    def __init__(
+        self,
+        batches: Batches,
+        files: Files,
+        passes: Passes,
+        url: Callable[[], str],
+        touch: Callable[[], None],
+        at_once: int,
+    ) -> None:
+        self._batches, self._files, self._passes = batches, files, passes
+        self._url, self._touch = url, touch
+        self._free = asyncio.Semaphore(at_once)
+        self._carried: dict[Path, asyncio.Task[None]] = {}
+        self._wake: dict[Path, asyncio.Event] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Go on with what is not finished; to be called in the loop, once the gateway answers."""
+        self._looking = asyncio.get_running_loop().create_task(self._look())
+
+    async def stop(self) -> None:
+        """Break off: the next gateway goes on."""
+        tasks = [task for task in (self._looking, *self._carried.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def carry(self, asked: Asked, place: Place) -> None:
+        """See to this batch, if nobody here does yet."""
+        if place.folder not in self._carried:
+            self._wake[place.folder] = asyncio.Event()
+            task = asyncio.get_running_loop().create_task(self._guarded(asked, place))
+            self._carried[place.folder] = task
+            task.add_done_callback(lambda _: self._put_down(place))
+
+    def wake(self, place: Place) -> None:
+        """Something about this batch has changed."""
+        if (event := self._wake.get(place.folder)) is not None:
+            event.set()
+
+    def _put_down(self, place: Place) -> None:
+        self._carried.pop(place.folder, None)
+        self._wake.pop(place.folder, None)
+
+    async def _look(self) -> None:
+        swept = 0.0
+        while True:
+            try:
+                for asked, place in await asyncio.to_thread(self._batches.unfinished):
+                    self.carry(asked, place)
+                if time.monotonic() - swept > _SWEEP_S:
+                    swept = time.monotonic()
+                    await asyncio.to_thread(self._files.sweep)
+            except OSError as error:  # the file system will be back
+                _LOG.warning("batches cannot be read: %s", error.strerror)
+            await asyncio.sleep(_FOLDER_S)
+
+    async def _guarded(self, asked: Asked, place: Place) -> None:
+        try:
+            await self._carry(asked, place)
+        except OSError as error:  # `_look` comes back to it
+            _LOG.warning("%s: %s", asked.id, error.strerror)
+            await asyncio.sleep(_FOLDER_S)
+        except Exception:
+            _LOG.exception("%s cannot be carried", asked.id)
+            await asyncio.sleep(_LONGEST_PAUSE_S)
+
+    async def _carry(self, asked: Asked, place: Place) -> None:
+        lock = await asyncio.to_thread(_locked, place.lock)
+        if lock is None:  # another gateway sees to it, until it ends
+            return
+        try:
+            state = await asyncio.to_thread(place.read_state)
+            if not state.final:
+                why, state, ended = await self._run(asked, place, state)
+                await self._end(asked, place, state, why, ended)
+        finally:
+            os.close(lock)
+
+    async def _run(self, asked: Asked, place: Place, state: State) -> tuple[str, State, Ended | None]:
+        """Until the run has ended by itself, or `_over` says why it must; the name of the final status."""
+        while self._free.locked():
+            if why := await self._over(asked, place):
+                return why, state, None
+            await self._pause(place, _LOOK_S)
+        async with self._free:
+            crashes, pause_s = 0, _FIRST_PAUSE_S
+            while not (why := await self._over(asked, place)):
+                before = state
+                state, ended = await self._one_run(asked, place, state)
+                if ended is not None and ended.status:
+                    return ended.status, state, ended
+                if await self._over(asked, place):
+                    continue
+                if ended is not None:  # it has said why it cannot go on now, and may later
+                    _LOG.warning("%s waits (%s): %s", asked.id, ended.code, ended.message)
+                # What was answered meanwhile shows that it is not the batch that ends its run.
+                moved = (state.completed, state.failed) != (before.completed, before.failed)
+                crashes = 0 if moved or ended is not None else crashes + 1
+                if crashes >= _CRASHES:
+                    return FAILED, state, Ended(FAILED, "run_failed", f"The run has ended {crashes} times.")
+                await self._pause(place, pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            return why, state, None
+
+    async def _one_run(self, asked: Asked, place: Place, state: State) -> tuple[State, Ended | None]:
+        """Start the program and watch it; what it said at its end, if it came to one."""
+        key = self._passes.open(asked.key)
+        before_s, begun = state.running_s, time.monotonic()
+        try:
+            async with Runner(place, self._url(), key, strict=not asked.by_path) as runner:
+                asking_since: float | None = None
+                while not await runner.over(_LOOK_S, self._wake[place.folder]):
+                    self._touch()
+                    state = await self._progress(place, state, before_s + time.monotonic() - begun)
+                    if asking_since is None and await self._over(asked, place):
+                        asking_since = time.monotonic()
+                        runner.ask_to_end()
+                    if asking_since is not None and time.monotonic() - asking_since > _DRAIN_S:
+                        break
+        finally:
+            self._passes.close(key)
+        state = await self._progress(place, state, before_s + time.monotonic() - begun)
+        return state, runner.ended
+
+    async def _progress(self, place: Place, state: State, running_s: float) -> State:
+        """Take over how far the run says it is."""
+        told = await asyncio.to_thread(Status.read, place.run / "status.json")
+        now = dataclasses.replace(
+            state,
+            total=max(told.total, state.total),
+            completed=max(told.answered, state.completed),
+            failed=max(told.failed, state.failed),
+            prompt_tokens=max(told.prompt_tokens, state.prompt_tokens),
+            completion_tokens=max(told.completion_tokens, state.completion_tokens),
+        )
+        if state.status == VALIDATING and told.state not in (PENDING, VALIDATING):
+            now = now.now(IN_PROGRESS)
+        if now != state:
+            now = dataclasses.replace(now, running_s=round(running_s, 3))
+            await asyncio.to_thread(place.write_state, now, durable=now.status != state.status)
+        return now
+
+    async def _over(self, asked: Asked, place: Place) -> str:
+        """Why the batch must end now; "" while it need not."""
+        if await asyncio.to_thread(place.cancel.exists):
+            return CANCELLED
+        if time.time() >= asked.expires_at:
+            return EXPIRED
+        return "" if self._passes.named(asked.key) is not None else FAILED
+
+    async def _pause(self, place: Place, seconds: float) -> None:
+        event = self._wake[place.folder]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), seconds)
+        event.clear()
+
+    async def _end(self, asked: Asked, place: Place, state: State, why: str, ended: Ended | None) -> None:
+        """Hand out what there is, and say the last word."""
+        if why == FAILED and ended is None:
+            ended = Ended(FAILED, "key_ended", f'The key "{asked.key}", which made this batch, has ended.')
+        if why == EXPIRED:
+            state = await self._expire(place, state)
+        if why == CANCELLED:
+            seen = await asyncio.to_thread(place.seen)
+            state = dataclasses.replace(state, times={**state.times, **seen.times})
+        if why == COMPLETED:
+            state = (state.now(IN_PROGRESS) if state.status == VALIDATING else state).now(FINALIZING)
+        state = dataclasses.replace(
+            state,
+            output_file_id=await asyncio.to_thread(self._hand_out, asked, place.output, "output"),
+            error_file_id=await asyncio.to_thread(self._hand_out, asked, place.errors, "error"),
+            errors=ended.told if ended is not None else (),
+        )
+        await asyncio.to_thread(place.write_state, state.now(why))
+        _LOG.info("%s: %s, %d of %d answered", asked.id, why, state.completed, state.total)
+
+    async def _expire(self, place: Place, state: State) -> State:
+        """Report each line that was not answered as too late."""
+        async with Runner(place, "", "", strict=False, expire=True) as runner:
+            while not await runner.over(_LOOK_S, asyncio.Event()):
+                pass
+        return await self._progress(place, state, state.running_s)
+
+    def _hand_out(self, asked: Asked, path: Path, kind: str) -> str | None:
+        if asked.output is not None:  # it is where it was asked for
+            return None
+        try:
+            if not path.stat().st_size:
+                return None
+        except FileNotFoundError:
+            return None
+        file_id = "file-" + hashlib.sha256(f"{asked.id} {kind}".encode()).hexdigest()[:24]
+        return self._files.adopt(asked.owner, file_id, path, f"{asked.id}_{kind}.jsonl").id
+
+
+def _locked(path: Path) -> int | None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        pass  # a file system without locks: there a batch has one gateway by the folder's being one gateway's
+    return descriptor
