@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,16 +19,17 @@ from typing import Any
 
 from launcher.errors import SchedulerError, StorageError
 from launcher.fleet import shown
+from launcher.fleet.board import Board
 from launcher.fleet.choice import Lane
 from launcher.fleet.handover import Handover
 from launcher.fleet.lanes import Lanes
 from launcher.fleet.learnt import Learnt
 from launcher.fleet.load import Load
-from launcher.fleet.offers import engine_of, offers_of
+from launcher.fleet.offers import offers_of
 from launcher.fleet.peers import HOLD_S, Peers
 from launcher.fleet.replicas import Member, joined
 from launcher.fleet.scale import ClusterSeen, Demand, Leave, Offer, Seen, Start, Stop, decide
-from launcher.fleet.seen import ModelSeen
+from launcher.fleet.seen import LEAVING, ModelSeen
 from launcher.fleet.sight import Sighted, Source, sources
 from launcher.fleet.starts import Starts
 from launcher.fleet.store import Store, Traffic
@@ -38,7 +39,6 @@ from launcher.settings.schema import Settings
 
 _LOG = logging.getLogger("launcher.fleet")
 _TICK_S = 1.0
-_DEAF_CLUSTER_S = 60.0  # one missed answer of a scheduler says nothing
 _REFUSED_S = 30.0
 # A session that is not to be seen, or has no job, so long after it was written down, was never submitted.
 _UNSEEN_S, _UNSEEN_FAR_S = 10.0, 90.0
@@ -50,23 +50,21 @@ class Life:
     """The fleet of one endpoint (`launcher.fleet.seen.Fleet`); `run` is its loop, `close` ends what it holds."""
 
     def __init__(self, settings: Settings, store: Store, url: str = "") -> None:
+        self.on_gone: Callable[[str], object] | None = None  # called with a replica whose job is over
         self.offers: dict[str, Offer] = offers_of(settings)
-        self.sources: dict[str, Source] = sources(settings, self._looked)
+        self.sources: dict[str, Source] = sources(settings, lambda _: self._wake.set())
         self._store = store
-        self._peers = Peers(store, url)
-        self._starts = Starts(settings, store, self._peers.name, self.sources)
+        self.peers = Peers(store, url)
+        self._starts = Starts(settings, store, self.peers.name, self.sources)
         self._upstreams = Upstreams()
         self._handover = Handover(self._upstreams)
         self._lanes = Lanes(self.offers)
-        self._engines = {name: engine_of(offer, settings) for name, offer in self.offers.items()}
         self._learnt = Learnt()
         self._folder = Path(settings.places.sessions)
         self._loads = {name: Load(offer.idle_s) for name, offer in self.offers.items()}
         self._held: dict[str, int] = dict.fromkeys(self.offers, 0)
         self._members: list[Member] = []
-        self._models: dict[str, ModelSeen] = {}
-        self._names: dict[str, str] = {}
-        self._trouble: dict[str, str] = {}  # why the last start of an offer led to nothing
+        self._board = Board(self.offers, settings)
         self._refused: dict[
             str, tuple[float, str]
         ] = {}  # until when a cluster is not asked for a job, and why
@@ -84,12 +82,11 @@ class Life:
 
     def models(self) -> Sequence[ModelSeen]:
         """Every offer, then the models of the user's other sessions."""
-        return list(self._models.values())
+        return self._board.models()
 
     def model(self, name: str) -> ModelSeen | None:
         """The model of that name, or with it among its further names."""
-        found = self._models.get(name)
-        return found if found is not None else self._models.get(self._names.get(name, ""))
+        return self._board.model(name)
 
     def lanes(self, model: str) -> Sequence[Lane]:
         """The replicas of it that answer, also those leaving."""
@@ -98,8 +95,10 @@ class Life:
     async def wanted(self, model: str, hold_s: float) -> ModelSeen:
         """Somebody asks for a model without a lane: start one, and wait for it up to `hold_s`."""
         load = self._loads.get(model)
-        if load is None:
-            return self._models[model]
+        if load is None:  # a session of the user's own, whose lane has just gone
+            return self._board.model(model) or ModelSeen(
+                model, LEAVING, "Its session is over.", offered=False
+            )
         asked_at = time.time()
         load.asked(asked_at)
         until = time.monotonic() + hold_s
@@ -108,7 +107,7 @@ class Life:
         try:
             while True:
                 if any(not lane.leaving for lane in self._lanes.of(model)):
-                    return self._models[model]
+                    return self._shown(model)
                 mine = [m for m in self._members if m.row.model == model]
                 looking = self._lanes.missed(model, mine) or not self._first_look_over()
                 still = seeing if looking else 0.0
@@ -121,7 +120,7 @@ class Life:
                         await self._changed.wait()
         finally:
             self._hold(model, -1)
-        found = self._models[model]
+        found = self._shown(model)
         load.refused(time.time(), found.retry_s or _RETRY_S)
         self._wake.set()
         return found
@@ -130,6 +129,10 @@ class Life:
         """It did not answer: nobody is sent there until it was looked at."""
         self._lanes.lost(lane)
         self.sources[lane.cluster].doubt(self._session_of(lane.replica))
+
+    def clusters(self) -> Sequence[str]:
+        """The clusters where its sessions are."""
+        return list(self.sources)
 
     def jobs(self, cluster: str | None) -> dict[str, Any]:
         """FIRST's lists of jobs, of one cluster or of all."""
@@ -147,7 +150,7 @@ class Life:
         looks = [loop.create_task(source.run()) for source in self.sources.values()]
         try:
             with contextlib.suppress(StorageError):
-                await self._state(self._peers.meet)
+                await self._state(self.peers.meet)
             while True:
                 await self._tick_told()
                 with contextlib.suppress(TimeoutError):
@@ -165,7 +168,7 @@ class Life:
         for work in (self._starts.close, self._handover.close, *(s.close for s in self.sources.values())):
             await loop.run_in_executor(None, work)
         with contextlib.suppress(StorageError):
-            await self._state(self._peers.gone)
+            await self._state(self.peers.gone)
         self._upstreams.close()
         self._thread.shutdown(wait=False)
 
@@ -182,7 +185,7 @@ class Life:
             self._state_trouble = None
 
     async def _tick(self) -> None:
-        await self._state(self._peers.exchange, self._traffic())
+        await self._state(self.peers.exchange, self._traffic())
         rows = await self._state(self._store.replicas)
         self._members = joined(rows, self._all_sighted())
         await self._bury()
@@ -220,7 +223,7 @@ class Life:
     async def _start(self, offer: Offer, members: list[Member], start: Start) -> None:
         taken = {member.row.slot for member in members} | {s for n, s in self._launching if n == offer.name}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
-        if not await self._state(self._store.claim, offer.name, slot, self._peers.name, HOLD_S):
+        if not await self._state(self._store.claim, offer.name, slot, self.peers.name, HOLD_S):
             return  # another gateway was first: its row is seen at the next look
         self._launching[offer.name, slot] = start
         rows = await self._state(self._store.replicas)
@@ -236,7 +239,7 @@ class Life:
             self._wake.set()
         if started.trouble is not None:
             _LOG.warning("%s could not be started on %s: %s", offer.name, start.profile, started.trouble)
-            self._trouble[offer.name] = f"It could not be started: {started.trouble}"
+            self._board.trouble[offer.name] = f"It could not be started: {started.trouble}"
             now = time.time()
             self._learnt.failed(offer.model, start.cluster, start.profile, now)
             if isinstance(started.trouble, SchedulerError):
@@ -258,15 +261,17 @@ class Life:
                 if member.id not in self._answered:
                     self._learnt.learn(member.sighted.session.plan, status)
                     if status.state == "FAILED":
-                        self._trouble[row.model] = f"Its last session failed: {status.message}"
+                        self._board.trouble[row.model] = f"Its last session failed: {status.message}"
             self._answered.discard(member.id)
+            if self.on_gone is not None:
+                self.on_gone(member.id)
             await self._state(self._store.release, row.model, row.slot, row.session)
         self._members = living
 
     async def _never_was(self, member: Member) -> bool:
         row, sighted = member.row, member.sighted
         source = self.sources.get(row.cluster)
-        mine = row.gateway == self._peers.name and (row.model, row.slot) not in self._launching
+        mine = row.gateway == self.peers.name and (row.model, row.slot) not in self._launching
         unsubmitted = (
             sighted is not None and sighted.status.job_id is None and sighted.status.state == PENDING
         )
@@ -290,7 +295,7 @@ class Life:
                 assert member.sighted is not None
                 self._answered.add(member.id)
                 self._learnt.learn(member.sighted.session.plan, member.sighted.status)
-                self._trouble.pop(member.row.model, None)
+                self._board.trouble.pop(member.row.model, None)
                 _LOG.info("%s: session %s is ready", member.row.model, member.sighted.id)
 
     # -- what the rules are told
@@ -312,7 +317,7 @@ class Life:
 
     def _seen_there(self, member: Member) -> Seen:
         lane = self._lanes.lane(member.id)
-        others = self._peers.of(member.row.model, member.id)
+        others = self.peers.of(member.row.model, member.id)
         if lane is None:
             return member.seen(others.in_flight, others.asked_at)
         return member.seen(lane.in_flight + others.in_flight, max(lane.used_at, others.asked_at))
@@ -320,9 +325,9 @@ class Life:
     def _demand(self, offer: Offer, now: float) -> Demand:
         load = self._loads[offer.name]
         lanes = self._lanes.of(offer.name)
-        others = [self._peers.of(offer.name, lane.replica) for lane in lanes]
+        others = [self.peers.of(offer.name, lane.replica) for lane in lanes]
         in_flight = sum(lane.in_flight for lane in lanes) + sum(told.in_flight for told in others)
-        waiting = self._peers.of(offer.name).waiting
+        waiting = self.peers.of(offer.name).waiting
         load.changed(now, in_flight=in_flight, held=self._held[offer.name] + waiting)
         used_at = max([0.0, *(lane.used_at for lane in lanes), *(told.asked_at for told in others)])
         if waiting or used_at:
@@ -330,12 +335,8 @@ class Life:
         return load.demand(now)
 
     def _cluster(self, source: Source) -> ClusterSeen:
-        now = time.time()
-        deaf = source.trouble is not None and now - source.trouble_since > _DEAF_CLUSTER_S
-        if source.looked_at == 0.0:  # never seen: nothing is known of what runs there
-            deaf = deaf or source.trouble is not None
         until, why = self._refused.get(source.cluster, (0.0, ""))
-        return ClusterSeen(source.cluster, not deaf, until or None, why or source.trouble)
+        return ClusterSeen(source.cluster, not source.deaf, until or None, why or source.trouble)
 
     def _first_look_over(self) -> bool:
         # What runs already must be known before anything is started; a cluster that does not answer is not waited for.
@@ -344,7 +345,7 @@ class Life:
     def _hopeless(self, model: str, mine: Sequence[Member], asked_at: float) -> bool:
         """Whether nothing can be started for now: whoever waits is told why."""
         offer, now = self.offers[model], time.time()
-        if mine or model not in self._trouble or now - asked_at < _TICK_S:
+        if mine or model not in self._board.trouble or now - asked_at < _TICK_S:
             return False
         paused = (self._learnt.paused_until(offer.model, w.cluster, w.profile) for w in offer.profiles)
         return min(paused) > now
@@ -362,19 +363,15 @@ class Life:
 
     # -- small things
 
+    def _shown(self, model: str) -> ModelSeen:
+        found = self._board.model(model)
+        assert found is not None
+        return found
+
     def _arrange(self) -> None:
         looked_at = {name: source.looked_at for name, source in self.sources.items()}
         self._lanes.arrange(self._members, self._all_sighted().values(), looked_at)
-        models: dict[str, ModelSeen] = {}
-        for name, offer in self.offers.items():
-            mine = [m for m in self._members if m.row.model == name]
-            ready = any(not lane.leaving for lane in self._lanes.of(name))
-            trouble = self._trouble.get(name)
-            models[name] = shown.offered(offer, mine, ready, self._learnt, trouble, self._engines[name])
-        for name, sessions in self._lanes.others.items():
-            models[name] = shown.other(name, sessions)
-        self._models = models
-        self._names = {served: name for name, model in reversed(models.items()) for served in model.served}
+        self._board.write(self._members, self._lanes, self._learnt)
 
     def _all_sighted(self) -> Mapping[str, Sighted]:
         found: dict[str, Sighted] = {}
@@ -388,9 +385,6 @@ class Life:
             if member.id == replica and member.sighted is not None:
                 return member.sighted.id
         return replica
-
-    def _looked(self, source: Source) -> None:
-        self._wake.set()
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

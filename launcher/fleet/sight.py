@@ -36,6 +36,7 @@ _SOONEST_S = 1.0
 _LISTED_S = 60.0  # how often a launcher far away is asked for sessions that somebody else started
 _ANSWERS_S = 4.0
 _ENDED_KEPT = 1000
+_DEAF_S = 60.0
 
 Address: TypeAlias = "Path | tuple[str, int]"
 
@@ -88,6 +89,13 @@ class Source:
         self._wanted = asyncio.Event()
         self._new: list[Session] = []
         self._doubted: set[str] = set()
+
+    @property
+    def deaf(self) -> bool:
+        """Whether the cluster has not answered for a while, or never yet; one missed answer says nothing."""
+        if self.trouble is None:
+            return False
+        return self.looked_at == 0.0 or time.time() - self.trouble_since > _DEAF_S
 
     def over(self, session: str) -> bool:
         """Whether the session was over when its files were first seen."""
