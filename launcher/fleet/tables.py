@@ -42,6 +42,7 @@ keys = Table(
     Column("tokens_per_minute", Integer),
     Column("former", Text),
     Column("former_until", Double),
+    Column("used_at", Double),
 )
 
 # One row for each request that was answered; never a word of what was asked or said.

@@ -43,6 +43,11 @@ class Budget:
             self._requests -= 1.0
         return wait_s
 
+    def give_back(self) -> None:
+        """A request that was admitted did not go on after all."""
+        if self._requests_max is not None:
+            self._requests = min(self._requests_max, self._requests + 1.0)
+
     def spend(self, tokens: int) -> None:
         """Take what an answer has used, its prompt included."""
         if self._tokens_max is not None:

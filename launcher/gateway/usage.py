@@ -145,6 +145,16 @@ class Call:
             self._first_s = self._usage.clock() - self._begun
 
     @property
+    def route(self) -> str:
+        """The path, `other` where it is none of the API's."""
+        return self._route
+
+    @property
+    def first_s(self) -> float | None:
+        """How long the first byte of the answer's body took; None as long as there is none."""
+        return self._first_s if self._first_s >= 0.0 else None
+
+    @property
     def audio(self) -> bool:
         """Whether it brings a recording, whose bytes are no text."""
         return self._route in _AUDIO

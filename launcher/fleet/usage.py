@@ -1,0 +1,230 @@
+"""What was used at the endpoint: a line for each request that went to a model, and the sums of a month. No prompts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import case, func, select, update
+
+from launcher.errors import RequestError
+from launcher.fleet.spool import Spool
+from launcher.fleet.store import Store
+from launcher.fleet.tables import keys, uses
+from launcher.gateway.exchange import Exchange
+from launcher.gateway.usage import BROKEN_OFF, CLIENT_LEFT
+
+BY = ("key", "model", "owner", "cluster")
+_COUNT_MAX = 2**62  # what an engine says is believed as far as a database can count
+_MONTH = re.compile(r"(\d{4})-(\d{2})")
+_RECENT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One request; `at` is the Unix time of its end, `first_byte_s` None where no byte of an answer came.
+
+    `status` is the HTTP status; 499: the client left, 502: no answer, or it broke off.
+    """
+
+    id: str
+    at: float
+    key: str
+    owner: str
+    model: str
+    cluster: str
+    session: str
+    path: str
+    status: int
+    prompt_tokens: int
+    completion_tokens: int
+    audio_s: float
+    first_byte_s: float | None
+    seconds: float
+
+    @classmethod
+    def of(cls, exchange: Exchange) -> Self | None:
+        """What `exchange`, which ends now, has used; None where it asked no model."""
+        holder, call = exchange.holder, exchange.call
+        if holder is None or call is None or not exchange.model:
+            return None
+        prompt, completion = exchange.tokens
+        broken = exchange.broken and exchange.status < 400
+        return cls(
+            id=os.urandom(12).hex(),
+            at=time.time(),
+            key=holder.name,
+            owner=holder.owner,
+            model=exchange.model,
+            cluster=exchange.cluster,
+            session=exchange.session,
+            path=call.route,
+            status=BROKEN_OFF if broken else exchange.status,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            audio_s=round(exchange.audio_s, 3),
+            first_byte_s=None if call.first_s is None else round(call.first_s, 4),
+            seconds=round(time.monotonic() - exchange.begun, 4),
+        )
+
+    @property
+    def line(self) -> bytes:
+        """For the spool."""
+        return json.dumps([getattr(self, name) for name in _NAMES], separators=(",", ":")).encode()
+
+    @classmethod
+    def parsed(cls, line: bytes) -> Self | None:
+        """What `line` says; None for one that was torn."""
+        try:
+            made = cls(*json.loads(line))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        return made._believed()
+
+    def _believed(self) -> Self | None:
+        """With what every database takes: no NUL, no half of a character, no number that is none."""
+        changed: dict[str, Any] = {}
+        for name in _NAMES:
+            value = getattr(self, name)
+            if isinstance(value, str):
+                changed[name] = value.encode("utf-8", "replace").decode().replace("\0", "")
+            elif isinstance(value, int):
+                changed[name] = max(-_COUNT_MAX, min(value, _COUNT_MAX))
+            elif isinstance(value, float):
+                changed[name] = value if math.isfinite(value) else 0.0
+            elif value is not None or name != "first_byte_s":
+                return None
+        return dataclasses.replace(self, **changed)
+
+
+_NAMES = tuple(field.name for field in dataclasses.fields(Use))
+
+
+class Uses:
+    """Writes down what is used: first into a file of `folder`, from there into the store."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self._store = store
+        self._spool = Spool(folder, self._take)
+
+    def on_end(self, exchange: Exchange) -> None:
+        """Write down `exchange`; to be called before the last byte of its answer goes out."""
+        if (use := Use.of(exchange)) is not None:
+            self.add(use)
+
+    def add(self, use: Use) -> None:
+        """Write down `use`."""
+        self._spool.add(use.line)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much is not in the store yet."""
+        return self._spool.waiting_bytes
+
+    def close(self) -> None:
+        """Bring all into the store, as far as it takes it."""
+        self._spool.close()
+
+    def _take(self, lines: Sequence[bytes]) -> None:
+        found = [use for line in lines if (use := Use.parsed(line)) is not None]
+        if not found:
+            return
+        last: dict[str, float] = {}
+        for use in found:
+            last[use.key] = max(use.at, last.get(use.key, 0.0))
+        with self._store.writing() as connection:
+            # An id that is there was brought in before a kill.
+            new = self._store.insert(uses).on_conflict_do_nothing(index_elements=["id"])
+            connection.execute(new, [dataclasses.asdict(use) for use in found])
+            for key, at in sorted(last.items()):
+                later = keys.c.used_at.is_(None) | (keys.c.used_at < at)
+                connection.execute(update(keys).where(keys.c.name == key, later).values(used_at=at))
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """The requests of one key, model, owner or cluster; `errors` had a status of 400 or more, but for 499.
+
+    `seconds` and `first_byte_s` are means, None where nothing was answered.
+    """
+
+    name: str
+    requests: int
+    errors: int
+    prompt_tokens: int
+    completion_tokens: int
+    audio_s: float
+    first_byte_s: float | None
+    seconds: float | None
+
+
+def month(text: str | None) -> tuple[float, float]:
+    """Begin and end, in Unix time, of a month such as 2026-11 on this machine's clock; None: of this one."""
+    if text is None:
+        now = time.localtime()
+        year, number = now.tm_year, now.tm_mon
+    else:
+        found = _MONTH.fullmatch(text)
+        year, number = (int(found[1]), int(found[2])) if found else (0, 0)
+        if not 1970 <= year <= 9998 or not 1 <= number <= 12:
+            raise RequestError(f'"{text[:40]}" is not a month.', "Write it as 2026-11.")
+    ends = (year + number // 12, number % 12 + 1)
+    return _begin(year, number), _begin(*ends)
+
+
+def _begin(year: int, number: int) -> float:
+    return time.mktime((year, number, 1, 0, 0, 0, 0, 0, -1))
+
+
+def sums(store: Store, by: str, begin: float, end: float) -> list[Sum]:
+    """What was used from `begin` until before `end`, by `key`, `model`, `owner` or `cluster`; the most used first."""
+    if by not in BY:
+        raise RequestError(f'Usage is not counted by "{by[:40]}".', f"Choose one of: {', '.join(BY)}.")
+    of, name = uses.c, uses.c[by]
+    answered = of.status < 400
+    asked = (
+        select(
+            name.label("name"),
+            func.count().label("requests"),
+            func.sum(case(((of.status >= 400) & (of.status != CLIENT_LEFT), 1), else_=0)).label("errors"),
+            func.sum(of.prompt_tokens).label("prompt_tokens"),
+            func.sum(of.completion_tokens).label("completion_tokens"),
+            func.sum(of.audio_s).label("audio_s"),
+            func.avg(case((answered, of.first_byte_s))).label("first_byte_s"),
+            func.avg(case((answered, of.seconds))).label("seconds"),
+        )
+        .where(of.at >= begin, of.at < end)
+        .group_by(name)
+    )
+    with store.reading() as connection:
+        found = [_sum(row) for row in connection.execute(asked)]
+    return sorted(
+        found, key=lambda one: (-one.prompt_tokens - one.completion_tokens, -one.requests, one.name)
+    )
+
+
+def recent(store: Store, now: float | None = None) -> dict[str, Sum]:
+    """What was used in the last minute, by model."""
+    end = time.time() if now is None else now
+    return {one.name: one for one in sums(store, "model", end - _RECENT_S, end + _RECENT_S)}
+
+
+def _sum(row: Any) -> Sum:
+    return Sum(
+        row.name,
+        int(row.requests),
+        int(row.errors),
+        int(row.prompt_tokens),  # PostgreSQL adds whole numbers up to decimals
+        int(row.completion_tokens),
+        float(row.audio_s),
+        None if row.first_byte_s is None else float(row.first_byte_s),
+        None if row.seconds is None else float(row.seconds),
+    )
