@@ -66,14 +66,17 @@ def planned(
     return plans
 
 
-def submit(launcher: Launcher, plans: Sequence[Plan], *, together: bool = False) -> list[Session]:
+def submit(
+    launcher: Launcher, plans: Sequence[Plan], *, together: bool = False, new: int | None = None
+) -> list[Session]:
     """Make all directories and submit the one job, also of one session; nothing is left behind when that fails.
 
-    With `together` the end of one member ends all.
+    With `together` the end of one member ends all. `new` is how many sessions more there will be, where that is not all
+    of them: one takes the place of another that is about to end.
     """
     from launcher.api.session import Session
 
-    launcher.within_limits(len(plans))
+    launcher.within_limits(len(plans) if new is None else new)
     where = scheduler(plans[0].cluster.scheduler, plans[0].cluster.ssh)
     made: list[SessionPaths] = []
     job_id = None

@@ -74,6 +74,11 @@ class Input:
         """How many are still to be done."""
         return self._states.count(TODO)
 
+    @property
+    def faults(self) -> int:
+        """How many are bad."""
+        return self._states.count(FAULTY)
+
     def check(self, tell: Callable[[Fault], None]) -> None:
         """Read all lines once; `tell` gets the first fault of each bad one."""
         digest = hashlib.sha256()

@@ -102,9 +102,12 @@ class Journal:
     def size(self) -> int:
         return os.fstat(self._descriptor).st_size
 
-    def close(self) -> None:
-        """Give the lock back."""
+    def close(self, *, keep_empty: bool = True) -> None:
+        """Give the lock back; without `keep_empty` a file that holds nothing does not stay."""
         if self._descriptor >= 0:
+            if not keep_empty and not self.size:
+                with contextlib.suppress(OSError):
+                    self.path.unlink()
             os.close(self._descriptor)
             self._descriptor = -1
 

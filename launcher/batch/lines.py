@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Iterator
+from pathlib import Path
 
 from launcher.batch.input import Fault
 from launcher.batch.window import Answer
@@ -28,3 +30,18 @@ def line_of_fault(fault: Fault) -> bytes:
         "error": {"code": fault.code, "message": fault.message}, "line": fault.line,
     }  # fmt: skip
     return json.dumps(entry).encode() + b"\n"
+
+
+def answers_in(path: Path) -> Iterator[tuple[str, object]]:
+    """custom_id and body of each whole line of an output; nothing where there is none."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        for text in file:
+            try:
+                entry = json.loads(text)
+                yield str(entry["custom_id"]), entry["response"]["body"]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # torn; the next run takes it away

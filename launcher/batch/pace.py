@@ -33,6 +33,14 @@ class Pace:
         self._sending: float | None = None
         self._samples: deque[tuple[float, int]] = deque()
 
+    def pay(self, session: str | None, gpus: int, since: float | None) -> None:
+        """The `gpus` of `session` are paid for from the Unix time `since` (None: while requests are sent)."""
+        before = self._before
+        if since is not None and before.session == session and before.updated_at is not None:
+            since = max(since, before.updated_at)  # a runner before this one has paid until then
+        self.session, self.gpus = session, gpus
+        self.since = None if since is None else time.monotonic() - max(0.0, time.time() - since)
+
     def begin(self) -> None:
         """Requests are being sent."""
         self._sending = self.last = time.monotonic()

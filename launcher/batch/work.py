@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from launcher.batch.input import DONE, TODO, Fault, Input
+from launcher.batch.input import TODO, Fault, Input
 from launcher.batch.journal import Journal
 from launcher.batch.lines import line_of, line_of_fault
 from launcher.batch.pace import Pace
@@ -64,8 +64,8 @@ class Work:
 
     @property
     def faults(self) -> int:
-        """How many lines are in the error file."""
-        return self.pace.failed
+        """How many lines are wrong in themselves."""
+        return self._input.faults
 
     def keep(self, state: str, message: str = "", code: str = "") -> Status:
         """Write down how it stands, and return it."""
@@ -78,6 +78,15 @@ class Work:
                 f"{where} cannot be written: {error.strerror}.", "Free some space there."
             ) from error
         return status
+
+    def settled(self) -> Status | None:
+        """How it has ended where nothing is to be sent; None where something is."""
+        if self.spec.strict and self.faults:
+            lines = "a line is" if self.faults == 1 else f"{self.faults} lines are"
+            return self.keep(
+                FAILED, f"Nothing was sent: {lines} wrong, see {self.spec.errors}.", "invalid_lines"
+            )
+        return None if self.left else self.keep(COMPLETED)
 
     async def send(
         self,
@@ -97,7 +106,7 @@ class Work:
         for a while, why nothing will be (None: wait on); it may block. `ends_at` gives the Unix time when the session
         ends. `tell` gets each answer once it is kept. Raises StorageError when one cannot be kept.
         """
-        if self.spec.strict and self.faults and self.left:
+        if self.spec.strict and self.faults:
             lines = "a line is" if self.faults == 1 else f"{self.faults} lines are"
             return self.keep(
                 FAILED, f"Nothing was sent: {lines} wrong, see {self.spec.errors}.", "invalid_lines"
@@ -146,7 +155,7 @@ class Work:
     def close(self) -> None:
         """Let go of the files."""
         self._input.close()
-        self._errors.close()
+        self._errors.close(keep_empty=False)
         self._output.close()
 
     def __enter__(self) -> Self:
@@ -162,24 +171,22 @@ class Work:
         most = Path(self.spec.input).stat().st_size + 1
         for entry in self._errors.entries():
             line = entry.get("line")
-            if isinstance(line, int) and 0 < line <= most:
+            if not self.spec.changing and isinstance(line, int) and 0 < line <= most:
                 reported.extend(bytes(max(0, line + 1 - len(reported))))
                 reported[line] = 1
 
         def fault(found: Fault) -> None:
             if not (found.line < len(reported) and reported[found.line]):
                 self._errors.add(line_of_fault(found))
-            self.pace.failed += 1
 
-        self.pace.failed = 0
         self._input.check(fault)
         self._same_source()
         self.pace.total = self._input.lines
+        self.pace.failed, self.pace.answered = self._input.faults, 0
         for line in range(1, len(reported)):
             if reported[line] and self._input.state(line - 1) == TODO:
                 self._input.settle(line - 1)
                 self.pace.failed += 1
-        self.pace.answered = 0
         for entry in self._output.entries():
             self._settle(entry)
         self.sync()
@@ -187,14 +194,15 @@ class Work:
     def _settle(self, entry: dict[str, Any]) -> None:
         custom_id = entry.get("custom_id")
         number = self._input.find(custom_id) if isinstance(custom_id, str) else None
-        if number is None or self._input.state(number) == DONE:
-            twice = "two answers" if number is not None else "an answer"
+        if number is not None and self._input.state(number) == TODO:
+            self._input.settle(number)
+            self.pace.answered += 1
+        elif not self.spec.changing:
+            what = "an answer" if number is None else "two answers"
             raise RequestError(
-                f'{self.spec.output} holds {twice} to "{str(custom_id)[:80]}", which the input does not ask for.',
+                f'{self.spec.output} holds {what} to "{str(custom_id)[:80]}"; {self.spec.input} asks for none.',
                 "Name another output with -o.",
             )
-        self._input.settle(number)
-        self.pace.answered += 1
 
     def _same_source(self) -> None:
         path = self.run.source_path
@@ -203,7 +211,8 @@ class Work:
             before = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             before = None
-        if isinstance(before, dict) and before != now and self._output.size:
+        changed = isinstance(before, dict) and before != now and not self.spec.changing
+        if changed and (self._output.size or self._errors.size):
             raise RequestError(
                 f"{self.spec.input} has changed since the run began.",
                 "Put it back, or begin another run with another -o.",

@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 import unicodedata
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from launcher.cli.tables import YELLOW, coloured, one_line
@@ -29,12 +30,16 @@ class Bars:
 
     def show(self, progress: Progress) -> None:
         """Draw it, when the last time was long enough ago."""
+        self.draw(lambda blocks: lines(progress, blocks=blocks))
+
+    def draw(self, made: Callable[[str], Sequence[str]]) -> None:
+        """Draw the lines that `made` gives for a full and an empty block, when the last time was long enough ago."""
         now = time.monotonic()
         if self._draws and now - self._drawn_at >= _DRAW_EVERY_S:
             self._drawn_at = now
             self._clear()
             width = shutil.get_terminal_size().columns - 1
-            drawn = [cut(line, width) for line in lines(progress, blocks=self._blocks())]
+            drawn = [cut(line, width) for line in made(self._blocks())]
             print("\n".join(drawn), file=self._stream, flush=True)
             self._open = len(drawn)
 

@@ -50,6 +50,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "rerun": ("launcher.cli.rerun", "start the same session again from its record, and say what differs"),
     "keys": ("launcher.cli.keys", "make, list and revoke further keys of a session"),
     "transcribe": ("launcher.cli.transcribe", "transcribe recordings: files, folders, patterns"),
+    "batch": ("launcher.cli.batch", "answer a file of requests, each exactly once; go on after any kill"),
     "models": ("launcher.cli.models", "list, download, check and remove models"),
     "resolve": ("launcher.cli.resolve", "show which copy of a model would be taken, and why"),
     "fit": ("launcher.cli.fit", "show whether a model fits on the hardware here, with the arithmetic"),
@@ -83,6 +84,7 @@ MODULES: dict[str, tuple[str, str]] = {
         "launcher.cli.internal",
         "plan Open OnDemand's session; submit.yml.erb calls this with the form on standard input",
     ),
+    "carry-batch": ("launcher.cli.internal", "send the batch run of a session; its job calls this"),
     "ended": (
         "launcher.cli.internal",
         "print why Open OnDemand's session is over; completed.html.erb calls this",
@@ -103,7 +105,7 @@ ALIASES = {
     "image": "environments",
 }
 # What the app's files and the job call; everything else is for people.
-INTERNAL = ("serve", "rank", "offer", "plan", "ended", "over-ssh", "connection")
+INTERNAL = ("serve", "rank", "offer", "plan", "carry-batch", "ended", "over-ssh", "connection")
 # Commands that take whatever stands behind `--` as it is, in `engine_args`, and what that is.
 AFTER_DASHES = {
     **dict.fromkeys(("launch", "run", "fit"), "ENGINE_ARGUMENT"),

@@ -25,6 +25,7 @@ ENGINE_RESTART = "engine-restart"  # the reason of UNHEALTHY while a crashed eng
 # reason: (state, sentence, what to do). The states of DESIGN.md; docs/states.md lists them for people.
 ENDINGS: dict[str, tuple[str, str, str | None]] = {
     "user": (SHUTDOWN, "You stopped the session.", None),
+    "batch-done": (SHUTDOWN, "The batch run that it was started for is done.", None),
     "idle": (
         SHUTDOWN,
         "The session was stopped because nobody used it.",

@@ -1,0 +1,23 @@
+"""Signals as a wish to end: the first lets what is on its way come in, a second one waits for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+_ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1)
+
+
+def stopping() -> asyncio.Event:
+    """An event of the running loop that is set by TERM, HUP, INT and USR1; the second signal cancels the task."""
+    loop, task, stop = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
+
+    def ask() -> None:
+        if stop.is_set() and task is not None:
+            task.cancel()
+        stop.set()
+
+    for number in _ENDS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has its reason
+            loop.add_signal_handler(number, ask)
+    return stop
