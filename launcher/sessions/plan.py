@@ -83,7 +83,8 @@ class Plan:
     """One session before it runs. No secret is ever in it.
 
     `audio_folders` are those below which a speech engine may read its user's files; empty: wherever that user may.
-    `batch` is the folder of the batch run for which it is, and with which it ends. `work_dir` is the folder the engine runs in; None: a private one on the node.
+    `batch` is the folder of the batch run for which it is, and with which it ends. `work_dir` is the folder the engine
+    runs in; None: a private one on the node.
     """
 
     id: str
