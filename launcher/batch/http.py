@@ -87,7 +87,9 @@ class BatchAPI:
     async def answer(self, exchange: Exchange, target: Target, holder: Holder) -> bool:
         """Answer a request for a path that is served here; always true."""
         exchange.free = True
-        if holder.budget is not None and (wait_s := holder.budget.admit()) > 0:
+        # Looking and cancelling cost nothing: a batch uses up its key's requests, and its owner still sees how it goes.
+        makes = exchange.request.method == "POST" and not target.path.endswith("/cancel")
+        if makes and holder.budget is not None and (wait_s := holder.budget.admit()) > 0:
             exchange.reply(answers.over_limit(wait_s))
             return True
         try:

@@ -16,6 +16,7 @@ from typing import Any
 
 from launcher.batch.batches import COMPLETED, EXPIRED, FAILED, Place
 from launcher.batch.report import COMPLETED as ALL_DONE
+from launcher.batch.report import RUNNING
 from launcher.batch.run import Run
 from launcher.batch.work import Work
 from launcher.errors import LauncherError, RequestError
@@ -68,6 +69,7 @@ async def _carried(place: Place, said: dict[str, Any]) -> dict[str, Any]:
             await asyncio.to_thread(work.give_up, "batch_expired", _LATE)
             work.keep(ALL_DONE)
             return {"status": EXPIRED}
+        work.keep(RUNNING)
         sending = asyncio.create_task(
             work.send(said["url"], said["key"], stop=stop, drain_s=_DRAIN_S, gone=lambda: None)
         )
