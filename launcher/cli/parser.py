@@ -49,6 +49,10 @@ MODULES: dict[str, tuple[str, str]] = {
     "record": ("launcher.cli.record", "show what a session ran on, or say it in words for a paper"),
     "rerun": ("launcher.cli.rerun", "start the same session again from its record, and say what differs"),
     "keys": ("launcher.cli.keys", "make, list and revoke further keys of a session"),
+    "gateway": (
+        "launcher.cli.gateway",
+        "run one address for all your sessions, which starts the models that are asked for",
+    ),
     "transcribe": ("launcher.cli.transcribe", "transcribe recordings: files, folders, patterns"),
     "batch": ("launcher.cli.batch", "answer a file of requests, each exactly once; go on after any kill"),
     "models": ("launcher.cli.models", "list, download, check and remove models"),

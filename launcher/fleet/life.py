@@ -29,7 +29,7 @@ from launcher.fleet.offers import offers_of
 from launcher.fleet.peers import HOLD_S, Peers
 from launcher.fleet.replicas import Member, joined
 from launcher.fleet.scale import ClusterSeen, Demand, Leave, Offer, Seen, Start, Stop, decide
-from launcher.fleet.seen import LEAVING, ModelSeen
+from launcher.fleet.seen import LEAVING, STARTABLE, ModelSeen
 from launcher.fleet.sight import Sighted, Source, sources
 from launcher.fleet.starts import Starts
 from launcher.fleet.store import Store, Traffic
@@ -102,7 +102,7 @@ class Life:
         asked_at = time.time()
         load.asked(asked_at)
         until = time.monotonic() + hold_s
-        seeing = time.monotonic() + _LOOKED_AT_S
+        seeing, begin_by = time.monotonic() + _LOOKED_AT_S, time.monotonic() + _TICK_S
         self._hold(model, +1)
         try:
             while True:
@@ -111,7 +111,9 @@ class Life:
                 mine = [m for m in self._members if m.row.model == model]
                 looking = self._lanes.missed(model, mine) or not self._first_look_over()
                 still = seeing if looking else 0.0
-                left_s = max(until, still) - time.monotonic()
+                # Whoever is told to come back shall hear what is being done, not what would be.
+                begun = begin_by if self._shown(model).state == STARTABLE else 0.0
+                left_s = max(until, still, begun) - time.monotonic()
                 if left_s <= 0 or self._hopeless(model, mine, asked_at):
                     break
                 self._changed.clear()

@@ -1,0 +1,146 @@
+"""One running endpoint: its state, keys, front, batches and the life of its sessions, put together and taken apart.
+
+Owns the order of both, and the port that is chosen once. What each part does is in its own module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from launcher.batch.http import BatchAPI
+from launcher.batch.passes import Passes
+from launcher.errors import RequestError
+from launcher.fleet.access import Access
+from launcher.fleet.front import EndpointFront
+from launcher.fleet.keys import StoredKeys
+from launcher.fleet.life import Life
+from launcher.fleet.store import Store
+from launcher.fleet.usage import Uses
+from launcher.gateway.server import Gateway
+from launcher.settings.schema import Settings
+
+_LOG = logging.getLogger("launcher.fleet")
+_PORT = "port"
+_ANY = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+GRACE_S = 30.0
+
+
+def state_folder(settings: Settings) -> Path:
+    """Where what belongs to the user's endpoint lies beside its database: batches, uses on their way there."""
+    return Path(settings.places.sessions).parent / "endpoint"
+
+
+def store_url(settings: Settings) -> str:
+    """The URL of the state: what the settings say, else a file of SQLite in the endpoint's folder."""
+    return settings.endpoint.state or f"sqlite:///{state_folder(settings) / 'endpoint.db'}"
+
+
+class Endpoint:
+    """The endpoint of these settings; `host` and `port` may be said for this one process."""
+
+    def __init__(self, settings: Settings, *, host: str | None = None, port: int | None = None) -> None:
+        self.url = ""
+        self.life: Life | None = None
+        self._settings = settings
+        self._host = host or settings.endpoint.host
+        self._port = port
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """End it: what runs is answered, sessions go on."""
+        self._stop.set()
+
+    async def run(self, started: Callable[[Endpoint], object]) -> None:
+        """Serve until `stop`; `started` is called once requests are taken. Raises StorageError, RequestError."""
+        loop = asyncio.get_running_loop()
+        folder = state_folder(self._settings)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store = await loop.run_in_executor(None, Store, store_url(self._settings))
+        try:
+            uses = Uses(store, folder / "uses")
+            try:
+                await self._serve(store, uses, folder, started)
+            finally:
+                await loop.run_in_executor(None, uses.close)
+        finally:
+            store.close()
+
+    async def _serve(
+        self, store: Store, uses: Uses, folder: Path, started: Callable[[Endpoint], object]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        life = self.life = Life(self._settings, store)
+        keys = StoredKeys(store, {name: group.owners for name, group in self._settings.groups.items()})
+        passes = Passes(keys)
+        limits = {o.name: (o.requests_per_minute, o.tokens_per_minute) for o in life.offers.values()}
+        front = EndpointFront(life, Access(limits), hold_max_s=self._settings.endpoint.hold_seconds_max)
+        gateway = Gateway(keys=passes, front=front, name="endpoint")
+        gateway.on_end = uses.on_end
+        life.on_gone = front.forsake
+        port = await self._listen(gateway, store)
+        self.url = f"http://{self._shown()}:{port}/v1"
+        life.peers.url = self.url
+        batches = BatchAPI(
+            folder / "batches", passes, url=lambda: f"http://{self._local()}:{port}", touch=front.usage.touch
+        )
+        front.batches = batches
+        living = loop.create_task(life.run())
+        try:
+            batches.start()
+            started(self)
+            stopped = loop.create_task(self._stop.wait())
+            await asyncio.wait({living, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            if living.done():
+                living.result()
+        finally:
+            await batches.stop()
+            await gateway.stop(GRACE_S)
+            living.cancel()
+            await asyncio.gather(living, return_exceptions=True)
+            await life.close()
+            keys.close()
+
+    async def _listen(self, gateway: Gateway, store: Store) -> int:
+        """Listen where clients expect it: on the port that was said, or on the one that was chosen once."""
+        loop = asyncio.get_running_loop()
+        said = self._settings.endpoint.port if self._port is None else self._port
+        kept = None
+        if not said and self._port is None:
+            kept = await loop.run_in_executor(None, store.note, _PORT)
+        wanted = int(kept) if kept is not None and kept.isdecimal() else said
+        try:
+            port = await gateway.start(self._host, wanted)
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise RequestError(
+                    f"{self._host}:{wanted} cannot be listened on: {error.strerror}.",
+                    "Set endpoint.host to an address of this machine.",
+                ) from error
+            why = (
+                "is in use here, perhaps by your gateway"
+                if error.errno == errno.EADDRINUSE
+                else "may not be used"
+            )
+            raise RequestError(
+                f"Port {wanted} {why}.", "See: launcher gateway status. Or choose another: --port N."
+            ) from error
+        if not said and self._port is None and kept is None:
+            first = await loop.run_in_executor(None, store.keep, _PORT, str(port))
+            if first != str(port):
+                _LOG.info("another gateway has chosen port %s", first)
+        return port
+
+    def _shown(self) -> str:
+        import socket
+
+        host = socket.getfqdn() if self._host in _ANY else self._host
+        return f"[{host}]" if ":" in host else host
+
+    def _local(self) -> str:
+        host = "127.0.0.1" if self._host in _ANY else self._host
+        return f"[{host}]" if ":" in host else host
