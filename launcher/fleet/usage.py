@@ -24,7 +24,7 @@ from launcher.gateway.usage import BROKEN_OFF, CLIENT_LEFT
 
 BY = ("key", "model", "owner", "cluster")
 _COUNT_MAX = 2**62  # what an engine says is believed as far as a database can count
-_MONTH = re.compile(r"(\d{4})-(\d{2})")
+_MONTH = re.compile(r"([0-9]{4})-([0-9]{2})")
 _RECENT_S = 60.0
 
 
