@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from launcher.gateway.place import Place
 
 _NEWEST = 0.1  # what the last answer counts for in the measured speed
+_UNEQUAL = 32.0  # no lane counts as slower than the fastest by more
 _REMEMBERED = 64  # requests for each lane, after which older ones count half
 
 
@@ -48,12 +49,21 @@ def pick(lanes: Sequence[Lane]) -> Lane | None:
         return open_lanes[0] if open_lanes else None
     known = [lane.speed for lane in open_lanes if lane.speed]
     usual = sum(known) / len(known) if known else 1.0
+    # One that was slow once must be asked now and then, or nobody would see that it no longer is.
+    least = max(known, default=0.0) / _UNEQUAL
+    speeds = [max(lane.speed or usual, least) for lane in open_lanes]
     # A new lane begins where the others are: else it would get all requests until it has as many.
-    level = min((lane.given / (lane.speed or usual) for lane in open_lanes if lane.given >= 0), default=0.0)
-    for lane in open_lanes:
+    level = min(
+        (lane.given / speed for lane, speed in zip(open_lanes, speeds, strict=True) if lane.given >= 0),
+        default=0.0,
+    )
+    best, lowest = open_lanes[0], float("inf")
+    for lane, speed in zip(open_lanes, speeds, strict=True):
         if lane.given < 0:
-            lane.given = level * (lane.speed or usual)
-    best = min(open_lanes, key=lambda lane: (lane.in_flight + 1) * (lane.given + 1) / (lane.speed or usual))
+            lane.given = level * speed
+        cost = (lane.in_flight + 1) * (lane.given + 1) / speed
+        if cost < lowest:
+            best, lowest = lane, cost
     best.given += 1
     if sum(lane.given for lane in open_lanes) > _REMEMBERED * len(open_lanes):
         for lane in open_lanes:

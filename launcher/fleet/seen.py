@@ -52,6 +52,9 @@ class Fleet(Protocol):
     def lost(self, lane: Lane) -> None:
         """It did not answer: look at it now."""
 
+    def clusters(self) -> Sequence[str]:
+        """The names of those that it looks at."""
+
     def jobs(self, cluster: str | None) -> dict[str, Any]:
         """The jobs of one cluster, or of all, in FIRST's lists: running, queued, stopped, others."""
 

@@ -9,7 +9,7 @@ KEPT_BYTES = 64 * 2**20
 
 
 class Body:
-    """Pieces as they came; `keep` keeps those that were taken too, up to so many bytes, until `settle`.
+    """`pieces` are as they came; `keep` keeps those that were taken too, up to so many bytes, until `settle`.
 
     `left_bytes` below zero: it is longer than allowed. `limit_bytes` is how much may wait before the client must pause.
     """
@@ -19,7 +19,7 @@ class Body:
             "_kept",
             "_kept_bytes",
             "_kept_max_bytes",
-            "_pieces",
+            "pieces",
             "_taken",
             "_wanted",
             "complete",
@@ -33,18 +33,18 @@ class Body:
         self.left_bytes = max_bytes
         self.limit_bytes = PENDING_BYTES
         self.read_bytes = self.waiting_bytes = 0
-        self._pieces: list[bytes] = []
+        self.pieces: list[bytes] = []
         self._taken = False  # something has gone that was not kept
         self._kept: list[bytes] | None = None
         self._kept_bytes = self._kept_max_bytes = 0
         self._wanted: asyncio.Future[None] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._pieces)
+        return bool(self.pieces)
 
     def feed(self, data: bytes) -> None:
         """The next piece."""
-        self._pieces.append(data)
+        self.pieces.append(data)
         self.waiting_bytes += len(data)
         self.left_bytes -= len(data)
         self.read_bytes += len(data)
@@ -62,9 +62,9 @@ class Body:
     @property
     def waiting(self) -> bytes:
         """What has come and was not taken."""
-        pieces = self._pieces
+        pieces = self.pieces
         if len(pieces) > 1:
-            self._pieces = pieces = [b"".join(pieces)]
+            self.pieces = pieces = [b"".join(pieces)]
         return pieces[0] if pieces else b""
 
     @property
@@ -75,12 +75,12 @@ class Body:
 
     def replace(self, body: bytes) -> None:
         """Another body instead of the one that came whole."""
-        self._pieces, self.waiting_bytes = [body], len(body)
+        self.pieces, self.waiting_bytes = [body], len(body)
 
     def take(self) -> bytes:
         """What waits, which goes on now."""
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces, self.waiting_bytes = [], 0
+        data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+        self.pieces, self.waiting_bytes = [], 0
         if self._kept is None:
             self._taken = True
         elif data:
@@ -92,7 +92,7 @@ class Body:
 
     def drop(self) -> None:
         """Nobody wants the rest."""
-        self._pieces, self.waiting_bytes = [], 0
+        self.pieces, self.waiting_bytes = [], 0
         self.settle()
 
     def keep(self, max_bytes: int) -> None:
@@ -107,7 +107,7 @@ class Body:
     def rewind(self) -> bool:
         """Take back what has gone, so that all of it waits again; False where it was not kept."""
         if self._kept:
-            self._pieces = [*self._kept, *self._pieces]
+            self.pieces = [*self._kept, *self.pieces]
             self.waiting_bytes += self._kept_bytes
             self._kept, self._kept_bytes = [], 0
         return not self._taken

@@ -274,7 +274,10 @@ class Exchange:
         self._write(data)
 
     def lost(self, answered: bool) -> None:
-        """The upstream went away before the end of its answer."""
+        """The upstream went away before the end of its answer, or is known not to go on with it."""
+        if self._upstream is None:  # who still connects will find out
+            return
+        self._upstream.abort()
         self._upstream = None
         if self._tunnel:
             self._finish(keep=False)
@@ -332,10 +335,7 @@ class Exchange:
         died = head.status == 200 and data.startswith(answers.broken_stream_event())
         if not (died or head.status in _ELSEWHERE) or not self.incoming.rewind():
             return False
-        if self._upstream is not None:
-            self._upstream.abort()
-            self._upstream = None
-        self._unreachable()
+        self.lost(True)
         return True
 
     def _unreachable(self) -> None:

@@ -18,8 +18,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LE = [*map(str, BOUNDS), "+Inf"]
 
 
-def render(usage: Usage, report: Mapping[str, object], engine: bytes) -> bytes:
-    """Our metrics, then `engine`, the text that the engine itself gives, unchanged."""
+def render(usage: Usage, report: Mapping[str, object] | None, engine: bytes) -> bytes:
+    """Our metrics, then `engine`, the text that the engine itself gives, unchanged; no `report`: it is no session."""
     from prometheus_client import generate_latest
 
     return generate_latest(_Ours(usage, report)) + engine
@@ -28,13 +28,14 @@ def render(usage: Usage, report: Mapping[str, object], engine: bytes) -> bytes:
 class _Ours:
     """What prometheus_client calls a collector."""
 
-    def __init__(self, usage: Usage, report: Mapping[str, object]) -> None:
+    def __init__(self, usage: Usage, report: Mapping[str, object] | None) -> None:
         self._usage = usage
         self._report = report
 
     def collect(self) -> Iterator[Metric]:
         yield from self._counters()
-        yield from self._session()
+        if self._report is not None:
+            yield from self._session(self._report)
 
     def _counters(self) -> Iterator[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
@@ -89,10 +90,9 @@ class _Ours:
                 family.add_metric((name, route), buckets, histogram.sum_s)
         return family
 
-    def _session(self) -> Iterator[Metric]:
+    def _session(self, report: Mapping[str, object]) -> Iterator[Metric]:
         from prometheus_client.metrics_core import GaugeMetricFamily
 
-        report = self._report
         idle = report.get("idle")
         yield GaugeMetricFamily(
             "launcher_session_ready",

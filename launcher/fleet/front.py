@@ -1,0 +1,276 @@
+"""The front of an endpoint: sends each request to a replica of the model that it names, and to another if that fails.
+
+Owns the way of a request from its admission to its end. What replicas there are is the fleet's to know, who may use
+what is access's, and the rule of the choice is `launcher.fleet.choice`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from urllib.parse import parse_qs
+
+from launcher.errors import LauncherError
+from launcher.fleet import told
+from launcher.fleet.choice import pick
+from launcher.fleet.errand import Errand
+from launcher.fleet.paths import REALTIME, ROUTED, Asked, asked
+from launcher.fleet.question import ModelField, Question, boundary
+from launcher.fleet.seen import Access, Fleet, ModelSeen
+from launcher.gateway import answers, metrics
+from launcher.gateway.answers import Answer
+from launcher.gateway.exchange import Exchange
+from launcher.gateway.front import STREAMS, Batches, later
+from launcher.gateway.headers import request_head
+from launcher.gateway.keys import Holder
+from launcher.gateway.request import SAFE_METHODS
+from launcher.gateway.routes import Address, Target
+from launcher.gateway.upstream import Upstreams
+from launcher.gateway.usage import Usage
+from launcher.gateway.way import Way
+
+_BODY_BYTES = 64 * 2**20
+# A request that ends every engine it meets must not go through all of them.
+_MOVES_MAX = 3
+_SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,3})?")
+
+
+class EndpointFront:
+    """Many sessions behind one gateway; `hold_max_s` bounds how long a request may wait for a start.
+
+    `page` makes the page for people where there is one. `counts` are those of requests whose replica failed.
+    """
+
+    def __init__(self, fleet: Fleet, access: Access, *, hold_max_s: float) -> None:
+        self.usage = Usage()
+        self.upstreams = Upstreams()
+        self.stopping = False
+        self.counts = told.Counts()
+        self.batches: Batches | None = None
+        self.page: Callable[[Exchange, Target, Holder], Answer] | None = None
+        self._fleet = fleet
+        self._access = access
+        self._hold_max_s = hold_max_s
+        self._waiting: dict[str, int] = {}  # requests held for a start, by model
+        self._errands: dict[str, dict[Errand, None]] = {}  # what runs on each replica
+
+    @property
+    def ready(self) -> bool:
+        return True
+
+    def admitted(self, exchange: Exchange, target: Target, holder: Holder) -> None:
+        """Route it by its model, or answer what the endpoint itself knows."""
+        request = exchange.request
+        wanted = asked(target.path)
+        if self.batches is not None and self.batches.serves(target.path):
+            later(exchange, self.batches.answer(exchange, target, holder))
+        elif wanted.path in ROUTED and request.method == "POST":
+            self._route(exchange, target, holder, wanted)
+        elif wanted.path == REALTIME and request.wants_websocket:
+            names = parse_qs(target.query[1:], max_num_fields=64).get("model", [""])
+            self._begin(Errand(exchange, holder, wanted, target.query), names[0])
+        elif wanted.path in ROUTED or request.method not in SAFE_METHODS:
+            allowed = {"Allow": "POST" if wanted.path in ROUTED else "GET, HEAD"}
+            text = f"{request.method} is not for this path."
+            exchange.reply(answers.refused(405, text, "method_not_allowed", allowed))
+        elif target.path == "/metrics":
+            exchange.reply(self._metrics(holder))
+        elif target.path == "/status":
+            exchange.reply(answers.json_answer(200, self.report(holder)))
+        elif self.page is not None and target.page_path is not None:
+            exchange.reply(self.page(exchange, target, holder))
+        else:
+            exchange.reply(self._listing(exchange, target, holder, wanted))
+
+    def forsake(self, replica: str) -> None:
+        """The replica is gone for good: what runs there moves, or ends with the event that says so."""
+        for errand in list(self._errands.get(replica, ())):
+            errand.exchange.lost(True)
+
+    # -- what the endpoint tells
+
+    def models(self, holder: Holder) -> list[ModelSeen]:
+        """The models that the holder may use."""
+        return [model for model in self._fleet.models() if self._access.allowed(holder, model)]
+
+    def report(self, holder: Holder) -> dict[str, object]:
+        """What `/status` says to the holder; whose endpoint it is sees every key's usage, the others their own."""
+        usage = self.usage.as_json()
+        if not holder.own:
+            mine = self.usage.keys.get(holder.name)
+            usage = mine.as_json() if mine is not None else {}
+        seen = told.state(self._fleet, self.models(holder), self.counts, self._waiting)
+        return {**seen, "usage": usage}
+
+    def _listing(self, exchange: Exchange, target: Target, holder: Holder, wanted: Asked) -> Answer:
+        clusters = self._fleet.clusters()
+        if wanted.listing and wanted.cluster is not None and wanted.cluster not in clusters:
+            return told.no_cluster(wanted.cluster, clusters)
+        if wanted.listing == "models":
+            found = [one for one in self.models(holder) if told.misplaced(one, wanted) is None]
+            return told.models(found, wanted)
+        if wanted.listing == "endpoints":
+            url = Address.of(exchange.request.headers, target.prefix).url
+            return answers.json_answer(200, told.endpoints(self.models(holder), url))
+        if wanted.listing == "jobs":
+            return answers.json_answer(200, self._fleet.jobs(wanted.cluster))
+        if wanted.listing == "whoami":
+            return answers.json_answer(200, told.whoami(holder))
+        return answers.refused(404, "Nothing is served here. The API is under /v1.", "not_found")
+
+    def _metrics(self, holder: Holder) -> Answer:
+        if not holder.own:  # they tell of everybody's keys
+            return answers.refused(403, "Metrics are for whose endpoint this is.", "not_yours")
+        more = told.metrics(self._fleet, self.counts, self._waiting)
+        headers = {"Content-Type": metrics.CONTENT_TYPE, "Cache-Control": "no-store"}
+        return Answer(200, metrics.render(self.usage, None, more), headers)
+
+    # -- a request on its way
+
+    def _route(self, exchange: Exchange, target: Target, holder: Holder, wanted: Asked) -> None:
+        errand = Errand(exchange, holder, wanted, target.query)
+        between = boundary(exchange.request.headers.text(b"content-type"))
+        if between is not None:
+            later(exchange, self._read_form(errand, ModelField(between)))
+        elif (body := exchange.incoming.arrived) is not None:
+            self._ask(errand, body)
+        else:
+            later(exchange, self._read(errand))
+
+    async def _read(self, errand: Errand) -> None:
+        errand.exchange.go_on()
+        body = await errand.exchange.body(_BODY_BYTES)
+        if body is None:
+            text = "The body is too long to look for its model."
+            errand.exchange.reply(answers.refused(413, text, "body_too_long", close=True))
+        else:
+            self._ask(errand, body)
+
+    def _ask(self, errand: Errand, body: bytes) -> None:
+        try:
+            errand.question = Question(body, streams=errand.asked.path in STREAMS)
+        except ValueError as error:
+            errand.exchange.reply(answers.refused(400, str(error), "bad_request"))
+        else:
+            self._begin(errand, errand.question.model)
+
+    async def _read_form(self, errand: Errand, field: ModelField) -> None:
+        """Look for the model in a form, which may come after a long recording, and go on with the rest of it."""
+        exchange, incoming = errand.exchange, errand.exchange.incoming
+        exchange.go_on()
+        incoming.limit_bytes = _BODY_BYTES
+        exchange.client.update_reading()
+        number = 0
+        while True:
+            pieces = incoming.pieces
+            if number < len(pieces):
+                number += 1
+                if field.feed(pieces[number - 1]):
+                    break
+            elif incoming.complete or incoming.waiting_bytes > _BODY_BYTES:
+                break
+            else:
+                await incoming.more()
+        if field.value is not None:
+            errand.field = field
+            self._begin(errand, field.value)
+        elif incoming.complete or field.failed:
+            exchange.reply(answers.refused(400, 'The form has no field "model".', "bad_request", close=True))
+        else:
+            text = 'Send the field "model" before the file: it did not come in the first 64 MB.'
+            exchange.reply(answers.refused(400, text, "bad_request", close=True))
+
+    def _begin(self, errand: Errand, name: str) -> None:
+        """The model's name is known: may it be used, and is it there?"""
+        exchange, holder = errand.exchange, errand.holder
+        model = self._fleet.model(name)
+        hold = exchange.request.headers.text(b"x-launcher-hold").strip()
+        if model is None:
+            answer: Answer | None = told.no_model(name, self.models(holder))
+        elif hold and not _SECONDS.fullmatch(hold):
+            answer = answers.refused(400, "X-Launcher-Hold must be a number of seconds.", "bad_request")
+        elif self.stopping:
+            answer = told.stopping()
+        else:
+            answer = self._access.refusal(holder, model) or told.misplaced(model, errand.asked)
+        if answer is not None:
+            self.usage.refuse(holder.name, errand.asked.path, answer.status)
+            exchange.reply(answer)
+            return
+        assert model is not None
+        errand.model, errand.until = model, time.monotonic() + min(float(hold or 0), self._hold_max_s)
+        exchange.model = model.name
+        websocket = exchange.request.wants_websocket
+        exchange.call = self.usage.begin(holder.name, errand.asked.path, websocket=websocket)
+        exchange.on_end = lambda: self._ended(errand)
+        self._send(errand)
+
+    def _send(self, errand: Errand) -> None:
+        """To the best lane that it has not failed on, or wait for one."""
+        free = [lane for lane in self._fleet.lanes(errand.model.name) if lane not in errand.tried]
+        near = [lane for lane in free if lane.cluster == errand.asked.cluster]
+        lane = pick(near) or pick(free)
+        if lane is None:
+            later(errand.exchange, self._wait(errand))
+            return
+        errand.take(lane)
+        self._errands.setdefault(lane.replica, {})[errand] = None
+        exchange, own = errand.exchange, errand.holder.own
+        target = errand.asked.path + errand.written(lane.served)
+        head = request_head(exchange.request, target, None, own=own, key=lane.place.key)
+        way = Way(
+            self.upstreams,
+            lane.place,
+            told.failed,
+            True,
+            self.usage.touch,
+            lambda: self._fleet.lost(lane),
+            lambda: self._again(errand),
+        )
+        exchange.forward(way, head)
+
+    def _again(self, errand: Errand) -> None:
+        """Its replica failed before a byte of its answer had gone to the client."""
+        errand.failed()
+        self._leave(errand)
+        if errand.moves > _MOVES_MAX:
+            errand.exchange.reply(told.failed())
+        else:
+            self._send(errand)
+
+    async def _wait(self, errand: Errand) -> None:
+        name = errand.model.name
+        self._waiting[name] = self._waiting.get(name, 0) + 1
+        try:
+            model = await self._fleet.wanted(name, max(0.0, errand.until - time.monotonic()))
+        except LauncherError as error:
+            errand.exchange.reply(told.cannot_start(error))
+            return
+        finally:
+            self._waiting[name] -= 1
+        ready = [lane for lane in self._fleet.lanes(name) if not lane.leaving]
+        if ready and not errand.exchange.done:
+            if all(lane in errand.tried for lane in ready):  # they were looked at since
+                errand.forgive()
+            self._send(errand)
+        else:
+            errand.exchange.reply(told.not_there(model))
+
+    def _leave(self, errand: Errand) -> None:
+        lane = errand.leave()
+        if lane is not None:
+            running = self._errands.get(lane.replica, {})
+            running.pop(errand, None)
+            if not running:
+                self._errands.pop(lane.replica, None)
+
+    def _ended(self, errand: Errand) -> None:
+        exchange, lane = errand.exchange, errand.lane
+        moved, failed = bool(errand.moves), exchange.broken or (errand.moves and exchange.status >= 500)
+        if lane is not None and exchange.status < 400 and not exchange.broken:
+            errand.measure()
+        self.counts.lost += bool(failed)
+        self.counts.moved += moved and not failed
+        self._leave(errand)
+        self._access.spend(errand.holder, errand.model.name, exchange.spent_tokens)

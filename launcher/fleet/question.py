@@ -1,0 +1,118 @@
+"""What a body says of where it should go: the `model` of JSON, and the `model` field of a form with a recording.
+
+Pure: bytes in, bytes out. A body is changed only where it must be (another name for the model, a stream's usage), and
+what is not understood goes on as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+_BOUNDARY = re.compile(r'multipart/form-data\s*;.*?\bboundary="?([!-~]{1,70}?)"?\s*(?:;|$)', re.IGNORECASE)
+_NAME = re.compile(rb'^content-disposition:[^\r\n]*;[ \t]*name="?model"?[ \t]*(?:;|\r?$)', re.I | re.M)
+_PART_HEAD_BYTES, _NAME_BYTES = 16384, 1024
+
+
+class Question:
+    """A JSON body, parsed; raises ValueError with a sentence for one that no engine would read.
+
+    `streams` says that its path answers with a stream of events if it is asked to; `usage_wanted` whether the client
+    gets the stream's usage, which is always asked for.
+    """
+
+    __slots__ = ("_body", "_options", "model", "usage_wanted")
+
+    def __init__(self, body: bytes, *, streams: bool) -> None:
+        try:
+            asked: Any = json.loads(body.decode())
+        except (ValueError, RecursionError):
+            raise ValueError("The body is not JSON in UTF-8.") from None
+        model = asked.get("model") if isinstance(asked, dict) else None
+        if not isinstance(model, str) or not model:
+            raise ValueError('The body must be a JSON object with a "model".')
+        self._body = body
+        self.model: str = model
+        self._options: dict[str, Any] | None = None
+        self.usage_wanted = True
+        if streams and asked.get("stream"):  # vLLM takes 1 and "yes" for true
+            options = asked.get("stream_options") or {}
+            if isinstance(options, dict):  # else the engine will say what is wrong with it
+                self.usage_wanted = bool(options.get("include_usage"))
+                self._options = None if self.usage_wanted else {**options, "include_usage": True}
+
+    def body(self, served: str) -> bytes:
+        """The body for a replica that knows the model as `served`.
+
+        New words are put last, where JSON's readers let them win; the client's own bytes stay.
+        """
+        more = []
+        if served and served != self.model:
+            more.append(f'"model":{json.dumps(served)}')
+        if self._options is not None:
+            more.append(f'"stream_options":{json.dumps(self._options)}')
+        if not more:
+            return self._body
+        end = self._body.rindex(b"}")
+        return self._body[:end] + b"," + ",".join(more).encode() + self._body[end:]
+
+
+def boundary(content_type: str) -> bytes | None:
+    """What stands between the parts of a form; None: the body is no such form."""
+    found = _BOUNDARY.match(content_type)
+    return found[1].encode("ascii") if found else None
+
+
+class ModelField:
+    """Finds the `model` in a form that comes in pieces, wherever it stands; holds a part's head at most.
+
+    `value` is the first one found, which stands from `start` to `end` in the body; `failed` says that there will be
+    none, because the body is no form of this boundary or its field is too long.
+    """
+
+    def __init__(self, between: bytes) -> None:
+        self._mark = b"\r\n--" + between
+        self._held = b"\r\n"  # before the first boundary there may be none
+        self._at = -2  # where in the body what is held begins
+        self._step = self._steps()
+        self.value: str | None = None
+        self.start = self.end = 0
+        self.failed = False
+        next(self._step)
+
+    def feed(self, piece: bytes) -> bool:
+        """Take the next piece; True once it is known whether there is such a field."""
+        if self.value is None and not self.failed:
+            self._held += piece
+            if next(self._step, None) is None and self.value is None:
+                self.failed = True
+        return self.value is not None or self.failed
+
+    def _steps(self) -> Iterator[bool]:
+        """Go on as far as what came allows, and yield for more; ends when it is decided."""
+        yield True
+        while True:
+            while (found := self._held.find(self._mark)) < 0:
+                self._skip(max(0, len(self._held) - len(self._mark)))
+                yield True
+            self._skip(found + len(self._mark))
+            while (found := self._held.find(b"\r\n\r\n")) < 0:
+                if self._held.startswith(b"--") or len(self._held) > _PART_HEAD_BYTES:
+                    return
+                yield True
+            is_model = _NAME.search(self._held[:found]) is not None
+            self._skip(found + 2)  # an empty part's end begins with the same line's end
+            if is_model:
+                while (found := self._held.find(self._mark, 2)) < 0 and len(self._held) <= _NAME_BYTES:
+                    yield True
+                if found < 0:
+                    return
+                self.start, self.end = self._at + 2, self._at + found
+                self.value = self._held[2:found].decode("utf-8", "replace")
+                return
+
+    def _skip(self, count: int) -> None:
+        self._held = self._held[count:]
+        self._at += count
