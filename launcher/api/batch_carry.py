@@ -10,6 +10,8 @@ import functools
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.api.batch_runs import BatchRun
@@ -22,6 +24,7 @@ from launcher.batch.window import Answer
 from launcher.batch.work import Work
 from launcher.errors import LauncherError, RequestError, SessionError
 from launcher.sessions.connection import Connection
+from launcher.sessions.job import write_job_id
 from launcher.sessions.paths import SessionPaths
 from launcher.sessions.plan import Plan
 from launcher.sessions.status import Status as SessionStatus
@@ -30,6 +33,34 @@ _LOOK_S = 0.5
 _SETTLES_S = 5.0
 _WANTED = ("user", "cancelled")
 Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What `begun` did: so many lines are `left` and so many wrong (`faults`); `session` carries it, None: nothing to do.
+
+    `new`: it was submitted now.
+    """
+
+    left: int
+    faults: int
+    session: Session | None
+    new: bool = False
+
+
+def begun(batch: BatchRun) -> Begun:
+    """Check the input here, so that what is wrong is told before a job waits for hours, and submit its job.
+
+    Raises what Work raises, and what submitting raises.
+    """
+    session = batch.session
+    if session is not None and not session.status().ended:
+        return Begun(0, 0, session)
+    with Work(batch.run) as work:
+        left, faults, sends = work.left, work.faults, work.settled() is None
+        if sends:
+            work.keep(STOPPED, "Its job was not submitted yet.", "waiting")
+    return Begun(left, faults, batch.start() if sends else None, sends)
 
 
 async def carry(
@@ -68,6 +99,23 @@ async def carry(
             if (await asyncio.to_thread(session.status)).ended:
                 return status
             stop.clear()
+
+
+def through(
+    batch: BatchRun, *, wait: bool = True, key: str | None = None, show: Show | None = None
+) -> Status:
+    """Carry `batch` to its end, from here or by watching its job; without `wait` only submit that."""
+    if batch.means.own:
+        begun(batch)
+        return follow(batch, show=show) if wait else batch.status()
+    if not wait:
+        raise RequestError("Only a job of its own goes on by itself.", "Wait for it, or name a model.")
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(carry(batch, key=key, show=show))
+    with ThreadPoolExecutor(1) as apart:  # a notebook has a loop of its own
+        return apart.submit(lambda: asyncio.run(carry(batch, key=key, show=show))).result()
 
 
 async def inside(root: Path, gateway: str, began: float, stop: asyncio.Event) -> Status:
@@ -119,10 +167,14 @@ def follow(batch: BatchRun, *, show: Show | None = None, tell: Tell = lambda sen
 
 def go_on(root: Path) -> Session | None:
     """Submit the job after that of the session in `root`, which is about to end."""
-    plan = Plan.read(SessionPaths(root).plan)
+    paths = SessionPaths(root)
+    plan = Plan.read(paths.plan)
     if plan.batch is None:
         return None
-    return BatchRun(Launcher.of(plan.places), Run(Path(plan.batch))).go_on(plan)
+    session = BatchRun(Launcher.of(plan.places), Run(Path(plan.batch))).go_on(plan)
+    if session is not None and session.job_id is not None:
+        write_job_id(paths.next, session.job_id)
+    return session
 
 
 def key_of(path: str | None) -> str | None:

@@ -19,10 +19,12 @@ from launcher.sessions.plan import Plan
 from launcher.sessions.status import Status
 
 if TYPE_CHECKING:
+    from launcher.api.batch_runs import BatchRun
     from launcher.api.catalog import Offered, Setup
     from launcher.api.cleanup import Removal
     from launcher.api.environments import Held
     from launcher.api.record import Record
+    from launcher.batch.report import Status as BatchStatus
     from launcher.settings.schema import Places, Settings
 
 
@@ -128,6 +130,35 @@ class Launcher:
         from launcher.api import batch_launch
 
         return self._submit(batch_launch.planned(self, models, config, wanted, door), together=together)
+
+    def batch_run(
+        self,
+        input: str | Path,  # noqa: A002 - OpenAI's word for it
+        output: str | Path | None = None,
+        *,
+        wait: bool = True,
+        key: str | None = None,
+        show: Callable[[BatchStatus], None] | None = None,
+        **wanted: Any,
+    ) -> BatchRun:
+        """Answer each line of `input` (OpenAI's batch lines) once into `output`, or go on with that.
+
+        `wanted` are `model` and the fields of a request for a job of its own, or `session`, or `url` with `key`; and
+        window, retries, strict, endpoint. Without `wait` it returns when the job is submitted. What became of it is in
+        the status of what is returned; raises LauncherError for what is wrong before anything is sent.
+        """
+        from launcher.api.batch_carry import through
+        from launcher.api.batch_runs import begin
+
+        batch = begin(self, input, output, **wanted)
+        through(batch, wait=wait, key=key, show=show)
+        return batch
+
+    def batch_runs(self) -> list[BatchRun]:
+        """All batch runs of mine, the oldest first."""
+        from launcher.api.batch_runs import every
+
+        return every(self)
 
     def make(self, plan: Plan) -> SessionPaths:
         """Make the private directory of a session, visible to `status`."""

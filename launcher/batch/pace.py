@@ -33,6 +33,17 @@ class Pace:
         self._sending: float | None = None
         self._samples: deque[tuple[float, int]] = deque()
 
+    def begin_count(self, failed: int) -> None:
+        """What is done is counted from the files anew: the last words of a killed runner may be missing."""
+        self.failed, self.answered = failed, 0
+        self._prompt = self._completion = 0
+
+    def recount(self, tokens: tuple[int, int]) -> None:
+        """One more stands in the output, which took `tokens`: prompt and answer."""
+        self.answered += 1
+        self._prompt += tokens[0]
+        self._completion += tokens[1]
+
     def pay(self, session: str | None, gpus: int, since: float | None) -> None:
         """The `gpus` of `session` are paid for from the Unix time `since` (None: while requests are sent)."""
         before = self._before

@@ -186,7 +186,7 @@ def _judged(request: Request, status: int, headers: Mapping[str, str], text: byt
         line = json.dumps(body).encode()
     request_id = headers.get("X-Request-Id", "")[:200]
     if 200 <= status < 300:
-        prompt, completion = _usage(body)
+        prompt, completion = usage(body)
         return Answer(
             request, status, request_id, line, True, prompt_tokens=prompt, completion_tokens=completion
         )
@@ -204,7 +204,8 @@ def _unreadable(request: Request, status: int, headers: Mapping[str, str], text:
     )
 
 
-def _usage(body: object) -> tuple[int, int]:
+def usage(body: object) -> tuple[int, int]:
+    """The tokens of prompt and answer that an answer names."""
     used = body.get("usage") if isinstance(body, dict) else None
     if not isinstance(used, dict):
         return 0, 0

@@ -18,7 +18,7 @@ from launcher.batch.pace import Pace
 from launcher.batch.report import CANCELLED, COMPLETED, FAILED, FINALIZING, STOPPED, VALIDATING, Show, Status
 from launcher.batch.run import Run
 from launcher.batch.watch import Watch
-from launcher.batch.window import Answer, DeniedError, Window
+from launcher.batch.window import Answer, DeniedError, Window, usage
 from launcher.errors import LauncherError, RequestError, StorageError
 from launcher.sessions.paths import write_private
 
@@ -182,7 +182,7 @@ class Work:
         self._input.check(fault)
         self._same_source()
         self.pace.total = self._input.lines
-        self.pace.failed, self.pace.answered = self._input.faults, 0
+        self.pace.begin_count(self._input.faults)
         for line in range(1, len(reported)):
             if reported[line] and self._input.state(line - 1) == TODO:
                 self._input.settle(line - 1)
@@ -196,7 +196,8 @@ class Work:
         number = self._input.find(custom_id) if isinstance(custom_id, str) else None
         if number is not None and self._input.state(number) == TODO:
             self._input.settle(number)
-            self.pace.answered += 1
+            response = entry.get("response")
+            self.pace.recount(usage(response.get("body") if isinstance(response, dict) else None))
         elif not self.spec.changing:
             what = "an answer" if number is None else "two answers"
             raise RequestError(

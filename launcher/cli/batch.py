@@ -148,8 +148,13 @@ def carried(batch: BatchRun, arguments: argparse.Namespace) -> int:
             raise RequestError(
                 "Only a job of its own goes on by itself.", "Leave out --detach, or name --model."
             )
-        status = asyncio.run(_carried(batch, batch_carry.key_of(arguments.key_file), bars))
-        bars.end()
+        try:
+            status = asyncio.run(_carried(batch, batch_carry.key_of(arguments.key_file), bars))
+        except asyncio.CancelledError:  # asked twice
+            bars.say(f"Broken off. Go on with: launcher batch resume {batch.id}")
+            raise KeyboardInterrupt from None
+        finally:
+            bars.end()
         return ended(batch, status, bars, as_json=arguments.json)
     _started(batch, bars)
     if arguments.detach:
@@ -178,24 +183,15 @@ async def _carried(batch: BatchRun, key: str | None, bars: Bars) -> Status:
 
 
 def _started(batch: BatchRun, bars: Bars) -> None:
-    """Check the file here, so that what is wrong is told before a job waits for hours, and submit the job."""
-    from launcher.batch.report import STOPPED
-    from launcher.batch.work import Work
+    from launcher.api.batch_carry import begun
 
-    session = batch.session
-    if session is not None and not session.status().ended:
-        bars.say(f"Session {session.id} carries it already.")
-        return
-    with Work(batch.run) as work:
-        left, faults = work.left, work.faults
-        sends = work.settled() is None
-        if sends:
-            work.keep(STOPPED, "Its job was not submitted yet.", "waiting")
-    if faults:
-        lines = "line is" if faults == 1 else "lines are"
-        bars.say(f"{faults} {lines} wrong: see {batch.spec.errors}")
-    if sends:
-        bars.say(f"Session {batch.start().id} is started for {left} requests.")
+    done = begun(batch)
+    if done.faults:
+        lines = "line is" if done.faults == 1 else "lines are"
+        bars.say(f"{done.faults} {lines} wrong: see {batch.spec.errors}")
+    if done.session is not None:
+        what = f"is started for {done.left} requests" if done.new else "carries it already"
+        bars.say(f"Session {done.session.id} {what}.")
 
 
 def ended(batch: BatchRun, status: Status, bars: Bars, *, as_json: bool) -> int:

@@ -86,7 +86,10 @@ def _carry_batch(arguments: argparse.Namespace) -> int:
         print(f"{status.state} {status.code}: {status.answered} of {status.total}, {status.failed} errors")
         return 0
 
-    return asyncio.run(carried())
+    try:
+        return asyncio.run(carried())
+    except asyncio.CancelledError:  # asked twice: what was in flight is asked for again by the next one
+        return 130
 
 
 def _offer(arguments: argparse.Namespace) -> int:

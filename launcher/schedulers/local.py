@@ -166,6 +166,11 @@ def alive(job_id: str) -> bool:
     return pid.isdigit() and _started(pid) == started
 
 
+def pid_of(job_id: str) -> int | None:
+    """The process of a job that lives."""
+    return int(_process(job_id)[0]) if alive(job_id) else None
+
+
 def _host(job_id: str) -> str:
     return job_id.rpartition(":")[0]
 

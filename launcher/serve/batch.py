@@ -15,8 +15,10 @@ from launcher.batch.report import OVER
 from launcher.batch.run import Run
 from launcher.engines import Diagnosis
 from launcher.errors import LauncherError
+from launcher.schedulers import local
 from launcher.serve.ending import ending
-from launcher.serve.process import Child
+from launcher.serve.process import Child, spare
+from launcher.sessions.job import read_job_id
 from launcher.sessions.paths import SessionPaths
 
 _GRACE_S = 4.0
@@ -63,8 +65,12 @@ async def next_job(folder: Path, root: Path, reason: str) -> None:
         return
     argv = (sys.executable, "-m", "launcher", "carry-batch", str(root), "--next")
     try:
+        SessionPaths(root).next.unlink(missing_ok=True)
         child = await Child.start(argv, os.environ, SessionPaths(root).batch_log, append=True)
         async with asyncio.timeout(_NEXT_S):
             await child.wait()
+        job_id = read_job_id(SessionPaths(root).next)
+        if job_id is not None and (pid := local.pid_of(job_id)) is not None:
+            spare(pid)
     except (LauncherError, OSError, TimeoutError) as error:
         _LOG.warning("the next job of the batch run was not submitted: %s", error)

@@ -17,6 +17,7 @@ from launcher.errors import EngineError
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _FILES = resource.getrlimit(resource.RLIMIT_NOFILE)  # as the job had it, before ours was raised
+_SPARED: set[int] = set()
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
@@ -128,8 +129,14 @@ async def end_leftovers(grace_s: float) -> None:
 
 
 async def end_orphans(grace_s: float = 1.0) -> None:
-    """End every descendant that was handed to this process."""
-    await _end(_children, grace_s)
+    """End every descendant that was handed to this process and not spared."""
+    await _end(lambda: [pid for pid in _children() if _session(pid) not in _SPARED], grace_s)
+
+
+def spare(pid: int) -> None:
+    """Let `pid` and all of its session outlive this one: a job that was submitted where this one ends."""
+    if (session := _session(pid)) is not None:
+        _SPARED.add(session)
 
 
 async def _end(orphans: Callable[[], list[int] | None], grace_s: float) -> None:

@@ -27,6 +27,11 @@ class SessionPaths:
         return self.root / "job.json"
 
     @property
+    def next(self) -> Path:
+        """`next.json`: the id of the job that goes on with its batch run."""
+        return self.root / "next.json"
+
+    @property
     def key(self) -> Path:
         return self.root / "api_key"
 
