@@ -99,7 +99,7 @@ class _View:
         self.ready = [s for s in self.seen if s.state == READY and self._reachable(s)]
         # A job that is there and does not answer costs as much as one that does; one out of reach may be anything.
         lost = [s for s in self.seen if s.state == LOST and self._reachable(s)]
-        self.successors = {s.replaces: s for s in (*self.starting, *self.ready) if s.replaces is not None}
+        self.successors = _successors((*self.starting, *self.ready))
         self.outlasted = [s for s in self.ready if self._ends_soon(s)]
         self.outlasted += [s for s in self.starting if self._late(s)]
         past = {*self.successors, *(s.id for s in self.outlasted)}
@@ -163,7 +163,7 @@ class _View:
                 break
             if where.profile in free[where.cluster]:
                 free[where.cluster][where.profile] -= 1
-            found.append(Start(where.profile, where.cluster, self._why(old), None if old is None else old.id))
+            found.append(Start(where.profile, where.cluster, self._why(old), _succeeded(old)))
         return found
 
     def _why(self, old: Seen | None) -> str:
@@ -249,15 +249,13 @@ class _View:
             if s.state == LEAVING and s.in_flight == 0
         ]
         unwanted: dict[str, str] = {}
-        known = {s.id: s for s in (*self.starting, *self.ready)}
         for replica in self.starting:
             successor = self.successors.get(replica.id)
             if successor is not None and (successor.began_at is not None or successor.state == READY):
                 unwanted[replica.id] = f"{successor.id} came first"
-            old = known.get(replica.replaces or "")
-            came_at = None if old is None else old.ready_at or old.began_at
-            if replica.began_at is None and came_at is not None and came_at > replica.submitted_at:
-                unwanted[replica.id] = f"{replica.replaces} came first"
+            elder = self._came_first(replica) if replica.began_at is None else None
+            if elder is not None:
+                unwanted[replica.id] = f"{elder} came first"
         pending = sorted((s for s in self.lasting if s.state == STARTING), key=lambda s: -s.submitted_at)
         over = self.counted - self.offer.maximum
         idle = len(self.lasting) - self.offer.minimum if not self.demand.load else 0
@@ -270,6 +268,15 @@ class _View:
                 continue
             over, idle = over - 1, idle - 1
         return [*found, *(Stop(name, why) for name, why in unwanted.items())]
+
+    def _came_first(self, stand_in: Seen) -> str | None:
+        """The job that was thought stuck when `stand_in` was submitted, and has begun since."""
+        for elder in (*self.starting, *self.ready):
+            came_at = elder.ready_at or elder.began_at
+            stuck = self.successors.get(elder.id) is stand_in
+            if stuck and came_at is not None and came_at > stand_in.submitted_at:
+                return elder.id
+        return None
 
     def _nobody_waits(self, replica: Seen) -> bool:
         patience_s = (self.offer.idle_s or math.inf) + self._lead(replica.cluster, replica.profile).total_s
@@ -302,6 +309,24 @@ class _View:
         if not self._wanted_lately():
             return "nobody has asked for it any more"
         return f"{self.keep} {'is' if self.keep == 1 else 'are'} enough"
+
+
+def _successors(living: Sequence[Seen]) -> dict[str, Seen]:
+    """Who is to take over from each; of several for the same one, from the older ones too."""
+    found: dict[str, Seen] = {}
+    for replica in sorted(living, key=lambda s: (s.submitted_at, s.id)):
+        if replica.replaces is not None:
+            if (older := found.get(replica.replaces)) is not None:
+                found[older.id] = replica
+            found[replica.replaces] = replica
+    return found
+
+
+def _succeeded(old: Seen | None) -> str | None:
+    """What a successor of `old` replaces: the stand-in of a stuck successor takes over from the same replica."""
+    if old is None:
+        return None
+    return old.replaces if old.state == STARTING and old.replaces is not None else old.id
 
 
 def _next_to_go(replica: Seen) -> tuple[float, int, str]:
