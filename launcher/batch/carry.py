@@ -62,6 +62,7 @@ class Carrier:
         self._carried: dict[Path, asyncio.Task[None]] = {}
         self._wake: dict[Path, asyncio.Event] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._stopped = False
 
     def start(self) -> None:
         """Go on with what is not finished; to be called in the loop, once the gateway answers."""
@@ -69,6 +70,7 @@ class Carrier:
 
     async def stop(self) -> None:
         """Break off: the next gateway goes on."""
+        self._stopped = True
         tasks = [task for task in (self._looking, *self._carried.values()) if task is not None]
         for task in tasks:
             task.cancel()
@@ -76,7 +78,7 @@ class Carrier:
 
     def carry(self, asked: Asked, place: Place) -> None:
         """See to this batch, if nobody here does yet."""
-        if place.folder not in self._carried:
+        if place.folder not in self._carried and not self._stopped:
             self._wake[place.folder] = asyncio.Event()
             task = asyncio.get_running_loop().create_task(self._guarded(asked, place))
             self._carried[place.folder] = task

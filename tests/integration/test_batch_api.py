@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ def test_a_request_for_a_batch_that_cannot_be(client: openai.OpenAI) -> None:
     ]
     for change in wrong:
         asked = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h", **change}
-        assert refusal(lambda asked=asked: client.batches.create(**asked)) == (400, "invalid_value"), change
+        assert refusal(partial(client.batches.create, **asked)) == (400, "invalid_value"), change
     assert refusal(lambda: client.batches.retrieve("batch_" + "0" * 24)) == (404, "batch_not_found")
     assert refusal(lambda: client.batches.cancel("nonsense")) == (404, "batch_not_found")
 
@@ -220,9 +221,9 @@ def test_nobody_sees_what_is_another_keys(client: openai.OpenAI, other: Callable
     mine = ended(client, begun(client, [line("private")]))
     with other("ann") as ann:
         for secret in (mine.input_file_id, mine.output_file_id or ""):
-            assert refusal(lambda secret=secret: ann.files.retrieve(secret)) == (404, "file_not_found")
-            assert refusal(lambda secret=secret: ann.files.content(secret)) == (404, "file_not_found")
-            assert refusal(lambda secret=secret: ann.files.delete(secret)) == (404, "file_not_found")
+            assert refusal(partial(ann.files.retrieve, secret)) == (404, "file_not_found")
+            assert refusal(partial(ann.files.content, secret)) == (404, "file_not_found")
+            assert refusal(partial(ann.files.delete, secret)) == (404, "file_not_found")
         assert refusal(lambda: ann.batches.retrieve(mine.id)) == (404, "batch_not_found")
         assert refusal(lambda: ann.batches.cancel(mine.id)) == (404, "batch_not_found")
         asked: Any = {"input_file_id": mine.input_file_id, "endpoint": CHAT, "completion_window": "24h"}

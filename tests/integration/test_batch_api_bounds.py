@@ -1,0 +1,243 @@
+"""Uploads that are wrong, too much or broken off; batches that wait, expire or have two gateways."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from launcher.batch.batches import Asked, Batches
+from launcher.batch.files import Bounds
+from launcher.batch.http import BatchAPI
+from launcher.batch.passes import Passes
+from launcher.gateway.front import SessionFront
+from launcher.gateway.keys import Keys
+from launcher.gateway.server import Gateway
+from tests.hostile import HOSTILE
+from tests.integration.batching import CHAT, OVER, begun, ended, entries, jsonl, line, until
+from tests.programs.front import BEARER, KEY, RunningGateway, SimulatedEngine, wait_until
+
+pytestmark = pytest.mark.timeout(120)
+SMALL = Bounds(file_bytes=200_000, owner_bytes=500_000, files=1000, batches=3, at_once=1)
+FORM = {"Content-Type": "multipart/form-data; boundary=XX"}
+
+
+class BatchGateway(RunningGateway):
+    """A gateway whose files and batches are in `folder`."""
+
+    def __init__(self, folder: Path, engine: Path, bounds: Bounds = SMALL) -> None:
+        self._folder, self._bounds = folder, bounds
+        super().__init__(engine=engine)
+        self.run(self._start)
+
+    async def _make(self) -> Gateway:
+        passes, front = Passes(Keys(KEY)), SessionFront(self.routes, lambda: self.report)
+        self.api = BatchAPI(
+            self._folder,
+            passes,
+            url=lambda: self.url,
+            touch=front.usage.touch,
+            models=lambda _: ("tiny",),
+            bounds=self._bounds,
+        )
+        front.batches = self.api
+        return Gateway(keys=passes, front=front, name="tiny-1")
+
+    async def _start(self) -> None:
+        self.api.start()
+
+    def close(self) -> None:
+        self.run(self.api.stop)
+        super().close()
+
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatedEngine]:
+    quick = ("--tokens", "3000", "--start-delay-s", "0", "--first-token-ms", "0")
+    made = SimulatedEngine(tmp_path_factory.mktemp("engine"), *quick, quick=False)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path, engine: SimulatedEngine) -> Iterator[Callable[[], BatchGateway]]:
+    """Start a gateway; all have one folder."""
+    made: list[BatchGateway] = []
+
+    def more() -> BatchGateway:
+        made.append(BatchGateway(tmp_path / "kept", engine.socket))
+        return made[-1]
+
+    yield more
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def gateway(start: Callable[[], BatchGateway]) -> BatchGateway:
+    return start()
+
+
+@pytest.fixture
+def client(gateway: BatchGateway) -> Iterator[openai.OpenAI]:
+    with gateway.client() as made:
+        yield made
+
+
+def tiny(custom_id: str, **body: Any) -> dict[str, Any]:
+    return line(custom_id, model="tiny", **body)
+
+
+def left(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "kept" / "files").glob("*/*"))
+
+
+def part(head: str, content: bytes) -> bytes:
+    return b"--XX\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n" % (head.encode(), content)
+
+
+PURPOSE, FILE = part('name="purpose"', b"batch"), part('name="file"; filename="a"', b"{}\n")
+END = b"--XX--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (FILE + END, 400, "invalid_value"),
+        (part('name="purpose"', b"fine-tune") + FILE + END, 400, "invalid_value"),
+        (FILE + part('name="purpose"', b"assistants") + END, 400, "invalid_value"),
+        (PURPOSE + END, 400, "malformed_form"),
+        (PURPOSE + FILE + FILE + END, 400, "malformed_form"),
+        (PURPOSE + part('name="file"; filename="a"', b"") + END, 400, "invalid_value"),
+        (PURPOSE + FILE, 400, "malformed_form"),
+        (PURPOSE + FILE[:-9], 400, "malformed_form"),
+        (b"", 400, "malformed_form"),
+        (b"\x00" * 1000, 400, "malformed_form"),
+        (part('name="purpose"', b"b" * 10_000) + FILE + END, 400, "malformed_form"),
+        (PURPOSE + part('name="expires_after[anchor]"', b"now") + FILE + END, 400, "invalid_value"),
+        (PURPOSE + part('name="file"; filename="a"', b"x" * 200_001) + END, 413, "file_too_large"),
+    ],
+)
+def test_an_upload_that_is_refused_leaves_nothing(
+    gateway: BatchGateway, tmp_path: Path, body: bytes, status: int, code: str
+) -> None:
+    answer = gateway.ask("POST", "/v1/files", FORM, body)
+    assert (answer.status, answer.json()["error"]["code"]) == (status, code)
+    assert left(tmp_path) == []
+
+
+def test_an_upload_that_is_too_long_is_refused_before_it_comes(gateway: BatchGateway) -> None:
+    head = f"POST /v1/files HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n"
+    head += f"Content-Type: {FORM['Content-Type']}\r\nContent-Length: 9000000\r\nExpect: 100-continue\r\n\r\n"
+    assert gateway.raw(head.encode()).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_long_upload_in_chunks_is_cut_off(gateway: BatchGateway, tmp_path: Path) -> None:
+    link = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
+    pieces = iter(
+        [PURPOSE, b'--XX\r\nContent-Disposition: form-data; name="file"\r\n\r\n', *[b"x" * 60_000] * 5]
+    )
+    link.request("POST", "/v1/files", pieces, {**BEARER, **FORM}, encode_chunked=True)
+    assert link.getresponse().status == 413
+    link.close()
+    assert left(tmp_path) == []
+
+
+def test_who_leaves_in_the_middle_of_an_upload_leaves_nothing(gateway: BatchGateway, tmp_path: Path) -> None:
+    head = f"POST /v1/files HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n"
+    head += f"Content-Type: {FORM['Content-Type']}\r\nContent-Length: 90000\r\n\r\n"
+    with gateway.connect() as connection:
+        connection.sendall(head.encode() + PURPOSE + FILE[:-9])
+        wait_until(lambda: left(tmp_path))
+    wait_until(lambda: not left(tmp_path))
+
+
+def test_names_of_files_are_only_shown(client: openai.OpenAI, tmp_path: Path) -> None:
+    for name in HOSTILE:
+        stored = client.files.create(file=(name, b"{}\n"), purpose="batch")
+        assert "/" not in stored.filename
+        assert stored.filename.isprintable()
+        assert client.files.content(stored.id).read() == b"{}\n"
+    assert len(left(tmp_path)) == len(HOSTILE)
+    assert {path.name for path in tmp_path.iterdir()} == {"kept"}
+
+
+def test_files_of_one_owner_have_a_bound(client: openai.OpenAI) -> None:
+    made = [client.files.create(file=("a", b"x" * 180_000), purpose="batch") for _ in range(2)]
+    with pytest.raises(openai.APIStatusError, match="that your other files leave"):
+        client.files.create(file=("a", b"x" * 180_000), purpose="batch")
+    client.files.delete(made[0].id)
+    client.files.create(file=("a", b"x" * 180_000), purpose="batch")
+
+
+def test_a_file_lasts_as_long_as_was_asked(client: openai.OpenAI) -> None:
+    stored = client.files.create(
+        file=("a", b"{}\n"), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
+    )
+    assert stored.expires_at == stored.created_at + 3600
+
+
+def test_a_batch_waits_for_its_turn_and_can_be_cancelled_then(client: openai.OpenAI) -> None:
+    first = begun(client, [tiny("a", max_tokens=100)])
+    until(client, first, "in_progress")
+    waiting = begun(client, [tiny("b")])
+    third = begun(client, [tiny("c")])
+    with pytest.raises(openai.BadRequestError, match="are not finished"):
+        begun(client, [tiny("d")])
+    assert client.batches.cancel(waiting.id).status in ("cancelling", "cancelled")
+    over = ended(client, waiting)
+    assert (over.status, over.output_file_id) == ("cancelled", None)
+    assert client.batches.retrieve(first.id).status == "in_progress"
+    assert ended(client, third).status == "completed"
+    times = client.batches.retrieve(first.id).completed_at, client.batches.retrieve(third.id).in_progress_at
+    assert times[0] is not None
+    assert times[1] is not None
+    assert times[0] <= times[1]
+
+
+def test_a_deleted_input_does_not_end_its_batch(client: openai.OpenAI) -> None:
+    batch = begun(client, [tiny("a", max_tokens=20)])
+    client.files.delete(batch.input_file_id)
+    assert ended(client, batch).status == "completed"
+
+
+def test_what_is_not_done_in_time_is_told_line_by_line(client: openai.OpenAI, tmp_path: Path) -> None:
+    file = tmp_path / "late.jsonl"
+    file.write_bytes(jsonl([tiny(str(n), max_tokens=100) for n in range(1500)]))
+    batches = Batches(tmp_path / "kept" / "batches", 10)
+    now = time.time()
+    asked = Asked(batches.new_id(), "session", "session", now, now + 3, endpoint=CHAT, model="tiny")
+    batches.make(asked, file)
+    late = until(client, client.batches.retrieve(asked.id), *OVER)
+    assert late.status == "expired"
+    assert late.expired_at is not None
+    assert late.request_counts is not None
+    errors = entries(client, late.error_file_id)
+    assert {one["error"]["code"] for one in errors} == {"batch_expired"}
+    answers = entries(client, late.output_file_id) if late.output_file_id else []
+    told = sorted(one["custom_id"] for one in (*answers, *errors))
+    assert told == sorted(str(n) for n in range(1500))
+
+
+def test_two_gateways_on_one_folder_run_a_batch_once(start: Callable[[], BatchGateway]) -> None:
+    first, second = start(), start()
+    with first.client() as here, second.client() as there:
+        batch = begun(here, [tiny(str(n), max_tokens=25) for n in range(600)])
+        until(there, batch, "in_progress")
+        first.run(first.api.stop)  # the second goes on
+        done = ended(there, batch)
+        assert done.status == "completed"
+        found = [one["custom_id"] for one in entries(there, done.output_file_id)]
+        assert sorted(found) == sorted(str(n) for n in range(600))
+        other = begun(there, [tiny(str(n), max_tokens=100) for n in range(1000)])
+        until(here, other, "in_progress")
+        here.batches.cancel(other.id)  # which the other gateway runs
+        assert ended(here, other).status == "cancelled"
