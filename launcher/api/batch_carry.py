@@ -37,7 +37,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """What `begun` did: so many lines are `left` and so many wrong (`faults`); `session` carries it, None: nothing to do.
+    """So many lines are `left` and so many wrong (`faults`); `session` carries them, where there is something to do.
 
     `new`: it was submitted now.
     """

@@ -62,7 +62,6 @@ class Input:
         self._starts = array("Q")
         self._states = bytearray()
         self._ids = Ids(self._id_at)
-        self.sha256 = ""
 
     @property
     def lines(self) -> int:
@@ -79,24 +78,25 @@ class Input:
         """How many are bad."""
         return self._states.count(FAULTY)
 
+    def digest(self) -> str:
+        """The SHA-256 of the file."""
+        self._file.seek(0)
+        return hashlib.file_digest(self._file, "sha256").hexdigest()
+
     def check(self, tell: Callable[[Fault], None]) -> None:
         """Read all lines once; `tell` gets the first fault of each bad one."""
-        digest = hashlib.sha256()
         at = 0
         self._starts, self._states, self._ids = array("Q"), bytearray(), Ids(self._id_at)
         self._file.seek(0)
         while text := self._file.readline(LINE_MAX_BYTES):
-            digest.update(text)
             size, whole = len(text), text.endswith(b"\n") or len(text) < LINE_MAX_BYTES
             while not (whole or not (more := self._file.readline(LINE_MAX_BYTES))):
-                digest.update(more)
                 size, whole = size + len(more), more.endswith(b"\n")
             self._starts.append(at)
             at += size
             self._states.append(TODO)
             self._states[-1] = self._judged(text, size, tell)
         self._starts.append(at)
-        self.sha256 = digest.hexdigest()
 
     def find(self, custom_id: str) -> int | None:
         """The number of the good line with this id."""

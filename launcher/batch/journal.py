@@ -89,6 +89,10 @@ class Journal:
                     os.ftruncate(self._descriptor, end)
             raise _storage(self.path, error) from error
 
+    def empty(self) -> None:
+        """Take all lines away: they are of no more use."""
+        os.ftruncate(self._descriptor, 0)
+
     def sync(self) -> None:
         """Put all lines onto the disk, safe from a power cut."""
         if self._dirty:

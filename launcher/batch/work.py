@@ -6,6 +6,7 @@ Owns the order of things and what counts as done; the way of one request is `lau
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,17 @@ from launcher.batch.input import TODO, Fault, Input
 from launcher.batch.journal import Journal
 from launcher.batch.lines import line_of, line_of_fault
 from launcher.batch.pace import Pace
-from launcher.batch.report import CANCELLED, COMPLETED, FAILED, FINALIZING, STOPPED, VALIDATING, Show, Status
+from launcher.batch.report import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    FINALIZING,
+    PENDING,
+    STOPPED,
+    VALIDATING,
+    Show,
+    Status,
+)
 from launcher.batch.run import Run
 from launcher.batch.watch import Watch
 from launcher.batch.window import Answer, DeniedError, Window, usage
@@ -52,6 +63,7 @@ class Work:
             raise
         try:
             self._read()
+            self.keep(VALIDATING)
         except BaseException as error:
             self._stopped(error)
             self.close()
@@ -70,6 +82,7 @@ class Work:
     def keep(self, state: str, message: str = "", code: str = "") -> Status:
         """Write down how it stands, and return it."""
         status = self.pace.status(state, message, code)
+        self._state = state
         try:
             status.write(self.run.status_path)
         except OSError as error:
@@ -154,6 +167,9 @@ class Work:
 
     def close(self) -> None:
         """Let go of the files."""
+        if self._state == VALIDATING:  # looked at, and not sent
+            with contextlib.suppress(LauncherError):
+                self.keep(STOPPED if self.pace.answered else PENDING)
         self._input.close()
         self._errors.close(keep_empty=False)
         self._output.close()
@@ -165,6 +181,7 @@ class Work:
         self.close()
 
     def _read(self) -> None:
+        self._same_source()
         reported = (
             bytearray()
         )  # by line; the file is as large as its lines are many, and more is not believed
@@ -180,7 +197,6 @@ class Work:
                 self._errors.add(line_of_fault(found))
 
         self._input.check(fault)
-        self._same_source()
         self.pace.total = self._input.lines
         self.pace.begin_count(self._input.faults)
         for line in range(1, len(reported)):
@@ -207,17 +223,20 @@ class Work:
 
     def _same_source(self) -> None:
         path = self.run.source_path
-        now = {"sha256": self._input.sha256}
+        now = {"sha256": self._input.digest()}
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             before = None
-        changed = isinstance(before, dict) and before != now and not self.spec.changing
-        if changed and (self._output.size or self._errors.size):
-            raise RequestError(
-                f"{self.spec.input} has changed since the run began.",
-                "Put it back, or begin another run with another -o.",
-            )
+        if isinstance(before, dict) and before != now and not self.spec.changing:
+            if self._output.size or any(entry.get("response") for entry in self._errors.entries()):
+                raise RequestError(
+                    f"{self.spec.input} has changed since the run began.",
+                    "Put it back, or begin another run with another -o.",
+                )
+            self._errors.empty()  # what was wrong with lines that were mended since
+        if before == now:
+            return
         try:
             write_private(path, json.dumps(now) + "\n")
         except OSError as error:

@@ -83,7 +83,9 @@ def test_the_script_is_one_for_bash(launcher: Launcher, tmp_path: Path) -> None:
         assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
     if (shellcheck := shutil.which("shellcheck")) is not None:
         argv = [shellcheck, "--shell=bash", "-"]
-        done = subprocess.run(argv, input=batch_launch.script(plans), text=True, capture_output=True, check=False)
+        done = subprocess.run(
+            argv, input=batch_launch.script(plans), text=True, capture_output=True, check=False
+        )
         assert done.returncode == 0, done.stdout
 
 

@@ -1,0 +1,338 @@
+"""A batch run's files: which lines are good, what a torn file loses, what is never taken for an answer."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.batch.ids import Ids
+from launcher.batch.input import Fault, Input
+from launcher.batch.journal import Journal, busy
+from launcher.batch.report import CANCELLED, COMPLETED, FAILED, RUNNING, STOPPED, Status, cost
+from launcher.batch.run import Run
+from launcher.batch.spec import Spec
+from launcher.batch.texts import Texts
+from launcher.batch.work import Work
+from launcher.errors import RequestError, SessionError, StorageError
+from tests.hostile import HOSTILE
+
+URL = "/v1/chat/completions"
+
+
+def line(custom_id: object = "a", url: object = URL, **more: Any) -> str:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+    return json.dumps({"custom_id": custom_id, "method": "POST", "url": url, "body": body, **more})
+
+
+def answer(custom_id: str, tokens: int = 1) -> bytes:
+    body = {"usage": {"prompt_tokens": tokens, "completion_tokens": 2 * tokens}}
+    response = {"status_code": 200, "request_id": "", "body": body}
+    entry = {"id": "batch_req_1", "custom_id": custom_id, "response": response, "error": None}
+    return json.dumps(entry).encode() + b"\n"
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def spec(desk: Path, **more: Any) -> Spec:
+    return Spec(str(desk / "in.jsonl"), str(desk / "out.jsonl"), str(desk / "err.jsonl"), **more)
+
+
+def run_of(desk: Path, lines: list[str] | bytes, **more: Any) -> Run:
+    text = lines if isinstance(lines, bytes) else "".join(f"{one}\n" for one in lines).encode()
+    (desk / "in.jsonl").write_bytes(text)
+    return Run.create(desk / "run", spec(desk, **more))
+
+
+def faults(desk: Path) -> list[tuple[int, str]]:
+    try:
+        text = (desk / "err.jsonl").read_text()
+    except FileNotFoundError:
+        return []
+    return [(entry["line"], entry["error"]["code"]) for entry in map(json.loads, text.splitlines())]
+
+
+def test_each_bad_line_is_reported_with_its_number_and_the_good_ones_stay(desk: Path) -> None:
+    """FIRST 8: bad JSON, duplicate and missing ids, wrong url and model are told per line before anything is sent."""
+    bad: dict[str, str] = {
+        "{": "invalid_json_line",
+        "[1]": "invalid_json_line",
+        '{"custom_id": "\x01"}': "invalid_json_line",
+        "[" * 100_000: "invalid_json_line",
+        line(custom_id=None): "missing_custom_id",
+        line(custom_id=7): "missing_custom_id",
+        line(custom_id=""): "missing_custom_id",
+        line(custom_id="x" * 513): "invalid_custom_id",
+        line("b", method="GET"): "invalid_method",
+        line("b", url="/v1/files"): "invalid_url",
+        line("b", url=None): "invalid_url",
+        line("b", body=[]): "invalid_body",
+        line("b", body={"model": "tiny", "stream": True}): "invalid_body",
+        line("b", body={}): "missing_model",
+        line("b", body={"model": 4}): "invalid_model",
+        line("b", body={"model": "other"}): "model_mismatch",
+        line("first"): "duplicate_custom_id",
+    }
+    run = run_of(desk, [line("first"), "", *bad, "  ", line("last")], models=("tiny", "org/tiny"))
+    with Work(run) as work:
+        assert (work.left, work.faults) == (2, len(bad))
+    assert faults(desk) == [(number, code) for number, code in enumerate(bad.values(), 3)]
+    assert run.status().total == len(bad) + 2
+    with Work(run):
+        pass
+    assert len(faults(desk)) == len(bad), "told once"
+    text = (desk / "err.jsonl").read_text()
+    assert '"message": "Line 1 has the custom_id \\"first\\" too."' in text
+
+
+def test_strict_sends_nothing_where_a_line_is_wrong(desk: Path) -> None:
+    for lines in ([line("a"), "{"], ["{"]):
+        run = run_of(desk, lines, strict=True)
+        with Work(run) as work:
+            status = work.settled()
+        assert status is not None
+        assert (status.state, status.code) == (FAILED, "invalid_lines")
+    run = run_of(desk, [line("a"), line("b")], strict=True)
+    with Work(run) as work:
+        assert (work.left, work.settled()) == (2, None), "mended, it goes on"
+    assert faults(desk) == []
+
+
+def test_a_file_without_an_end_of_line_and_with_a_mark_is_read_whole(desk: Path) -> None:
+    run = run_of(desk, b"\xef\xbb\xbf" + line("a").encode() + b"\r\n" + line("é☃").encode())
+    with Work(run) as work:
+        assert (work.left, work.faults) == (2, 0)
+
+
+def test_ids_of_any_text_are_told_apart(desk: Path) -> None:
+    ids = [text for text in HOSTILE if 0 < len(text) <= 512] + ["\ud800", "A", "a ", "a"]
+    run = run_of(desk, [line(one) for one in ids])
+    with Work(run) as work:
+        assert (work.left, work.faults) == (len(ids), 0)
+    (desk / "out.jsonl").write_bytes(b"".join(answer(one) for one in ids))
+    with Work(run) as work:
+        assert work.left == 0
+
+
+def test_equal_hashes_are_no_equal_ids() -> None:
+    texts = [f"id {number}" for number in range(3000)]
+    ids = Ids(lambda number: texts[number], digest=lambda text: len(text) % 3)
+    assert [ids.add(text, number) for number, text in enumerate(texts[:300])] == [None] * 300
+    assert ids.add("id 17", 300) == 17
+    assert (ids.find("id 299"), ids.find("id 300")) == (299, None)
+    grown = Ids(lambda number: texts[number])
+    for number, text in enumerate(texts):
+        assert grown.add(text, number) is None
+    assert all(grown.find(text) == number for number, text in enumerate(texts))
+    assert grown.holds("id 5", 5)
+    assert not grown.holds("id 5", 6)
+
+
+def test_what_a_kill_has_torn_is_taken_away_and_nothing_else(desk: Path) -> None:
+    """FIRST 9: torn at any byte, the whole lines stay as they are and the rest is asked again."""
+    whole = [answer(f"{number}", 3) for number in range(4)]
+    run = run_of(desk, [line(f"{number}") for number in range(5)])
+    text = b"".join(whole)
+    for cut in (*range(0, len(text), 11), len(whole[0]), len(whole[0]) - 1, len(text)):
+        (desk / "out.jsonl").write_bytes(text[:cut])
+        kept = text[:cut].count(b"\n")
+        with Work(run) as work:
+            assert work.left == 5 - kept
+        assert (desk / "out.jsonl").read_bytes() == b"".join(whole[:kept])
+    assert run.status().completion_tokens == 4 * 6, "counted from the answers"
+
+
+def test_zeros_of_a_power_cut_at_the_end_are_taken_away(desk: Path) -> None:
+    run = run_of(desk, [line("a"), line("b")])
+    (desk / "out.jsonl").write_bytes(answer("a") + bytes(5000) + b"\n" + bytes(700))
+    with Work(run) as work:
+        assert work.left == 1
+    assert (desk / "out.jsonl").read_bytes() == answer("a")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (answer("a") + b"notes\n" + answer("b"), "holds something that is no answer (byte "),
+        (answer("stranger"), 'holds an answer to "stranger"'),
+        (answer("a") + answer("a"), 'holds two answers to "a"'),
+        (b'{"custom_id": 3}\n', 'holds an answer to "3"'),
+    ],
+)
+def test_an_output_of_something_else_is_refused_and_left_alone(desk: Path, text: bytes, said: str) -> None:
+    run = run_of(desk, [line("a"), line("b")])
+    (desk / "out.jsonl").write_bytes(text)
+    with pytest.raises((RequestError, StorageError)) as raised:
+        Work(run)
+    assert said in raised.value.message
+    assert (desk / "out.jsonl").read_bytes() == text
+    assert run.status().state == STOPPED
+    assert said in run.status().message
+
+
+def test_a_changed_input_is_no_longer_the_same_run(desk: Path) -> None:
+    run = run_of(desk, [line("a"), line("b")])
+    with Work(run):
+        pass
+    (desk / "in.jsonl").write_text(line("a") + "\n" + line("c") + "\n")
+    with Work(run) as work:  # nothing was answered yet
+        assert work.left == 2
+    (desk / "out.jsonl").write_bytes(answer("a"))
+    (desk / "in.jsonl").write_text(line("a") + "\n" + line("d") + "\n")
+    with pytest.raises(RequestError, match="has changed since the run began"):
+        Work(run)
+
+
+def test_an_input_that_changes_under_way_is_noticed(desk: Path) -> None:
+    path = desk / "in.jsonl"
+    run_of(desk, [line("a"), line("b")])
+    found: list[Fault] = []
+    lines = Input(path, spec(desk))
+    lines.check(found.append)
+    with path.open("r+b") as file:
+        file.write(line("c").encode())
+    with pytest.raises(StorageError, match="was changed while its requests were being sent"):
+        list(lines.requests())
+    lines.close()
+
+
+def test_one_runner_at_a_time(desk: Path) -> None:
+    run = run_of(desk, [line("a")])
+    with Work(run) as work:
+        work.keep(RUNNING)
+        assert run.running
+        assert run.status().state == RUNNING
+        with pytest.raises(SessionError, match="Another run writes"):
+            Work(run)
+    assert (run.running, run.status().message) == (False, "Its process is gone.")
+    assert run.status().state == STOPPED, "whoever said that it runs is gone"
+
+
+def test_cancelled_before_it_began_and_begun_again(desk: Path) -> None:
+    run = run_of(desk, [line("a")])
+    assert run.cancel().state == CANCELLED
+    assert run.status().state == CANCELLED
+    with Work(run):
+        assert not run.cancel_path.exists(), "who begins it anew wants it"
+    (desk / "out.jsonl").write_bytes(answer("a"))
+    with Work(run) as work:
+        assert work.settled() == run.status()
+    assert run.cancel().state == COMPLETED
+
+
+def test_what_is_given_up_has_an_error_line_each(desk: Path) -> None:
+    run = run_of(desk, [line("a"), line("b"), line("c")])
+    (desk / "out.jsonl").write_bytes(answer("b"))
+    with Work(run) as work:
+        assert work.give_up("batch_expired", "Too late.") == 2
+    assert faults(desk) == [(1, "batch_expired"), (3, "batch_expired")]
+    with Work(run) as work:
+        assert work.left == 0
+
+
+def test_a_journal_is_a_file_of_its_own(desk: Path) -> None:
+    other = desk / "precious"
+    other.write_text("mine\n")
+    for name, make in (("link", os.symlink), ("twin", os.link)):
+        make(other, desk / name)
+        with pytest.raises(StorageError):
+            Journal(desk / name)
+    os.mkfifo(desk / "pipe")
+    with pytest.raises(StorageError):
+        Journal(desk / "pipe")
+    assert other.read_text() == "mine\n"
+    assert not busy(desk / "nothing")
+    with Journal(desk / "new") as journal:
+        assert (desk / "new").stat().st_mode & 0o777 == 0o600
+        assert busy(desk / "new")
+        journal.add(b'{"a": 1}\n')
+        journal.sync()
+        assert list(journal.entries()) == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"window": 0}, "window of 0"),
+        ({"window": 5000}, "window of 5000"),
+        ({"retries": -1}, "retries"),
+        ({"endpoint": "/v1/files"}, "no url of a batch"),
+    ],
+)
+def test_values_that_cannot_be(desk: Path, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        run_of(desk, [line()], **wrong)
+    with pytest.raises(RequestError, match="three files"):
+        Run.create(desk / "run", Spec("/a", "/a", "/b"))
+
+
+def test_a_folder_that_is_no_run(desk: Path) -> None:
+    with pytest.raises(SessionError, match="holds no batch run"):
+        _ = Run(desk).spec
+    (desk / "run.json").write_text("[]")
+    with pytest.raises(SessionError, match="is not a batch run's"):
+        _ = Run(desk).spec
+
+
+def test_the_line_of_what_it_took() -> None:
+    done = Status(
+        total=10, answered=9, failed=1, prompt_tokens=1000, completion_tokens=3000, seconds=10, gpu_s=7200
+    )
+    assert cost(done) == (
+        "9 of 10 answered, 1 with an error, 10 s, 4000 tokens (3000 generated, 300.0 a second), 2.00 GPU-hours, "
+        "2000 tokens per GPU-hour"
+    )
+
+
+def reply(texts: Texts, custom_id: str, words: str) -> None:
+    body = {"choices": [{"message": {"role": "assistant", "content": words}}]}
+    entry = {"id": "1", "custom_id": custom_id, "response": {"status_code": 200, "body": body}, "error": None}
+    with texts.answers.open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def ids_of(texts: Texts) -> list[str]:
+    return [json.loads(one)["custom_id"] for one in texts.requests.read_text().splitlines()]
+
+
+def test_a_folder_of_texts(desk: Path) -> None:
+    """Blackfish 11: batch chat over files: one answer each, a changed text again, a corrected answer never replaced."""
+    source, target = desk / "in", desk / "in" / "answers"
+    (source / "deep").mkdir(parents=True)
+    (source / "a.txt").write_text("one")
+    (source / "deep" / "b.md").write_text("two {text}")
+    (source / ".hidden").write_text("no")
+    (source / "bytes.bin").write_bytes(b"\xff\xfe\x00")
+    texts = Texts(str(source), str(target))
+    assert texts.write_requests("Say: {text}!", {"model": "m", "max_tokens": 5}) == [
+        "b'bytes.bin': it is no UTF-8 text."
+    ]
+    requests = [json.loads(one) for one in texts.requests.read_text().splitlines()]
+    assert [one["body"]["messages"][0]["content"] for one in requests] == ["Say: one!", "Say: two {text}!"]
+    first, second = ids_of(texts)
+    reply(texts, first, "eins")
+    reply(texts, second, "zwei")
+    reply(texts, "../../evil#1", "no")
+    texts.keeper()
+    assert (target / "a.txt").read_text() == "eins\n"
+    assert (target / "deep" / "b.md.txt").read_text() == "zwei\n"
+    assert not (desk / "evil.txt").exists()
+
+    (source / "a.txt").write_text("three")
+    (target / "deep" / "b.md.txt").write_text("corrected\n")
+    texts.write_requests("Say: {text}!", {"model": "m", "max_tokens": 5})
+    again, same = ids_of(texts)
+    assert (again != first, same) == (True, second)
+    reply(texts, again, "drei")
+    reply(texts, f"{second.partition('#')[0]}#other", "neu")
+    texts.keeper()
+    assert (target / "a.txt").read_text() == "drei\n"
+    assert (target / "deep" / "b.md.txt").read_text() == "corrected\n"
+    with pytest.raises(RequestError, match="no text"):
+        Texts(str(target / ".launcher-batch" / "none"), str(desk / "x")).write_requests("", {})
