@@ -51,7 +51,7 @@ class Handover:
             if member.leaving:
                 self._left.setdefault(member.id, now)
 
-    async def stop(self, member: Member) -> None:
+    async def stop(self, member: Member, reason: str) -> None:
         """End the member's session if nobody's request runs there; asked again later otherwise."""
         if member.id in self._ending or member.sighted is None:
             return
@@ -60,6 +60,7 @@ class Handover:
             if member.leaving and not await self._empty(member.id, member.sighted):
                 self._ending.discard(member.id)
                 return
+            _LOG.info("%s is ended: %s", member.id, reason)
             session = member.sighted.session
             await asyncio.get_running_loop().run_in_executor(self._thread, lambda: session.stop(wait=False))
         except (LauncherError, OSError) as error:

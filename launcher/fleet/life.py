@@ -207,17 +207,18 @@ class Life:
         seen = [self._seen(member, offer, clusters) for member in members]
         now = time.time()
         for action in decide(offer, seen, self._demand(offer, now), self._learnt, clusters, now):
-            _LOG.info("%s: %s", offer.name, action)
             if isinstance(action, Start):
+                _LOG.info("%s: one more on %s: %s", offer.name, action.profile, action.reason)
                 await self._start(offer, members, action)
             elif isinstance(action, Leave):
                 member = by_id[action.replica]
+                _LOG.info("%s: %s takes no more: %s", offer.name, member.id, action.reason)
                 await self._state(self._store.leaving, offer.name, member.row.slot, action.reason)
                 if (lane := self._lanes.lane(member.id)) is not None:
                     lane.leaving = True
                 self._wake.set()
             elif isinstance(action, Stop):
-                self._later(self._handover.stop(by_id[action.replica]))
+                self._later(self._handover.stop(by_id[action.replica], action.reason))
         for member in [m for m in members if m.answering and not m.leaving][: offer.minimum]:
             assert member.sighted is not None
             self._later(self._handover.keep_awake(member.sighted))

@@ -23,7 +23,7 @@ from launcher.api.tunnel.ways import Way, Ways, answers
 from launcher.errors import LauncherError, SchedulerError, SessionError
 from launcher.sessions import registry
 from launcher.sessions.connection import Connection
-from launcher.sessions.status import READY, UNHEALTHY, Status
+from launcher.sessions.status import PENDING, READY, UNHEALTHY, Status
 
 if TYPE_CHECKING:
     from launcher.settings.schema import Settings
@@ -36,7 +36,7 @@ _SOONEST_S = 1.0
 _LISTED_S = 60.0  # how often a launcher far away is asked for sessions that somebody else started
 _ANSWERS_S = 4.0
 _ENDED_KEPT = 1000
-_DEAF_S = 60.0
+_DEAF_S = _GOES_ON_S = 60.0
 
 Address: TypeAlias = "Path | tuple[str, int]"
 
@@ -85,6 +85,7 @@ class Source:
         self._over: set[str] = set()
         self._ways: dict[str, _Reached] = {}
         self._marks: dict[str, object] = {}
+        self._waits: dict[str, float] = {}  # since when a session that answered is said to wait
         self._thread = ThreadPoolExecutor(1, f"sight {cluster}"[:40])
         self._wanted = asyncio.Event()
         self._new: list[Session] = []
@@ -234,7 +235,11 @@ class Source:
 
     def _sighted(self, session: Session, status: Status) -> Sighted:
         if status.state not in (READY, UNHEALTHY):
+            former = self.seen.get(session.id)
+            if status.state == PENDING and former is not None and self._goes_on(former):
+                return former
             return Sighted(session, status)
+        self._waits.pop(session.id, None)
         known = self._ways.get(session.id)
         if self._far and known is not None and known.job_id == status.job_id and known.since == status.since:
             connection: Connection | None = known.connection  # asking costs a program there
@@ -252,6 +257,17 @@ class Source:
             return Sighted(session, status, connection, known.address(connection, doubted))
         except (LauncherError, OSError) as error:
             return Sighted(session, status, connection, None, str(error))
+
+    def _goes_on(self, former: Sighted) -> bool:
+        """Whether a session whose job is said to wait is still there and answers, as it did at the last look.
+
+        A controller that starts again may take a job that runs for one that waits, until the node has told it.
+        """
+        since = self._waits.setdefault(former.id, time.monotonic())
+        if former.address is None or time.monotonic() - since > _GOES_ON_S:
+            return False
+        target = str(former.address) if isinstance(former.address, Path) else former.address
+        return former.session.connection == former.connection and answers(target, _ANSWERS_S)
 
     def _say(self, trouble: str | None) -> None:
         if trouble != self.trouble:

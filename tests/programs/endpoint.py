@@ -34,13 +34,46 @@ from tests.programs.front import ROOT, wait_until
 from tests.settings import without_site
 
 
-class Endpoint:
+class Door:
+    """What one asks an endpoint with: its port on this machine, and a key."""
+
+    def __init__(self, port: int = 0, key: str = "") -> None:
+        self.port, self.key = port, key
+
+    def ask(
+        self, method: str, path: str, body: Any = None, *, key: str | None = None, hold_s: float | None = None,
+        timeout_s: float = 90,
+    ) -> tuple[int, Any, dict[str, str]]:  # fmt: skip
+        """One request: the status, the JSON of the answer (or its text), and its headers in lower case."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        headers = {"Authorization": f"Bearer {self.key if key is None else key}"}
+        if hold_s is not None:
+            headers["X-Launcher-Hold"] = f"{hold_s:g}"
+        with contextlib.closing(connection):
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            data = answer.read()
+            found = {name.lower(): value for name, value in answer.getheaders()}
+        try:
+            return answer.status, json.loads(data), found
+        except ValueError:
+            return answer.status, data.decode(), found
+
+    def chat(self, model: str, text: str = "Hello.", **options: Any) -> tuple[int, Any, dict[str, str]]:
+        """A chat completion."""
+        wanted = {name: options.pop(name) for name in list(options) if name in ("max_tokens", "stream")}
+        body = {"model": model, "messages": [{"role": "user", "content": text}], **wanted}
+        return self.ask("POST", "/v1/chat/completions", body, **options)
+
+
+class Endpoint(Door):
     """One endpoint's settings and state, and the process that runs it; two of them may share a `folder` and state."""
 
     def __init__(
         self, folder: Path, offers: Mapping[str, Any], *, state: str | None = None, port: int | None = None,
         **settings: Any,
     ) -> None:  # fmt: skip
+        super().__init__()
         self.folder, self._port = folder, port
         folder.mkdir(parents=True, exist_ok=True)
         self.config = folder / "config.yml"
@@ -51,7 +84,7 @@ class Endpoint:
             "LAUNCHER_CONFIG": str(self.config),
         }
         self.process: subprocess.Popen[str] | None = None
-        self.url, self.port, self.key = "", 0, ""
+        self.url = ""
         self.log = folder / f"gateway-{id(self)}.log"
 
     def settle(self, offers: Mapping[str, Any], *, state: str | None = None, **settings: Any) -> None:
@@ -72,6 +105,7 @@ class Endpoint:
         line = self.process.stdout.readline()
         assert line, self.log.read_text()
         started = json.loads(line)
+        assert "base_url" in started, line
         self.url = started["base_url"]
         self.port = int(self.url.rpartition(":")[2].partition("/")[0])
         if not self.key:
@@ -91,8 +125,7 @@ class Endpoint:
     def close(self) -> None:
         """End the gateway and every session of its user."""
         if self.process is not None:
-            self.process.kill()
-            self.process.wait(10)
+            self.kill()
         self.end_sessions()
 
     def end_sessions(self) -> None:
@@ -108,13 +141,19 @@ class Endpoint:
         """kill -9."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self._gone(10)
 
     def terminate(self) -> int:
         """TERM; the exit code."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(60)
+        return self._gone(60)
+
+    def _gone(self, timeout_s: float) -> int:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return self.process.wait(timeout_s)
 
     def new_key(self, name: str, **wanted: Any) -> str:
         """The secret of a new key."""
@@ -147,37 +186,12 @@ class Endpoint:
         """Those that are over, too."""
         return self.launcher.sessions()
 
-    def ask(
-        self, method: str, path: str, body: Any = None, *, key: str | None = None, hold_s: float | None = None,
-        timeout_s: float = 90,
-    ) -> tuple[int, Any, dict[str, str]]:  # fmt: skip
-        """One request: the status, the JSON of the answer (or its text), and its headers in lower case."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
-        headers = {"Authorization": f"Bearer {self.key if key is None else key}"}
-        if hold_s is not None:
-            headers["X-Launcher-Hold"] = f"{hold_s:g}"
-        with contextlib.closing(connection):
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            answer = connection.getresponse()
-            data = answer.read()
-            found = {name.lower(): value for name, value in answer.getheaders()}
-        try:
-            return answer.status, json.loads(data), found
-        except ValueError:
-            return answer.status, data.decode(), found
-
-    def chat(self, model: str, text: str = "Hello.", **options: Any) -> tuple[int, Any, dict[str, str]]:
-        """A chat completion."""
-        wanted = {name: options.pop(name) for name in list(options) if name in ("max_tokens", "stream")}
-        body = {"model": model, "messages": [{"role": "user", "content": text}], **wanted}
-        return self.ask("POST", "/v1/chat/completions", body, **options)
-
 
 class Load:
     """Steady requests from threads until the block is left; `statuses` counts what came back, `troubles` says why."""
 
     def __init__(
-        self, endpoint: Endpoint, model: str, *, threads: int = 4, pause_s: float = 0.05, **options: Any
+        self, endpoint: Door, model: str, *, threads: int = 4, pause_s: float = 0.05, **options: Any
     ) -> None:
         self.statuses: Counter[int] = Counter()
         self.troubles: list[str] = []

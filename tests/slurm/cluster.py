@@ -29,8 +29,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -218,6 +218,17 @@ class Cluster:
                 time.sleep(0.2)
         finally:
             self._set_min_job_age(300)
+
+    @contextmanager
+    def without_controller(self) -> Iterator[None]:
+        """The controller ends, and comes back at the end of the block with all that it knew."""
+        self._processes.stop("slurmctld")
+        try:
+            yield
+        finally:
+            self._processes.start("slurmctld", ["slurmctld", "-D"], _ADMIN_ENV | self.env)
+            port = int(re.findall(r"(?m)^SlurmctldPort=(\d+)", self.conf.read_text())[0])
+            self._processes.wait_for("slurmctld", lambda: connects(port))
 
     def diagnostics(self) -> str:
         """The scheduler's state and the ends of all logs, for somebody who looks at a failed test."""

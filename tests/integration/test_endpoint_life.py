@@ -1,0 +1,147 @@
+"""The life of an endpoint with real processes: what starts, what takes over, what is found again after a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.programs.endpoint import Endpoint, Load
+from tests.programs.front import wait_until
+from tests.programs.postgres import Postgres
+
+pytestmark = pytest.mark.timeout(180)
+
+PAIR = {"sim": {"model": "simulated"}, "twin": {"model": "simulated", "minimum": 2, "maximum": 2}}
+
+
+@pytest.fixture(scope="module")
+def pair(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Endpoint, Endpoint]]:
+    """Two gateways of one user on one state in PostgreSQL, for all tests of this file."""
+    state, folder = postgres.database(), tmp_path_factory.mktemp("pair")
+    with contextlib.ExitStack() as kept:
+        one = kept.enter_context(Endpoint(folder, PAIR, state=state))
+        two = Endpoint(folder, PAIR, state=state, port=0)
+        two.key = one.key
+        yield one, kept.enter_context(two)
+
+
+def test_fifty_first_requests_at_two_gateways_start_one_job(pair: tuple[Endpoint, Endpoint]) -> None:
+    """FIRST 3: fifty first requests start one job, also with two gateways; one that is not held is told when."""
+    one, two = pair
+    status, answer, headers = one.chat("sim")
+    assert (status, answer["error"]["code"]) == (503, "model_starting")
+    assert answer["error"]["state"] == "starting"
+    assert int(headers["retry-after"]) > 0
+    with ThreadPoolExecutor(50) as threads:
+        asked = [threads.submit(pair[n % 2].chat, "sim", hold_s=60) for n in range(50)]
+        assert Counter(one.result()[0] for one in asked) == {200: 50}
+    # The fifty of a burst are no reason to start a second one: they were answered before it could be there.
+    assert len([s for s in one.all_sessions() if s.id.startswith("sim-")]) == 1
+    assert [row.slot for row in two.rows() if row.model == "sim"] == [0]
+    shown = {
+        name: endpoint.ask("GET", "/v1/models")[1]["data"] for name, endpoint in zip("ab", pair, strict=True)
+    }
+    assert shown["a"] == shown["b"]
+    assert {model["id"]: model["state"] for model in shown["a"]}["sim"] == "ready"
+
+
+def test_the_jobs_are_listed_as_they_are(pair: tuple[Endpoint, Endpoint]) -> None:
+    """FIRST 6: the jobs of a cluster, running and others; another cluster is not known."""
+    one, _ = pair
+    one.chat("sim", hold_s=60)
+    status, jobs, _ = one.ask("GET", "/local/jobs")
+    assert status == 200
+    (running,) = [job for job in jobs["running"] if job["Models"] == "sim"]
+    assert (running["Models"], running["Framework"], running["Cluster"]) == ("sim", "simulated", "local")
+    assert jobs["queued"] == []
+    assert one.ask("GET", "/elsewhere/jobs")[0] == 404
+
+
+def test_a_replica_that_is_killed_under_load_fails_no_request(pair: tuple[Endpoint, Endpoint]) -> None:
+    """FIRST 7: what had not begun goes to another replica; the moves are counted, and a new replica comes."""
+    one, two = pair
+    wait_until(lambda: len(replicas(one, "twin")) == 2, 60)
+    with Load(one, "twin", threads=4) as load:
+        load.more(10)
+        killed = next(s for s in one.sessions() if s.id in replicas(one, "twin"))
+        pid = killed.status().pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        load.more(20)
+        wait_until(lambda: killed.id not in (now := replicas(one, "twin")) and len(now) == 2, 60)
+    assert set(load.statuses) == {200}, load.troubles
+    wait_until(lambda: replicas(one, "twin") == replicas(two, "twin"))
+
+
+def test_a_gateway_that_is_killed_finds_its_sessions_and_the_other_goes_on(
+    pair: tuple[Endpoint, Endpoint],
+) -> None:
+    """FIRST 1: the address outlives the process behind it: kill -9, the same port, the same sessions and keys."""
+    one, two = pair
+    one.chat("sim", hold_s=60)
+    before, url = {session.id for session in one.sessions()}, one.url
+    with Load(two, "sim", threads=2) as load:
+        one.kill()
+        load.more(10)
+        one.start()
+        assert one.url == url
+        assert one.chat("sim", hold_s=10)[0] == 200
+        load.more(10)
+    assert set(load.statuses) == {200}
+    assert {session.id for session in one.sessions()} <= before
+    assert len(one.all_sessions()) == len(
+        {row.session for row in one.rows()} | {s.id for s in one.all_sessions()}
+    )
+
+
+def test_it_tells_where_it_is_and_ends(pair: tuple[Endpoint, Endpoint]) -> None:
+    one, two = pair
+    found = command(one, "status", "--json")
+    assert {each["base_url"] for each in found["gateways"]} == {one.url, two.url}
+    assert {each["session"] for each in found["sessions"]} == {s.id for s in one.sessions()}
+    assert two.key not in json.dumps(found)
+    assert two.terminate() == 0
+    assert [each["base_url"] for each in command(one, "status", "--json")["gateways"]] == [one.url]
+    ended = command(one, "stop", "--sessions", "--json")
+    assert len(ended["sessions"]) == len(found["sessions"])
+    assert one.process is not None
+    assert one.process.wait(30) == 0
+    wait_until(lambda: not one.sessions(), 60)
+
+
+def test_a_successor_takes_over_before_the_time_limit_with_no_failed_request(tmp_path: Path) -> None:
+    """FIRST 5: a replica that leaves is drained, and its successor is there before; no request fails."""
+    with Endpoint(tmp_path, {"brief": {"model": "simulated", "hours": 0.01}}) as endpoint:
+        assert endpoint.chat("brief", hold_s=60)[0] == 200
+        (first,) = endpoint.sessions()
+        with Load(endpoint, "brief", threads=3) as load:
+            wait_until(lambda: first.status().ended, 60)
+            load.more(20)
+        assert set(load.statuses) == {200}, load.troubles
+        ended = first.status()
+        assert ended.reason == "user"  # not by its time limit
+        assert len(endpoint.sessions()) == 1
+
+
+def replicas(endpoint: Endpoint, name: str) -> set[str]:
+    """Those that answer, as `/status` has them."""
+    (model,) = [one for one in endpoint.ask("GET", "/status")[1]["models"] if one["name"] == name]
+    return {one["id"] for one in model["replicas"] if not one["leaving"]}
+
+
+def command(endpoint: Endpoint, *words: str) -> Any:
+    argv = [sys.executable, "-m", "launcher", "gateway", *words]
+    done = subprocess.run(argv, env=endpoint.env, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
