@@ -125,7 +125,7 @@ class Outcome:
 
     waits: list[float] = field(default_factory=list)
     cold_waits: list[float] = field(default_factory=list)
-    talk_waits: list[float] = field(default_factory=list)  # of the first request of each visit of a person
+    talk_waits: list[float] = field(default_factory=list)  # of a person's first request; inf: gave up
     answered: int = 0
     gave_up: int = 0
     cut: int = 0
@@ -280,6 +280,8 @@ class World:
         if asked.begun_at is None:
             self.waiting[asked.visit.model].remove(asked)
             self.outcome.gave_up += 1
+            if asked.visit.at_once == 1 and asked.at == asked.visit.at:
+                self.outcome.talk_waits.append(math.inf)
             self._changed(asked.visit.model)
 
     def _changed(self, name: str) -> None:
