@@ -33,6 +33,7 @@ STATUSES = (VALIDATING, FAILED, IN_PROGRESS, FINALIZING, COMPLETED, EXPIRED, CAN
 class Asked:
     """What was asked for. `key` is the name of the key that did so, never the key; times are Unix times.
 
+    `models` are the names that its lines may give (none: any); `model` is told where there is but one.
     `input` and `output` are set where the request named paths (FIRST's body); `folder` is the output folder it named.
     """
 
@@ -45,6 +46,7 @@ class Asked:
     endpoint: str | None = None
     input_file_id: str | None = None
     model: str | None = None
+    models: tuple[str, ...] = ()
     metadata: Mapping[str, str] | None = None
     input: str | None = None
     folder: str | None = None
@@ -198,7 +200,7 @@ class Batches:
             str(output or place.output),
             str(output.with_name(f"{output.name}.errors") if output is not None else place.errors),
             asked.endpoint,
-            (asked.model,) if asked.model is not None else (),
+            asked.models,
         )
 
     def new_id(self) -> str:
@@ -247,8 +249,9 @@ class Batches:
         if (known := self._asked.get(place.folder)) is not None:
             return known
         try:
-            asked = Asked(**json.loads(place.asked.read_bytes()))
-        except (OSError, ValueError, TypeError):
+            data = json.loads(place.asked.read_bytes())
+            asked = Asked(**{**data, "models": tuple(data["models"])})
+        except (OSError, ValueError, TypeError, KeyError):
             return None
         self._asked[place.folder] = asked
         return asked

@@ -45,14 +45,14 @@ _SWEEP_S = 3600.0
 
 
 class Carrier:
-    """Looks after all batches of `batches`; `url` is the gateway's own, `touch` keeps what serves them awake."""
+    """Looks after all batches of `batches`; `url` is where one's requests go, `touch` keeps what serves them awake."""
 
     def __init__(
         self,
         batches: Batches,
         files: Files,
         passes: Passes,
-        url: Callable[[], str],
+        url: Callable[[Asked], str],
         touch: Callable[[], None],
         at_once: int,
     ) -> None:
@@ -159,7 +159,7 @@ class Carrier:
         key = self._passes.open(asked.key)
         before_s, begun = state.running_s, time.monotonic()
         try:
-            async with Runner(place, self._url(), key, strict=not asked.by_path) as runner:
+            async with Runner(place, self._url(asked), key, strict=not asked.by_path) as runner:
                 asking_since: float | None = None
                 while not await runner.over(_LOOK_S, self._wake[place.folder]):
                     self._touch()

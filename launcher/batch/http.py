@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote, unquote
 
 from launcher.batch import first, shown, storing
 from launcher.batch.batches import FAILED, Asked, Batches, Place, State
@@ -31,7 +31,10 @@ from launcher.gateway.long import reply_long
 from launcher.gateway.request import SAFE_METHODS
 from launcher.gateway.routes import Target
 
-_PATH = re.compile(r"(?:/([^/]+)/([^/]+))?/v1/(files|batches)(?:/([^/]+))?(?:/([a-z]+))?/?")
+# FIRST's own root may come before its shape of a path.
+_PATH = re.compile(
+    r"(?:/resource_server)?(?:/([^/]+)/([^/]+))?/v1/(files|batches)(?:/([^/]+))?(?:/([a-z]+))?/?"
+)
 _BODY_BYTES = 2**16
 _READ_BYTES = 2**18
 _FILES_MOST, _BATCHES_MOST, _BATCHES_SHOWN = 10_000, 100, 20
@@ -50,7 +53,8 @@ class BatchAPI:
     """Files and batches in `folder` (private, lasting); `url` is the gateway's own, `touch` keeps sessions awake.
 
     `models` are the names that a key may use (None: whoever answers the requests says so), `knows` says whether there
-    is such a cluster with such a framework. `start` once the gateway answers, `stop` before it ends.
+    is such a cluster with such a framework; with `by_cluster` the requests of its batches go there alone. `start` once
+    the gateway answers, `stop` before it ends.
     """
 
     def __init__(
@@ -63,11 +67,17 @@ class BatchAPI:
         models: Callable[[Holder], Collection[str]] | None = None,
         knows: Callable[[str, str], bool] | None = None,
         bounds: Bounds | None = None,
+        by_cluster: bool = False,
     ) -> None:
         bounds = bounds or Bounds()
         self._files = Files(folder / "files", bounds)
         self._batches = Batches(folder / "batches", bounds.batches)
-        self._carrier = Carrier(self._batches, self._files, passes, url, touch, bounds.at_once)
+
+        def at(asked: Asked) -> str:
+            named = by_cluster and asked.cluster
+            return f"{url()}/{quote(asked.cluster)}/{quote(asked.framework)}" if named else url()
+
+        self._carrier = Carrier(self._batches, self._files, passes, at, touch, bounds.at_once)
         self._models = models
         self._knows = knows
 
@@ -115,7 +125,8 @@ class BatchAPI:
         found = _PATH.fullmatch(target.path)
         assert found is not None
         cluster, framework, kind, name, what = found.groups()
-        if cluster is not None and (kind == "files" or not self._known(cluster, framework)):
+        cluster, framework = unquote(cluster or "") or None, unquote(framework or "") or None
+        if cluster is not None and (kind == "files" or not self._known(cluster, framework or "")):
             raise _No(404, f"There is no {cluster}/{framework} here.", "not_found")
         query = parse_qs(target.query[1:], max_num_fields=16) if len(target.query) < _READ_BYTES else {}
         method = "GET" if exchange.request.method in SAFE_METHODS else exchange.request.method
@@ -225,9 +236,10 @@ class BatchAPI:
             content = None
         else:
             input_id, content = await self._input(body, owner)
-            of_session = self._models(holder) if self._models is not None else ()
-            only = next(iter(of_session)) if len(of_session) == 1 else None
-            asked = _with(asked, endpoint=shown.endpoint_of(body), input_file_id=input_id, model=only)
+            names = tuple(sorted(self._models(holder))) if self._models is not None else ()
+            only = names[0] if len(names) == 1 else None
+            endpoint = shown.endpoint_of(body)
+            asked = _with(asked, endpoint=endpoint, input_file_id=input_id, model=only, models=names)
         await asyncio.to_thread(self._batches.make, asked, content)
         self._carrier.carry(asked, self._batches.place(asked))
         return asked, State()

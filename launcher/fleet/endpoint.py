@@ -11,13 +11,15 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from launcher.batch.http import BatchAPI
 from launcher.batch.passes import Passes
 from launcher.errors import RequestError
 from launcher.fleet.access import Access
+from launcher.fleet.batching import batch_api
 from launcher.fleet.front import EndpointFront
 from launcher.fleet.keys import StoredKeys
 from launcher.fleet.life import Life
+from launcher.fleet.places import state_folder as state_folder
+from launcher.fleet.places import store_url as store_url
 from launcher.fleet.store import Store
 from launcher.fleet.usage import Uses
 from launcher.gateway.server import Gateway
@@ -27,16 +29,6 @@ _LOG = logging.getLogger("launcher.fleet")
 _PORT = "port"
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 GRACE_S = 30.0
-
-
-def state_folder(settings: Settings) -> Path:
-    """Where what belongs to the user's endpoint lies beside its database: batches, uses on their way there."""
-    return Path(settings.places.sessions).parent / "endpoint"
-
-
-def store_url(settings: Settings) -> str:
-    """The URL of the state: what the settings say, else a file of SQLite in the endpoint's folder."""
-    return settings.endpoint.state or f"sqlite:///{state_folder(settings) / 'endpoint.db'}"
 
 
 class Endpoint:
@@ -84,9 +76,8 @@ class Endpoint:
         port = await self._listen(gateway, store)
         self.url = f"http://{self._shown()}:{port}/v1"
         life.peers.url = self.url
-        batches = BatchAPI(
-            folder / "batches", passes, url=lambda: f"http://{self._local()}:{port}", touch=front.usage.touch
-        )
+        local = f"http://{self._local()}:{port}"
+        batches = batch_api(folder / "batches", passes, front, life, lambda: local)
         front.batches = batches
         living = loop.create_task(life.run())
         try:

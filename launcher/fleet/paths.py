@@ -52,8 +52,13 @@ def asked(path: str) -> Asked:
         return Asked(path, unquote(words[0]), listing="jobs")
     if len(words) == 4 and words[2] == "v1":
         cluster, framework = unquote(words[0]), unquote(words[1])
-        return _below(f"/v1/{words[3]}", cluster, _SAME_FRAMEWORK.get(framework, framework))
+        return _below(f"/v1/{words[3]}", cluster, same_framework(framework))
     return _below(path)
+
+
+def same_framework(name: str) -> str:
+    """What `name` is called here."""
+    return _SAME_FRAMEWORK.get(name, name)
 
 
 def _below(path: str, cluster: str | None = None, framework: str | None = None) -> Asked:

@@ -43,7 +43,12 @@ def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Connections of a gateway that was killed hold its port for a minute more, if they or we do not say this. Where
+        # the kernel chooses the port, it is said only afterwards: so that it chooses one that nobody has.
+        if port:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.listen(_BACKLOG)
         made.setblocking(False)
     except BaseException:

@@ -214,7 +214,7 @@ def test_what_is_not_done_in_time_is_told_line_by_line(client: openai.OpenAI, tm
     file.write_bytes(jsonl([tiny(str(n), max_tokens=100) for n in range(1500)]))
     batches = Batches(tmp_path / "kept" / "batches", 10)
     now = time.time()
-    asked = Asked(batches.new_id(), "session", "session", now, now + 3, endpoint=CHAT, model="tiny")
+    asked = Asked(batches.new_id(), "session", "session", now, now + 3, endpoint=CHAT, models=("tiny",))
     batches.make(asked, file)
     late = until(client, client.batches.retrieve(asked.id), *OVER)
     assert late.status == "expired"

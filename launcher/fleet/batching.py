@@ -1,0 +1,30 @@
+"""Files and batches at an endpoint: which models a key may name in them, and which clusters there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from launcher.batch.http import BatchAPI
+from launcher.batch.passes import Passes
+from launcher.fleet.front import EndpointFront
+from launcher.fleet.paths import same_framework
+from launcher.fleet.seen import Fleet
+from launcher.gateway.keys import Holder
+
+
+def batch_api(
+    folder: Path, passes: Passes, front: EndpointFront, fleet: Fleet, url: Callable[[], str]
+) -> BatchAPI:
+    """The files and batches in `folder` of the endpoint at `url`, whose requests go through its own front."""
+
+    def models(holder: Holder) -> set[str]:
+        return {name for model in front.models(holder) for name in (model.name, *model.served)}
+
+    def knows(cluster: str, framework: str) -> bool:
+        wanted = same_framework(framework)
+        return any(cluster in model.clusters and model.framework == wanted for model in fleet.models())
+
+    return BatchAPI(
+        folder, passes, url=url, touch=front.usage.touch, models=models, knows=knows, by_cluster=True
+    )
