@@ -70,10 +70,12 @@ class EndpointFront:
         elif wanted.path == REALTIME and request.wants_websocket:
             names = parse_qs(target.query[1:], max_num_fields=64).get("model", [""])
             self._begin(Errand(exchange, holder, wanted, target.query), names[0])
-        elif wanted.path in ROUTED or request.method not in SAFE_METHODS:
+        elif wanted.path in ROUTED or (request.method not in SAFE_METHODS and wanted.listing):
             allowed = {"Allow": "POST" if wanted.path in ROUTED else "GET, HEAD"}
             text = f"{request.method} is not for this path."
             exchange.reply(answers.refused(405, text, "method_not_allowed", allowed))
+        elif request.method not in SAFE_METHODS:
+            exchange.reply(_not_found())
         elif target.path == "/metrics":
             exchange.reply(self._metrics(holder))
         elif target.path == "/status":
@@ -117,7 +119,7 @@ class EndpointFront:
             return answers.json_answer(200, self._fleet.jobs(wanted.cluster))
         if wanted.listing == "whoami":
             return answers.json_answer(200, told.whoami(holder))
-        return answers.refused(404, "Nothing is served here. The API is under /v1.", "not_found")
+        return _not_found()
 
     def _metrics(self, holder: Holder) -> Answer:
         if not holder.own:  # they tell of everybody's keys
@@ -274,3 +276,7 @@ class EndpointFront:
         self.counts.moved += moved and not failed
         self._leave(errand)
         self._access.spend(errand.holder, errand.model.name, exchange.spent_tokens)
+
+
+def _not_found() -> Answer:
+    return answers.refused(404, "Nothing is served here. The API is under /v1.", "not_found")

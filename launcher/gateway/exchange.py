@@ -253,8 +253,9 @@ class Exchange:
             self._end_broken_stream(self._events)
             return
         if ended:
-            if self._events is not None and (rest := self._events.rest()):
-                out.append(self._framed(rest))
+            if self._events is not None:
+                out += [self._framed(rest)] if (rest := self._events.rest()) else []
+                self.broken = self._events.died
             if self._chunked:
                 out.append(_LAST_CHUNK)
             self._tell_end()
@@ -361,10 +362,7 @@ class Exchange:
         if upstream is None:
             return
         upstream.pause(False)
-        if self._sent_all:
-            upstream.release()
-        else:
-            upstream.abort()
+        (upstream.release if self._sent_all else upstream.abort)()
 
     def _tell_end(self) -> None:
         if not self._told_end:

@@ -9,6 +9,8 @@ import json
 import re
 from typing import Any
 
+from launcher.gateway.answers import broken_stream_event
+
 _TAIL_BYTES = 8192
 _LONGEST_EVENT = 65536
 _SECONDS_MAX = 1e9  # JSON's numbers may be larger than any sum could take
@@ -105,6 +107,11 @@ class Events:
     def torn(self) -> bool:
         """Whether half an event went on, because it was too long to wait for."""
         return bool(self._tail) and not self._tail.ends_with(*_ENDS)
+
+    @property
+    def died(self) -> bool:
+        """Whether another gateway before this one has ended it with the event that says so."""
+        return self._tail.ends_with(broken_stream_event())
 
     @property
     def done(self) -> bool:

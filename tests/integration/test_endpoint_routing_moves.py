@@ -1,0 +1,305 @@
+"""Replicas that die, hang, refuse or leave under an endpoint: what moves, what is lost, and what is told of both."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from launcher.gateway.answers import broken_stream_event
+from launcher.gateway.place import Place
+from tests.programs.front import KEY, Answer, chat, events, wait_until
+from tests.programs.recorder import Recorder, Seen, echo
+from tests.programs.replicas import REPLICA_KEY, Replica, RunningEndpoint, endpoint
+
+CHAT = "/v1/chat/completions"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+Starting = Callable[..., Recorder]
+
+
+@pytest.fixture
+def front() -> Iterator[RunningEndpoint]:
+    """An endpoint without any model."""
+    with endpoint() as made:
+        yield made
+
+
+@pytest.fixture
+def upstream(front: RunningEndpoint, sockets: Path) -> Iterator[Starting]:
+    """Start a raw upstream, one more replica of the model `m`."""
+    made: list[Recorder] = []
+
+    def start(answer: Callable[[Seen], Iterator[bytes]] = echo, *, keep: bool = True) -> Recorder:
+        made.append(Recorder(sockets, answer, keep=keep, name=f"{len(made)}.sock", secret=KEY))
+        front.fleet.add("m", Place(made[-1].socket, REPLICA_KEY), served="m")
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.close()
+        assert not one.faults
+
+
+def says(status: int, body: bytes = b'{"error": {}}') -> Callable[[Seen], Iterator[bytes]]:
+    """An upstream that always answers so."""
+    return lambda seen: iter([b"HTTP/1.1 %d No\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body])
+
+
+def hangs_up(seen: Seen) -> Iterator[bytes]:
+    """It reads the question and goes away."""
+    return iter(())
+
+
+def counted(front: RunningEndpoint) -> tuple[int, int]:
+    return front.front.counts.moved, front.front.counts.lost
+
+
+def idle(front: RunningEndpoint, *lanes: object) -> bool:
+    return front.usage.in_flight == 0 and all(getattr(lane, "in_flight", 0) == 0 for lane in lanes)
+
+
+@pytest.mark.parametrize(
+    "trouble", [says(401), says(502), says(503), hangs_up], ids=["401", "502", "503", "cut"]
+)
+def test_a_request_without_an_answer_goes_to_the_next_replica(
+    trouble: Callable[[Seen], Iterator[bytes]], front: RunningEndpoint, upstream: Starting
+) -> None:
+    """FIRST 7: what one replica did not answer another one does, whole and unchanged."""
+    bad = upstream(trouble, keep=False)
+    first = front.fleet.known["m"][0]
+    good = upstream()
+    for lane in front.fleet.known["m"]:
+        lane.speed = 1000.0 if lane is first else 1.0  # so that the bad one is asked first
+    body = chat("word " * 50_000, model="m")
+    answer = front.ask("POST", CHAT, body=body)
+    assert answer.json() == {"target": CHAT, "bytes": len(body)}
+    assert good.requests[0].body == body.encode() == bad.requests[0].body
+    assert front.fleet.looked_at == [first.replica]
+    wait_until(lambda: idle(front, first))
+    assert counted(front) == (1, 0)
+    assert front.used[-1][:3] == ("m", "m-2", 200)
+
+
+def test_a_replica_that_nobody_listens_for_is_passed_over(front: RunningEndpoint, upstream: Starting) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        front.fleet.add("m", Place(("127.0.0.1", free.getsockname()[1]), REPLICA_KEY))
+        front.fleet.known["m"][0].speed = 1000.0
+        upstream()
+        front.fleet.known["m"][1].speed = 1.0
+        assert front.ask("POST", CHAT, body=chat(model="m")).status == 200
+    assert counted(front) == (1, 0)
+
+
+def test_a_stream_that_has_not_begun_moves(front: RunningEndpoint, upstream: Starting) -> None:
+    """Also when the head has come already, or the session's gateway says in the stream that its engine died."""
+    event = broken_stream_event()
+    upstream(lambda seen: iter([HEAD]), keep=False)
+    upstream(lambda seen: iter([HEAD, b"%x\r\n%s\r\n0\r\n\r\n" % (len(event), event)]))
+    good = b"data: {}\n\ndata: [DONE]\n\n"
+    upstream(lambda seen: iter([HEAD + b"%x\r\n%s\r\n0\r\n\r\n" % (len(good), good)]))
+    for speed, lane in zip((1000.0, 500.0, 100.0), front.fleet.known["m"], strict=True):
+        lane.speed = speed
+    answer = front.ask("POST", CHAT, body=chat(model="m", stream=True))
+    assert (answer.status, answer.body) == (200, good)
+
+
+def test_a_stream_that_has_begun_ends_with_an_event_that_says_so(
+    front: RunningEndpoint, upstream: Starting
+) -> None:
+    upstream(lambda seen: iter([HEAD + b"a\r\ndata: {}\n\n\r\n"]), keep=False)
+    upstream(lambda seen: iter([HEAD + b"a\r\ndata: {}\n\n\r\n"]), keep=False)
+    got = front.ask("POST", CHAT, body=chat(model="m", stream=True))
+    assert got.status == 200
+    assert events(got.body)[-1]["error"]["code"] == "engine_died"
+    wait_until(lambda: idle(front))
+    assert counted(front) == (0, 1)
+    assert "launcher_endpoint_lost_total 1.0" in front.ask("GET", "/metrics").body.decode()
+
+
+def test_without_any_other_replica_the_client_is_told_to_come_again(
+    front: RunningEndpoint, upstream: Starting
+) -> None:
+    for _ in range(2):
+        upstream(says(502))
+    refused = front.ask("POST", CHAT, body=chat(model="m"))
+    assert (refused.status, refused.header("Retry-After")) == (503, "5")
+    assert sorted(front.fleet.looked_at) == ["m-1", "m-2"]
+    assert counted(front) == (0, 1)
+
+
+def test_a_request_that_ends_whatever_it_meets_does_not_meet_all(
+    front: RunningEndpoint, upstream: Starting
+) -> None:
+    made = [upstream(hangs_up, keep=False) for _ in range(8)]
+    refused = front.ask("POST", CHAT, body=chat(model="m"))
+    assert (refused.status, refused.json()["error"]["code"]) == (502, "replica_lost")
+    assert sum(len(one.requests) for one in made) == 4
+
+
+def test_a_leaving_replica_ends_what_it_has_and_gets_no_more(
+    front: RunningEndpoint, upstream: Starting
+) -> None:
+    """FIRST 5: a replica that leaves drains, and no request fails."""
+    go_on = threading.Event()
+
+    def slow(seen: Seen) -> Iterator[bytes]:
+        go_on.wait(20)
+        return echo(seen)
+
+    upstream(slow)
+    (lane,) = front.fleet.known["m"]
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(front.ask, "POST", CHAT, None, chat(model="m"))
+        wait_until(lambda: lane.in_flight == 1)
+        lane.leaving = True
+        second = upstream()
+        for _ in range(5):
+            assert front.ask("POST", CHAT, body=chat(model="m")).status == 200
+        assert len(second.requests) == 5
+        go_on.set()
+        assert running.result(20).status == 200
+    wait_until(lambda: lane.in_flight == 0)
+    assert counted(front) == (0, 0)
+
+
+def test_a_connection_that_was_just_closed_is_nobodys_loss(
+    front: RunningEndpoint, upstream: Starting
+) -> None:
+    """An upstream that closes a kept connection is asked again, also with a POST, and not reported."""
+    closing = threading.Event()
+
+    def answer(seen: Seen) -> Iterator[bytes]:
+        yield from echo(seen)
+        closing.wait(0.2)
+
+    one = upstream(answer)
+    assert front.ask("POST", CHAT, body=chat(model="m")).status == 200
+    one.keep = False
+    for _ in range(10):
+        assert front.ask("POST", CHAT, body=chat(model="m")).status == 200
+    assert front.fleet.looked_at == []
+
+
+def test_a_replica_that_is_given_up_loses_nothing_that_was_not_begun(
+    front: RunningEndpoint, upstream: Starting
+) -> None:
+    """A node that is lost closes no connection: what hangs there moves when the fleet says so."""
+    hanging = threading.Event()
+
+    def hangs(seen: Seen) -> Iterator[bytes]:
+        hanging.set()
+        if b'"stream"' in seen.body:
+            yield HEAD + b"a\r\ndata: {}\n\n\r\n"
+        threading.Event().wait(20)
+
+    upstream(hangs)
+    (lane,) = front.fleet.known["m"]
+    lane.speed = 1000.0
+    with ThreadPoolExecutor(2) as pool:
+        whole = pool.submit(front.ask, "POST", CHAT, None, chat(model="m"))
+        stream = pool.submit(front.ask, "POST", CHAT, None, chat(model="m", stream=True))
+        wait_until(lambda: lane.in_flight == 2 and hanging.is_set())
+        wait_until(lambda: front.usage.in_flight == 2)
+        upstream()
+        threading.Event().wait(0.2)
+
+        async def forsake() -> None:
+            front.front.forsake("m-1")
+
+        front.run(forsake)
+        assert whole.result(20).json()["target"] == CHAT
+        assert events(stream.result(20).body)[-1]["error"]["code"] == "engine_died"
+    assert lane.in_flight == 0
+    assert counted(front) == (1, 1)
+
+
+def test_a_recording_that_is_half_sent_moves_whole(front: RunningEndpoint, upstream: Starting) -> None:
+    """The rest comes in while the first replica has gone already."""
+    first = upstream(says(503), keep=False)
+    second = upstream()
+    front.fleet.known["m"][0].speed, front.fleet.known["m"][1].speed = 1000.0, 1.0
+    head = b'--XX\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--XX\r\n'
+    rest = [b"%06d" % number * 10_000 for number in range(60)]
+    body = head + b"".join(rest)
+    lines = f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\n"
+    lines += f"Content-Type: multipart/form-data; boundary=XX\r\nContent-Length: {len(body)}\r\n\r\n"
+    with front.connect() as connection:
+        connection.sendall(lines.encode() + head)
+        for piece in rest:
+            connection.sendall(piece)
+        answer = connection.recv(65536)
+    assert b'"bytes": %d' % len(body) in answer
+    assert second.requests[0].body == body
+    assert len(first.requests) <= 1
+
+
+@pytest.fixture(scope="module")
+def trio() -> Iterator[list[Replica]]:
+    """Three replicas as quick as 1:2:4, started at once."""
+    rates = ("20", "40", "80")
+    with tempfile.TemporaryDirectory(prefix="iod") as folder, ThreadPoolExecutor(3) as pool:
+        arguments = ("--first-token-ms", "0", "--tokens", "8", "--token-rate")
+        made = list(pool.map(lambda rate: Replica(Path(folder) / rate, *arguments, rate, quick=False), rates))
+        yield made
+        for replica in made:
+            replica.close()
+
+
+def test_shares_of_real_replicas_follow_their_speed(front: RunningEndpoint, trio: list[Replica]) -> None:
+    """Three simulated engines as quick as 1:2:4 get requests as quickly as they answer here, within 15 %."""
+    lanes = front.fleet.add("m", *(replica.place for replica in trio))
+    left = itertools.count()
+
+    def ask(_: int) -> None:
+        while next(left) < 300:
+            assert front.ask("POST", CHAT, body=chat(model="m")).status == 200
+
+    with ThreadPoolExecutor(9) as pool:
+        list(pool.map(ask, range(9)))
+    got = [replica.usage.requests for replica in trio]
+    speeds = [lane.speed or 0.0 for lane in lanes]
+    assert 2 * speeds[0] < 1.5 * speeds[1] < speeds[2], speeds
+    for count, speed in zip(got, speeds, strict=True):
+        assert count / sum(got) == pytest.approx(speed / sum(speeds), rel=0.15), (got, speeds)
+
+
+def test_nothing_is_lost_but_started_streams_when_a_replica_is_killed_under_load(
+    front: RunningEndpoint, trio: list[Replica]
+) -> None:
+    """FIRST 7: kill -9 of one of three engines: every request is answered, and a stream that was cut says so."""
+    front.fleet.add("m", *(replica.place for replica in trio))
+    enough, answers = threading.Event(), list[tuple[bool, Answer]]()
+
+    def ask(streamed: bool) -> None:
+        while not enough.is_set():
+            answers.append((streamed, front.ask("POST", CHAT, body=chat(model="m", stream=streamed))))
+
+    threads = [threading.Thread(target=ask, args=(number % 2 == 0,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(answers) > 30)
+    trio[0].engine.kill()
+    wait_until(lambda: "m-1" in front.fleet.looked_at)
+    before = len(answers)
+    wait_until(lambda: len(answers) > before + 30)
+    enough.set()
+    for thread in threads:
+        thread.join()
+    assert {answer.status for _, answer in answers} == {200}
+    cut = 0
+    for streamed, answer in answers:
+        assert streamed or answer.json()["usage"]["completion_tokens"] == 8
+        if streamed and b"[DONE]" not in answer.body:
+            assert events(answer.body)[-1]["error"]["code"] == "engine_died"
+            cut += 1
+    moved, lost = counted(front)
+    assert lost == cut
+    assert 1 <= moved + lost <= 8
+    assert front.status()["moved"] == moved
