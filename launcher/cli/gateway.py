@@ -162,7 +162,7 @@ def _started(endpoint: Endpoint, *, as_json: bool) -> None:
 
 def _status(as_json: bool) -> int:
     from launcher.fleet.carried import Carried
-    from launcher.fleet.endpoint import store_url
+    from launcher.fleet.places import store_url
     from launcher.fleet.store import Store
 
     launcher = Launcher()
@@ -213,7 +213,7 @@ def _since(when: float) -> str:
 
 def _stop(as_json: bool, *, sessions: bool) -> int:
     from launcher.fleet.carried import Carried
-    from launcher.fleet.endpoint import store_url
+    from launcher.fleet.places import store_url
     from launcher.fleet.store import Store
 
     launcher = Launcher()

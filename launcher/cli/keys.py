@@ -1,4 +1,7 @@
-"""`launcher keys`: a new key alone on standard output, what is known of all, and taking one away."""
+"""`launcher keys`: a new key alone on standard output, what is known of all, and taking one away.
+
+Of a session here; what stands behind `--endpoint` is `launcher.cli.endpoint_keys`'s.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from launcher.api import Launcher, Session
 from launcher.cli.parser import SESSION, add_command, whole
 from launcher.cli.status import print_json
 from launcher.cli.tables import one_line, table
+from launcher.errors import RequestError
 from launcher.sessions.keys import NamedKey
 from launcher.sessions.status import Status
 
@@ -19,35 +23,101 @@ examples:
   launcher keys new tiny-chat-3f9a --name alice --expires 3d
   launcher keys new tiny-chat-3f9a --name course --requests-per-minute 60 --tokens-per-minute 20000
   key=$(launcher keys new tiny-chat-3f9a --name script)      standard output is the key alone
+  launcher keys new --endpoint --name alice --group course --expires 3d
+  launcher keys new --endpoint --name bob --model big --tokens-per-minute 20000
 """
+_TOKEN = """\
+example:
+  export OPENAI_API_KEY=$(launcher keys get-access-token)
+"""
+_ENDPOINT = "of the endpoint (launcher gateway) instead of a session"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add its commands."""
     commands = parser.add_subparsers(dest="keys_command", metavar="COMMAND", required=True)
     new = add_command(commands, "new", "make a key and print it, this once", EXAMPLES)
-    new.add_argument("session", metavar="ID", help=SESSION)
+    _of(new)
     new.add_argument("--name", metavar="NAME", required=True, help="what the key is called")
-    new.add_argument("--expires", metavar="SPAN", help="how long it is valid: 90m, 12h, 3d, 2w; else no end")
+    new.add_argument(
+        "--expires",
+        metavar="SPAN",
+        help="how long it is valid: 90m, 12h, 3d, 2w; else as long as the session, or endpoint.key_hours; "
+        "an endpoint's may be never",
+    )
     new.add_argument(
         "--requests-per-minute", type=whole, metavar="N", help="how many requests; more get 429 for a while"
     )
     new.add_argument(
         "--tokens-per-minute", type=whole, metavar="N", help="how many tokens, prompts and answers together"
     )
+    new.add_argument("--owner", metavar="USER", help="who is counted, with --endpoint (default: the name)")
+    new.add_argument(
+        "--group", metavar="NAME", action="append", default=[], help="whose models it opens, with --endpoint"
+    )
+    new.add_argument(
+        "--model", metavar="NAME", action="append", help="the only models it opens, with --endpoint"
+    )
     listed = add_command(
-        commands, "ls", "list the keys of a session", "example:\n  launcher keys ls tiny-chat-3f9a"
+        commands,
+        "ls",
+        "list the keys of a session, or of the endpoint with the time left",
+        "examples:\n  launcher keys ls tiny-chat-3f9a\n  launcher keys ls --endpoint",
     )
-    listed.add_argument("session", metavar="ID", help=SESSION)
+    _of(listed)
+    rotate = add_command(
+        commands,
+        "rotate",
+        "give a key of the endpoint a new secret",
+        "example:\n  launcher keys rotate --endpoint alice --grace 1h",
+    )
+    rotate.add_argument("--endpoint", action="store_true", required=True, help=_ENDPOINT)
+    rotate.add_argument("name", metavar="NAME", help="what the key is called")
+    rotate.add_argument("--grace", metavar="SPAN", help="how long the secret before it is still good")
+    rotate.add_argument("--expires", metavar="SPAN", help="how long it is valid; else as long as before")
     revoke = add_command(
-        commands, "revoke", "take a key away", "example:\n  launcher keys revoke tiny-chat-3f9a alice"
+        commands,
+        "revoke",
+        "take a key away",
+        "examples:\n  launcher keys revoke tiny-chat-3f9a alice\n"
+        "  launcher keys revoke --endpoint --force alice",
     )
-    revoke.add_argument("session", metavar="ID", help=SESSION)
+    _of(revoke)
     revoke.add_argument("name", metavar="NAME", help="what the key is called")
+    revoke.add_argument(
+        "--force", action="store_true", help="an endpoint's key that was used within the last hour, too"
+    )
+    add_command(
+        commands,
+        "get-access-token",
+        "print your own key for the endpoint, and nothing else; it is made or renewed where that is needed",
+        _TOKEN,
+    )
+
+
+def _of(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("session", metavar="ID", nargs="?", help=SESSION)
+    parser.add_argument("--endpoint", action="store_true", help=_ENDPOINT)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command that was asked for; its exit code."""
+    if arguments.keys_command == "get-access-token" or arguments.endpoint:
+        if getattr(arguments, "session", None) is not None:
+            raise RequestError(
+                f'"{arguments.session[:80]}" is one word too many: --endpoint stands for a session.',
+                f"See: launcher keys {arguments.keys_command} --help",
+            )
+        from launcher.cli import endpoint_keys
+
+        return endpoint_keys.run(arguments)
+    if arguments.session is None:
+        raise RequestError("Whose keys?", "Name a session, or write --endpoint.")
+    for option in ("owner", "group", "model", "force"):
+        if getattr(arguments, option, None):
+            raise RequestError(
+                f"--{option} is for keys of the endpoint.", "Write --endpoint instead of a session."
+            )
     session = Launcher().session(arguments.session)
     if arguments.keys_command == "new":
         return _new(session, arguments)

@@ -48,7 +48,12 @@ MODULES: dict[str, tuple[str, str]] = {
     "cleanup": ("launcher.cli.cleanup", "remove the files of sessions that are over"),
     "record": ("launcher.cli.record", "show what a session ran on, or say it in words for a paper"),
     "rerun": ("launcher.cli.rerun", "start the same session again from its record, and say what differs"),
-    "keys": ("launcher.cli.keys", "make, list and revoke further keys of a session"),
+    "keys": ("launcher.cli.keys", "make, list and revoke further keys of a session, or keys of the endpoint"),
+    "auth": ("launcher.cli.auth", "get ready to use an endpoint, and print your key for it"),
+    "usage": ("launcher.cli.usage", "show what was used at the endpoint in a month"),
+    "ls-endpoints": ("launcher.cli.ask", "list the models of the endpoint and their states"),
+    "ls-jobs": ("launcher.cli.ask", "list the jobs of the endpoint's models"),
+    "chat": ("launcher.cli.ask", "ask a model of the endpoint"),
     "gateway": (
         "launcher.cli.gateway",
         "run one address for all your sessions, which starts the models that are asked for",

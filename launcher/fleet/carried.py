@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher.api.launcher import Launcher
 from launcher.errors import RequestError, SchedulerError
-from launcher.fleet.endpoint import state_folder
+from launcher.fleet.places import state_folder
 from launcher.schedulers import Scheduler, scheduler
 from launcher.schedulers.script import option_line
 from launcher.schedulers.slurm import WARNING_S, hardware

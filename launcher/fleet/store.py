@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Table, func, or_, select, text, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from launcher.fleet import database, tables
@@ -77,7 +76,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._engine, self.where = database.opened(url)
         self._lite = self._engine.dialect.name == "sqlite"
-        self._insert: Any = sqlite.insert if self._lite else postgresql.insert
+        self._insert = _insert(self._lite)
         try:
             with self.writing() as connection:
                 if not self._lite:
@@ -285,6 +284,17 @@ class Store:
     @staticmethod
     def _row(model: str, slot: int) -> Any:
         return (replicas.c.model == model) & (replicas.c.slot == slot)
+
+
+def _insert(lite: bool) -> Callable[[Table], Any]:
+    # The one that is not used would be half of the time that the commands take.
+    if lite:
+        from sqlalchemy.dialects import sqlite
+
+        return sqlite.insert
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert
 
 
 def _dict(row: Any) -> dict[str, Any]:

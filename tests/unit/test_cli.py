@@ -16,7 +16,8 @@ from launcher.cli import main
     ("line", "says"),
     [
         ("launch x --hour 3", 'Unknown option "--hour". Did you mean --hours? See: launcher launch --help'),
-        ("keys new x --name a --nmae b", 'Unknown option "--nmae". Did you mean --name? See: launcher keys new --help'),
+        ("keys new x --name a --nmae b", 'Unknown option "--nmae". Did you mean --name or --owner or --model? '
+         "See: launcher keys new --help"),
         ("--foo status", 'Unknown option "--foo". See: launcher --help'),
         ("--hlep", 'Unknown option "--hlep". Did you mean --help? See: launcher --help'),
         ("launch x y", '"y" is one word too many. See: launcher launch --help'),
