@@ -21,14 +21,14 @@ PAGE = ROOT / "docs" / "parity.md"
 ITEMS = ROOT / "tests" / "parity" / "items.yml"
 NEEDS = {"F": "simulated engine", "C": "real engine on CPU", "S": "real Slurm", "G": "GPU"}
 
-_SYSTEM = r"(?:vec-inf|Blackfish|della)"
+_SYSTEM = r"(?:vec-inf|Blackfish|della|FIRST)"
 _NAMED = re.compile(rf"(?:^|; )({_SYSTEM} \d+(?:, (?:{_SYSTEM} )?\d+)*): ")
 _HEAD = """\
 # What has a test
 
-What users of vec-inf, Blackfish and della-inference can do there, as behaviours of this launcher, each with the tests
-that show it. Made by `scripts/parity.py` from `tests/parity/items.yml` and the docstrings of the tests. How to switch
-is in [switching.md](switching.md).
+What users of vec-inf, Blackfish, della-inference and FIRST (ALCF's inference endpoints) can do there, as behaviours of
+this launcher, each with the tests that show it. Made by `scripts/parity.py` from `tests/parity/items.yml` and the
+docstrings of the tests. How to switch is in [switching.md](switching.md).
 
 *Shown by* is what the item needs at least: the simulated engine, a real engine on CPU, a real Slurm. What would need a
 GPU is said in the last column, and is not verified."""
@@ -55,7 +55,7 @@ class Item:
 
 
 def items() -> list[Item]:
-    """The three lists, in their order."""
+    """The lists, in their order."""
     found = []
     for system, numbered in yaml.safe_load(ITEMS.read_text(encoding="utf-8")).items():
         for number, item in numbered.items():

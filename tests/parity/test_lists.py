@@ -1,4 +1,4 @@
-"""The lists of what vec-inf, Blackfish and della-inference can do, held against the tests that name them."""
+"""The lists of what vec-inf, Blackfish, della-inference and FIRST can do, held against the tests that name them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ def test_each_item_has_a_test_that_names_it(item: Item) -> None:
 def test_the_lists_are_whole() -> None:
     counts = {
         system: [i.number for i in ITEMS if i.system == system]
-        for system in ("vec-inf", "Blackfish", "della")
+        for system in ("vec-inf", "Blackfish", "della", "FIRST")
     }
     assert counts == {
-        "vec-inf": list(range(1, 15)), "Blackfish": list(range(1, 18)), "della": list(range(1, 11))
+        "vec-inf": list(range(1, 15)), "Blackfish": list(range(1, 18)), "della": list(range(1, 11)),
+        "FIRST": list(range(1, 17)),
     }  # fmt: skip
 
 
