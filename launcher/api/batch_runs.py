@@ -224,11 +224,12 @@ def begin(
     out = answers_of(source) if output is None else Path(os.path.abspath(output))
     if out.is_dir() or not out.parent.is_dir():
         raise RequestError(f"{out} cannot be the output.", "Name a file in a folder that is there with -o.")
-    means, names, served = _means(launcher, source, model, session, url, launch)
     spec = Spec(
         str(source), str(out), str(out.with_name(f"{out.name.removesuffix('.jsonl')}.errors.jsonl")),
-        endpoint, names, served, window, retries, strict, changing=texts is not None,
-    )  # fmt: skip
+        endpoint, window=window, retries=retries, strict=strict, changing=texts is not None,
+    ).checked()  # fmt: skip
+    means, names, served = _means(launcher, source, model, session, url, launch)
+    spec = dataclasses.replace(spec, models=names, served=served)
     made = BatchRun(launcher, Run.create(_folder(launcher, out), spec))
     if texts is not None:
         texts.write(made.run.folder / "texts.json")

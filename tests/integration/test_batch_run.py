@@ -1,0 +1,355 @@
+"""Batch runs against servers that refuse, break off and go away, and runners that are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher import Launcher
+from launcher.batch.report import CANCELLED, COMPLETED, STOPPED, Status
+from launcher.batch.run import Run, run
+from launcher.batch.spec import Spec
+from launcher.cli import main
+from launcher.errors import StorageError
+from tests.conftest import skip_loudly
+from tests.hostile import HOSTILE
+from tests.programs.front import KEY as GATEWAY_KEY
+from tests.programs.front import ROOT, RunningGateway, SimulatedEngine, wait_until
+from tests.programs.moody import KEY, Moody
+
+
+@pytest.fixture
+def moody() -> Iterator[Moody]:
+    server = Moody()
+    yield server
+    server.hold.set()
+    server.close()
+
+
+class Desk:
+    """A folder with an input, its outputs and a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.input, self.output, self.errors = (
+            folder / name for name in ("in.jsonl", "out.jsonl", "err.jsonl")
+        )
+
+    def ask(self, questions: Sequence[str], model: str = "tiny", **more: Any) -> Run:
+        """A run that asks each of `questions`, whose ids are r0, r1, …"""
+        with self.input.open("w") as file:
+            for number, question in enumerate(questions):
+                body = {"model": model, "messages": [{"role": "user", "content": question}]}
+                line = {
+                    "custom_id": f"r{number}",
+                    "method": "POST",
+                    "url": "/v1/chat/completions",
+                    "body": body,
+                }
+                file.write(json.dumps(line) + "\n")
+        spec = Spec(str(self.input), str(self.output), str(self.errors), **more)
+        return Run.create(self.folder / "run", spec)
+
+    @property
+    def answers(self) -> dict[str, dict[str, Any]]:
+        """The bodies by id; each id at most once."""
+        found = entries(self.output)
+        bodies = {entry["custom_id"]: entry["response"]["body"] for entry in found}
+        assert len(bodies) == len(found), "an id was answered twice"
+        return bodies
+
+    def lines(self) -> int:
+        return self.output.read_bytes().count(b"\n") if self.output.exists() else 0
+
+
+def entries(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().split("\n") if line] if path.exists() else []
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def carried(one: Run, url: str, key: str | None = KEY, **how: Any) -> Status:
+    return asyncio.run(asyncio.wait_for(run(one.folder, url, key, **how), 60))
+
+
+def test_what_passes_is_waited_out_and_what_does_not_is_an_error(moody: Moody, desk: Desk) -> None:
+    """FIRST 8: OpenAI's lines in and out; 429, 500 and lost connections are tried again, a 4xx never."""
+    moods = ("fine", "busy", "cut", "broken", "poison", "html", "nan", "long", "pretty")
+    one = desk.ask([f"question {mood}" for mood in moods], retries=2)
+    status = carried(one, moody.url)
+    assert (status.state, status.total, status.answered, status.failed) == (COMPLETED, 9, 7, 2)
+    assert (status.prompt_tokens, status.completion_tokens) == (14, 21)
+    assert one.status() == status
+    asked = [moody.asked[f"question {mood}"] for mood in moods]
+    assert asked == [1, 2, 3, 3, 3, 2, 2, 1, 1]
+    first, second = moody.at["question busy"]
+    assert second - first >= 1.0, "Retry-After"
+    answers = desk.answers
+    assert sorted(answers) == ["r0", "r1", "r2", "r3", "r5", "r6", "r8"]
+    assert answers["r8"]["choices"][0]["message"]["content"] == "\u2028re: question pretty"
+    assert len(desk.output.read_text().splitlines()) == 7, "no reader takes a line for two"
+    poison, long = sorted(entries(desk.errors), key=lambda entry: entry["line"])
+    assert (poison["custom_id"], poison["line"], poison["error"]["code"]) == ("r4", 5, "internal")
+    assert poison["response"]["status_code"] == 500
+    assert (long["custom_id"], long["response"]["status_code"], long["line"]) == ("r7", 400, 8)
+    assert long["response"]["body"]["error"]["message"].startswith("This model's maximum context")
+    assert {entry["id"][:10] for entry in (*entries(desk.output), poison, long)} == {"batch_req_"}
+    assert carried(one, moody.url).state == COMPLETED
+    assert sum(moody.asked.values()) == sum(asked), "nothing is asked twice"
+
+
+def test_as_many_in_flight_as_the_window_and_all_wait_for_an_engine_that_is_away(
+    moody: Moody, desk: Desk
+) -> None:
+    moody.away = True
+    one = desk.ask([f"question {number}" for number in range(300)], window=16)
+    seen: list[Status] = []
+
+    def show(status: Status) -> None:
+        seen.append(status)
+        if len(moody.asked) >= 16:
+            moody.away = False
+
+    status = carried(one, moody.url, progress=show)
+    assert (status.state, status.answered) == (COMPLETED, 300)
+    assert moody.most == 16
+    assert max(status.in_flight for status in seen) == 16
+
+
+def test_a_wrong_key_is_no_line_s_fault(moody: Moody, desk: Desk) -> None:
+    one = desk.ask(["a", "b", "c"])
+    status = carried(one, moody.url, "sk-wrong")
+    assert (status.state, status.code) == (STOPPED, "denied")
+    assert "not the session's" in status.message
+    assert desk.lines() == 0
+    assert not desk.errors.exists()
+    assert carried(one, moody.url).answered == 3
+
+
+def test_cancel_ends_a_run_and_keeps_what_is_answered(moody: Moody, desk: Desk) -> None:
+    one = desk.ask([f"question {number}" for number in range(600)], window=8)
+
+    def show(status: Status) -> None:
+        if status.answered > 50:
+            Run(one.folder).cancel()
+
+    status = carried(one, moody.url, progress=show)
+    assert status.state == CANCELLED
+    assert 50 < desk.lines() == status.answered < 600
+    assert one.status().state == CANCELLED
+    one.cancel_path.unlink()
+    assert carried(one, moody.url).state == COMPLETED
+    assert len(desk.answers) == 600
+
+
+def test_a_session_that_is_over_ends_it_and_a_full_stop_drains(moody: Moody, desk: Desk) -> None:
+    one = desk.ask(["a", "b", "c", "d"], window=2)
+    moody.away = True
+    status = carried(one, moody.url, gone=lambda: "Session x is over.")
+    assert (status.state, status.code, status.message) == (STOPPED, "session-over", "Session x is over.")
+    moody.away = False
+    moody.hold.clear()
+    moody.asked.clear()
+
+    async def stopped() -> Status:
+        stop = asyncio.Event()
+        going = asyncio.create_task(run(one.folder, moody.url, KEY, stop=stop, drain_s=30))
+        while len(moody.asked) < 2:
+            await asyncio.sleep(0.01)
+        stop.set()
+        moody.hold.set()
+        return await going
+
+    status = asyncio.run(asyncio.wait_for(stopped(), 60))
+    assert (status.state, status.answered) == (STOPPED, 2), (
+        "what was in flight came in, and no more was taken"
+    )
+    assert carried(one, moody.url).answered == 4
+
+
+def test_the_time_limit_of_a_session_is_not_run_into(moody: Moody, desk: Desk) -> None:
+    import time
+
+    one = desk.ask([f"question {number}" for number in range(5000)], window=2)
+    end = time.time() + 4
+    status = carried(one, moody.url, ends_at=lambda: end)
+    assert (status.state, status.code) == (STOPPED, "time-limit")
+    assert time.time() < end
+    assert 0 < status.answered == desk.lines() < 5000
+
+
+def test_hostile_texts_are_asked_as_they_are(moody: Moody, desk: Desk) -> None:
+    one = desk.ask([f"{text} fine" for text in HOSTILE])
+    assert carried(one, moody.url).answered == len(HOSTILE)
+    told = {body["choices"][0]["message"]["content"] for body in desk.answers.values()}
+    assert told == {f"\u2028re: {text} fine" for text in HOSTILE}
+    assert "touch" not in one.status_path.read_text() + one.spec_path.read_text(), "no prompt in the state"
+
+
+def test_a_full_disk_keeps_whole_lines_and_the_run_goes_on(moody: Moody, desk: Desk) -> None:
+    small = desk.folder / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", small], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        skip_loudly("a full disk: this machine does not let us mount a tmpfs")
+    try:
+        desk.output = small / "out.jsonl"
+        one = desk.ask([f"question {number}" for number in range(200)], window=4)
+        with pytest.raises(StorageError, match="No space left on device"):
+            carried(one, moody.url)
+        kept = desk.output.read_bytes()
+        assert kept.endswith(b"\n")
+        assert "No space left" in one.status().message
+        subprocess.run(["mount", "-o", "remount,size=1m", small], check=True)
+        assert carried(one, moody.url).state == COMPLETED
+        assert len(desk.answers) == 200
+        assert desk.output.read_bytes().startswith(kept)
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+@pytest.fixture
+def command(desk: Desk) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """`launcher batch` as a process with sessions of its own."""
+    begun: list[subprocess.Popen[str]] = []
+    places = desk.folder / "sessions", desk.folder / "cache"
+    env = {
+        **os.environ, "LAUNCHER_SITE": os.devnull, "LAUNCHER_CONFIG": os.devnull, "LAUNCHER_API_KEY": GATEWAY_KEY,
+        "LAUNCHER_PLACES__SESSIONS": str(places[0]), "LAUNCHER_PLACES__CACHE": str(places[1]),
+        "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "launcher", "batch", *words], env=env, cwd=desk.folder, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        begun.append(process)
+        return process
+
+    yield start
+    for process in begun:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def test_every_id_is_answered_once_whatever_is_killed_when(
+    desk: Desk, sockets: Path, command: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """FIRST 9: kill -9 of runner and engine at random lines; a new process goes on; earlier bytes are unchanged."""
+    count = 1200
+    desk.ask([f"question {number}" for number in range(count)])
+    engine = SimulatedEngine(sockets)
+    gateway = RunningGateway(engine=engine.socket)
+    seed = random.randrange(10**6)
+    print("seed", seed)
+    rolls = random.Random(seed)
+    words = ("run", "in.jsonl", "-o", "out.jsonl", "--url", gateway.url, "--window", "32", "--json")
+    before = b""
+
+    def at(goal: int, process: subprocess.Popen[str]) -> bool:
+        return desk.lines() >= goal or process.poll() is not None
+
+    try:
+        process = command(*words)
+        for what in ("runner", "engine", "runner", "both"):
+            goal = desk.lines() + rolls.randrange(1, 220)
+            wait_until(functools.partial(at, goal, process), 60)
+            if what != "runner":
+                engine.kill()
+            if what != "engine":
+                process.kill()
+                process.communicate()
+            now = desk.output.read_bytes()
+            assert now.startswith(before)
+            before = now[: now.rfind(b"\n") + 1]
+            if what != "runner":
+                engine = SimulatedEngine(sockets)
+            if what != "engine":
+                process = command(*words)
+        text, error = process.communicate(timeout=90)
+    finally:
+        gateway.close()
+        engine.close()
+    assert process.returncode == 0, error
+    assert desk.output.read_bytes().startswith(before)
+    assert sorted(desk.answers) == sorted(f"r{number}" for number in range(count))
+    told = json.loads(text)
+    assert (told["state"], told["answered"], told["failed"]) == (COMPLETED, count, 0)
+    assert told["completion_tokens"] == 7 * count, (
+        "counted from the answers, not from what a killed one had said"
+    )
+
+
+def test_ctrl_c_drains_and_says_how_to_go_on(
+    desk: Desk, moody: Moody, command: Callable[..., subprocess.Popen[str]]
+) -> None:
+    desk.ask([f"question {number}" for number in range(4000)])
+    key = desk.folder / "key"
+    key.write_text(f"{KEY}\n")
+    process = command(
+        "run", "in.jsonl", "-o", "out.jsonl", "--url", moody.url, "--window", "4", "--key-file", str(key)
+    )
+    wait_until(lambda: desk.lines() > 20 or process.poll() is not None, 60)
+    process.send_signal(signal.SIGINT)
+    text, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in error
+    assert " of 4000 answered" in text
+    assert "It was stopped. Go on with: launcher batch resume out-" in error
+    assert KEY not in text + error
+    listed, _ = command("ls", "--json").communicate(timeout=60)
+    (listed_run,) = json.loads(listed)["runs"]
+    assert (listed_run["state"], listed_run["answered"]) == (STOPPED, desk.lines())
+    shown, _ = command("status", "out.jsonl").communicate(timeout=60)
+    assert "stopped" in shown
+    ended, _ = command("cancel", listed_run["id"][:6], "--json").communicate(timeout=60)
+    assert json.loads(ended)["state"] == CANCELLED
+
+
+def test_what_cannot_be_is_said_in_a_sentence(
+    desk: Desk, launcher: Launcher, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(desk.folder)
+    desk.ask(["a"])
+    (desk.folder / "empty.jsonl").write_text("\n")
+    for words, code, said in (
+        (["run", "nowhere.jsonl"], 2, "nowhere.jsonl is no file."),
+        (["run", "in.jsonl", "-o", "no/such/folder"], 2, "cannot be the output"),
+        (["run", "in.jsonl", "-o", "in.jsonl"], 2, "must be three files"),
+        (["run", "in.jsonl", "--url", "ftp://x"], 2, '"ftp://x" is no address.'),
+        (["run", "in.jsonl", "--url", "http://x", "--session", "y"], 2, "Leave out --session or --url"),
+        (["run", "in.jsonl", "--url", "http://x", "--hours", "2"], 2, "takes no --hours"),
+        (["run", "in.jsonl", "--url", "http://x", "--detach"], 2, "goes on by itself"),
+        (["run", "in.jsonl", "--session", "nobody"], 6, 'no session "nobody"'),
+        (["run", "empty.jsonl"], 2, "Which model shall answer?"),
+        (["run", "in.jsonl", "--model", "no/such-model"], 4, "no/such-model"),
+        (["run", "in.jsonl", "--window", "0", "--url", "http://x"], 2, "window of 0"),
+        (["run", "in.jsonl", "--url", "http://x", "--key-file", "gone"], 2, "gone cannot be read"),
+        (["status", "nothing"], 6, 'There is no batch run "nothing".'),
+        (
+            ["chat", "--prompt-file", "in.jsonl", "--input-dir", ".", "-o", "."],
+            2,
+            "may not lie where the texts are",
+        ),
+    ):
+        assert main(["batch", *words]) == code, words
+        assert said in capsys.readouterr().err, words
