@@ -17,7 +17,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from launcher.errors import StorageError
 from launcher.sessions.paths import write_private
@@ -26,6 +26,7 @@ _ID = re.compile(r"file-[0-9a-f]{24}")
 _ABANDONED_S = 86400.0
 _NAME_CHARACTERS = 255
 KEPT_S = 30 * 86400  # OpenAI's rule for what is uploaded for a batch
+_UNBOUNDED = 1 << 62
 UPLOADED, MADE = "batch", "batch_output"
 
 
@@ -40,11 +41,16 @@ class Bounds:
     `at_once` is how many batches of everybody run at a time; the others wait.
     """
 
-    file_bytes: int = 2**30
-    owner_bytes: int = 20 * 2**30
+    file_bytes: int = 10**9
+    owner_bytes: int = 20 * 10**9
     files: int = 10_000
     batches: int = 200
     at_once: int = 4
+
+    @classmethod
+    def of(cls, file_gb: float | None, files_gb: float | None) -> Self:
+        """With the bounds of settings; None: no bound."""
+        return cls(*(_UNBOUNDED if gb is None else int(gb * 1e9) for gb in (file_gb, files_gb)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,7 @@ class Files:
         room = self.bounds.owner_bytes - sum(one.bytes for one in mine)
         if room <= 0:
             raise TooMuchError(
-                f"Your files fill the {_size(self.bounds.owner_bytes)} that one owner may have.",
+                f"Your files fill the {size_text(self.bounds.owner_bytes)} that one owner may have.",
                 "Delete those that are not needed.",
             )
         return Upload(self, self._new_folder(owner), min(room, self.bounds.file_bytes))
@@ -191,7 +197,7 @@ class Upload:
             of_one = self._room == self._files.bounds.file_bytes
             why = "that one may have" if of_one else "that your other files leave"
             raise TooMuchError(
-                f"The file is larger than the {_size(self._room)} {why}.",
+                f"The file is larger than the {size_text(self._room)} {why}.",
                 "Split it." if of_one else "Delete those that are not needed.",
             )
         rest = memoryview(data)
@@ -237,8 +243,9 @@ def _shown(filename: str) -> str:
     return kept or "upload.jsonl"
 
 
-def _size(count: int) -> str:
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+def size_text(count: int) -> str:
+    """A number of bytes for people."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.3g} {unit}"
     return f"{count} bytes"

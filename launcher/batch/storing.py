@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from launcher.batch.files import KEPT_S, UPLOADED, Files, StoredFile, TooMuchError, Upload
+from launcher.batch.files import KEPT_S, UPLOADED, Files, StoredFile, TooMuchError, Upload, size_text
 from launcher.batch.form import Form, FormError, Part, boundary
 from launcher.errors import RequestError
 from launcher.gateway.exchange import Exchange
@@ -22,7 +22,7 @@ async def store(exchange: Exchange, files: Files, owner: str) -> StoredFile:
     bounds = files.bounds
     if exchange.request.length > bounds.file_bytes + _FORM_BYTES:
         raise TooMuchError(
-            f"The file is larger than the {bounds.file_bytes} bytes that one may have.", "Split it."
+            f"The file is larger than the {size_text(bounds.file_bytes)} that one may have.", "Split it."
         )
     upload = await asyncio.to_thread(files.upload, owner)
     try:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from launcher.batch.files import Bounds
 from launcher.batch.http import BatchAPI
 from launcher.batch.passes import Passes
 from launcher.fleet.front import EndpointFront
 from launcher.fleet.paths import same_framework
 from launcher.fleet.seen import Fleet
 from launcher.gateway.keys import Holder
+from launcher.settings.schema import Caps
 
 
 def batch_api(
-    folder: Path, passes: Passes, front: EndpointFront, fleet: Fleet, url: Callable[[], str]
+    folder: Path, passes: Passes, front: EndpointFront, fleet: Fleet, url: Callable[[], str], caps: Caps
 ) -> BatchAPI:
     """The files and batches in `folder` of the endpoint at `url`, whose requests go through its own front."""
 
@@ -25,6 +27,8 @@ def batch_api(
         wanted = same_framework(framework)
         return any(cluster in model.clusters and model.framework == wanted for model in fleet.models())
 
+    bounds = Bounds.of(caps.batch_file_gb, caps.batch_files_gb)
+    touch = front.usage.touch
     return BatchAPI(
-        folder, passes, url=url, touch=front.usage.touch, models=models, knows=knows, by_cluster=True
+        folder, passes, url=url, touch=touch, models=models, knows=knows, bounds=bounds, by_cluster=True
     )

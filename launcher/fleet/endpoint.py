@@ -77,7 +77,7 @@ class Endpoint:
         self.url = f"http://{self._shown()}:{port}/v1"
         life.peers.url = self.url
         local = f"http://{self._local()}:{port}"
-        batches = batch_api(folder / "batches", passes, front, life, lambda: local)
+        batches = batch_api(folder / "batches", passes, front, life, lambda: local, self._settings.limits)
         front.batches = batches
         living = loop.create_task(life.run())
         try:

@@ -98,6 +98,8 @@ def _made(request: Request, settings: Settings, door: str, said: Mapping[str, st
             settings.session.start_timeout_minutes * 60,
             settings.session.engine_restarts,
             settings.limits.audio_hours if engine_name == "whisper" else None,
+            settings.limits.batch_file_gb,
+            settings.limits.batch_files_gb,
         ),
         network=settings.network,
         places=dataclasses.replace(settings.places, sessions=log_dir_of(request, settings)),

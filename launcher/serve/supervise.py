@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from launcher.batch.files import Bounds
 from launcher.batch.http import BatchAPI
 from launcher.batch.passes import Passes
 from launcher.engines import Diagnosis, engine
@@ -134,6 +135,7 @@ class _Session:
             touch=self._front.usage.touch,
             models=lambda _: (plan.model.served_name,),
             knows=lambda cluster, framework: (cluster, framework) == here,
+            bounds=Bounds.of(plan.limits.batch_file_gb, plan.limits.batch_files_gb),
         )
 
     async def run(self) -> int:

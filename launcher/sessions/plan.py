@@ -68,7 +68,7 @@ class Limits:
     """How long things may take; `idle_minutes` 0 means never stop for idleness.
 
     `engine_restarts` is how often a crashed engine is started again, `audio_hours` how long one recording may be (None:
-    as long as it is).
+    as long as it is). `batch_file_gb` is what one uploaded file of a batch may have, `batch_files_gb` all of one key.
     """
 
     hours: float
@@ -76,6 +76,8 @@ class Limits:
     start_timeout_s: float
     engine_restarts: int = 2
     audio_hours: float | None = None
+    batch_file_gb: float | None = 1.0
+    batch_files_gb: float | None = 20.0
 
 
 @dataclass(frozen=True, slots=True)

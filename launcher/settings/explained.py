@@ -52,6 +52,8 @@ SAYS: Mapping[str, str] = {
     "limits.gpus": "GPUs of one session, those of all its nodes together.",
     "limits.hours": "Hours of one session, whatever its profile allows.",
     "limits.audio_hours": "Hours of one recording that is sent to a Whisper session.",
+    "limits.batch_file_gb": "GB (10^9 bytes) of one file that is uploaded to `/v1/files` for a batch.",
+    "limits.batch_files_gb": "GB of all files that one key of a session, or one owner at an endpoint, has there.",
     "form.hide": "Fields to leave out, such as `revision`; what they ask for keeps its default.",
     "form.more": "Whether there is *More options*.",
     "form.live": "Whether the form says which hardware is free now. It asks Slurm each time it is drawn.",

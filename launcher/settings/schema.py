@@ -171,13 +171,16 @@ class Allow:
 class Caps:
     """What one user, or one request, may have at most; None: no limit. `gpus` and `hours` are of one session.
 
-    `audio_hours` is how long one recording may be that is sent to a Whisper session.
+    `audio_hours` is how long one recording may be that is sent to a Whisper session. `batch_file_gb` (10^9 bytes) is
+    what one file of `/v1/files` may have, `batch_files_gb` all that one owner uploads there.
     """
 
     sessions: int | None = _from(1, example=4)
     gpus: int | None = _from(0, example=8)
     hours: float | None = _from(0.01, example=24)
     audio_hours: float | None = _from(0.01, example=10)
+    batch_file_gb: float | None = _from(0.001, default=1.0, example=1)
+    batch_files_gb: float | None = _from(0.001, default=20.0, example=20)
 
 
 @dataclass(frozen=True, slots=True)
