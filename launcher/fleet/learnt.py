@@ -26,6 +26,8 @@ _SESSIONS_READ = 400
 _QUANTILE = 0.9
 _LONGEST_S = 7 * 86400.0
 _PAUSE_FIRST_S, _PAUSE_LONGEST_S = 30.0, 1800.0
+# Failures so far apart are not in a row; a replica that fails so soon after its first answer has not really started.
+_FORGOTTEN_S, _SOON_S = 2 * 3600.0, 300.0
 # What ends a session although the model could start there: it says nothing against the place.
 _NOBODYS_FAULT = frozenset({"user", "idle", "time-limit", "cancelled", "together", "preempted"})
 
@@ -54,7 +56,7 @@ class Learnt:
     def __init__(self) -> None:
         self._queues: dict[tuple[str, str], _Past] = {}
         self._starts: dict[tuple[str, str, str], _Past] = {}
-        self._failures: dict[tuple[str, str, str], tuple[int, float]] = {}
+        self._failures: dict[tuple[str, str, str], _Failures] = {}
 
     def started(self, model: str, cluster: str, profile: str, queue_s: float | None, start_s: float) -> None:
         """A session of `model` answered, `start_s` after its job began; `queue_s` None: its wait is not known."""
@@ -62,21 +64,21 @@ class Learnt:
             self._queues.setdefault((cluster, profile), _Past()).add(queue_s)
         if 0 <= start_s <= _LONGEST_S:
             self._starts.setdefault((model, cluster, profile), _Past()).add(start_s)
-        self._failures.pop((model, cluster, profile), None)
+        if (failures := self._failures.get((model, cluster, profile))) is not None:
+            failures.paused_until = 0.0
 
     def failed(self, model: str, cluster: str, profile: str, now: float) -> None:
         """A start was refused or ended before it answered; each one in a row doubles the pause."""
-        times, _ = self._failures.get((model, cluster, profile), (0, 0.0))
-        pause_s = min(_PAUSE_FIRST_S * 2 ** min(times, 16), _PAUSE_LONGEST_S)
-        self._failures[(model, cluster, profile)] = (times + 1, now + pause_s)
+        failures = self._failures.setdefault((model, cluster, profile), _Failures())
+        if now - failures.last_at > _FORGOTTEN_S:
+            failures.times = 0
+        pause_s = min(_PAUSE_FIRST_S * 2 ** min(failures.times, 16), _PAUSE_LONGEST_S)
+        failures.times, failures.last_at, failures.paused_until = failures.times + 1, now, now + pause_s
 
     def paused_until(self, model: str, cluster: str, profile: str) -> float:
         """Until when nothing should be started there, a Unix time; 0 where nothing is against it."""
-        return self._failures.get((model, cluster, profile), (0, 0.0))[1]
-
-    def failures(self, model: str, cluster: str, profile: str) -> int:
-        """How many starts in a row have failed there."""
-        return self._failures.get((model, cluster, profile), (0, 0.0))[0]
+        failures = self._failures.get((model, cluster, profile))
+        return 0.0 if failures is None else failures.paused_until
 
     def lead(self, model: str, cluster: str, profile: str) -> Lead:
         """What to expect of the next start of `model` there."""
@@ -111,21 +113,37 @@ class Learnt:
                 continue
         return learnt
 
-    def learn(self, plan: Plan, status: Status | None) -> None:
-        """Take in one session of any age, as its files tell it."""
+    def learn(self, plan: Plan, status: Status | None, model: str | None = None) -> None:
+        """Take in one session of any age, as its files tell it; `model`: what it was asked for by, if not by its id."""
         if status is None:
             return
-        place = (plan.model.id, plan.cluster.name, plan.resources.profile)
-        answered = status.state == READY or (
-            status.ended and status.reason in _NOBODYS_FAULT and any(p.name == "probe" for p in status.phases)
-        )
-        if answered and status.phases and not status.engine_restarts:
-            first, last = status.phases[0], status.phases[-1]
-            # A job that ran again has waited twice, and only the first wait was a queue of its own.
-            waited = None if status.restarts else max(0.0, first.started_at - plan.created_at)
-            self.started(*place, waited, max(0.0, last.started_at + last.elapsed_s - first.started_at))
-        elif status.state == FAILED and not any(p.name == "probe" for p in status.phases):
+        place = (model or plan.model.id, plan.cluster.name, plan.resources.profile)
+        probed = any(phase.name == "probe" for phase in status.phases)
+        if status.state == FAILED and not probed:
             self.failed(*place, status.since)
+        answered = status.state == READY or (status.ended and status.reason in _NOBODYS_FAULT and probed)
+        # The phases of a crashed engine are those of its restart; the session's own start is not told any more.
+        if not answered or not status.phases or status.engine_restarts:
+            return
+        first, last = status.phases[0], status.phases[-1]
+        # A job that ran again has waited twice, and only the first wait was a queue of its own.
+        waited = None if status.restarts else max(0.0, first.started_at - plan.created_at)
+        self.started(*place, waited, max(0.0, last.started_at + last.elapsed_s - first.started_at))
+
+    def ended(self, plan: Plan, status: Status, model: str, *, answered: bool) -> None:
+        """A session is over whose start was watched, and which `answered` or did not."""
+        lasted_s = 0.0
+        if answered and status.phases:
+            lasted_s = status.since - status.phases[-1].started_at - status.phases[-1].elapsed_s
+        if status.state == FAILED and lasted_s < _SOON_S:
+            self.failed(model, plan.cluster.name, plan.resources.profile, status.since)
+
+
+@dataclass(slots=True)
+class _Failures:
+    times: int = 0
+    last_at: float = 0.0
+    paused_until: float = 0.0
 
 
 def high(samples: Collection[float]) -> float:
