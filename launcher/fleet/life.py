@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import SchedulerError, StorageError
+from launcher.errors import StorageError
 from launcher.fleet import shown
 from launcher.fleet.board import Board
 from launcher.fleet.choice import Lane
@@ -39,7 +39,6 @@ from launcher.settings.schema import Settings
 
 _LOG = logging.getLogger("launcher.fleet")
 _TICK_S = 1.0
-_REFUSED_S = 30.0
 # A session that is not to be seen, or has no job, so long after it was written down, was never submitted.
 _UNSEEN_S, _UNSEEN_FAR_S = 10.0, 90.0
 _LOOKED_AT_S = 8.0  # so long a request waits for the look at a replica that did not answer
@@ -243,10 +242,7 @@ class Life:
         if started.trouble is not None:
             _LOG.warning("%s could not be started on %s: %s", offer.name, start.profile, started.trouble)
             self._board.trouble[offer.name] = f"It could not be started: {started.trouble}"
-            now = time.time()
-            self._learnt.failed(offer.model, start.cluster, start.profile, now)
-            if isinstance(started.trouble, SchedulerError):
-                self._refused[start.cluster] = (now + _REFUSED_S, str(started.trouble))
+            self._learnt.failed(offer.model, start.cluster, start.profile, time.time())
         elif started.session is not None:
             _LOG.info("%s: session %s was submitted", offer.name, started.session.id)
 
@@ -338,8 +334,7 @@ class Life:
         return load.demand(now)
 
     def _cluster(self, source: Source) -> ClusterSeen:
-        until, why = self._refused.get(source.cluster, (0.0, ""))
-        return ClusterSeen(source.cluster, not source.deaf, until or None, why or source.trouble)
+        return ClusterSeen(source.cluster, not source.deaf, reason=source.trouble)
 
     def _first_look_over(self) -> bool:
         # What runs already must be known before anything is started; a cluster that does not answer is not waited for.
