@@ -41,6 +41,7 @@ _FOLDER_S = 5.0  # batches that another gateway has made, or left
 _DRAIN_S = 600.0  # OpenAI's promise: what is in flight when a batch is cancelled may take so long
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _CRASHES = 5
+_MISSED_S = 5.0
 _SWEEP_S = 3600.0
 
 
@@ -62,6 +63,7 @@ class Carrier:
         self._carried: dict[Path, asyncio.Task[None]] = {}
         self._wake: dict[Path, asyncio.Event] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._missed: dict[str, float] = {}  # since when the key of a batch is not known
         self._stopped = False
 
     def start(self) -> None:
@@ -91,6 +93,7 @@ class Carrier:
 
     def _put_down(self, place: Place) -> None:
         self._carried.pop(place.folder, None)
+        self._missed.pop(place.folder.name, None)
         self._wake.pop(place.folder, None)
 
     async def _look(self) -> None:
@@ -156,7 +159,7 @@ class Carrier:
 
     async def _one_run(self, asked: Asked, place: Place, state: State) -> tuple[State, Ended | None]:
         """Start the program and watch it; what it said at its end, if it came to one."""
-        key = self._passes.open(asked.key)
+        key = self._passes.open(asked.key, asked.owner)
         before_s, begun = state.running_s, time.monotonic()
         try:
             async with Runner(place, self._url(asked), key, strict=not asked.by_path) as runner:
@@ -198,7 +201,12 @@ class Carrier:
             return CANCELLED
         if time.time() >= asked.expires_at:
             return EXPIRED
-        return "" if self._passes.named(asked.key) is not None else FAILED
+        if self._passes.whose(asked.key, asked.owner) is not None:
+            self._missed.pop(asked.id, None)
+            return ""
+        # A file of keys that cannot be read for a moment ends nothing.
+        missed = self._missed.setdefault(asked.id, time.monotonic())
+        return FAILED if time.monotonic() - missed > _MISSED_S else ""
 
     async def _pause(self, place: Place, seconds: float) -> None:
         event = self._wake[place.folder]

@@ -21,7 +21,7 @@ from launcher.batch.batches import FAILED, Asked, Batches, Place, State
 from launcher.batch.carry import Carrier
 from launcher.batch.files import Bounds, Files, StoredFile, TooMuchError
 from launcher.batch.form import FormError
-from launcher.batch.passes import Passes
+from launcher.batch.passes import Passes, owner_of
 from launcher.errors import LauncherError, RequestError
 from launcher.gateway import answers
 from launcher.gateway.answers import Answer
@@ -130,7 +130,7 @@ class BatchAPI:
             raise _No(404, f"There is no {cluster}/{framework} here.", "not_found")
         query = parse_qs(target.query[1:], max_num_fields=16) if len(target.query) < _READ_BYTES else {}
         method = "GET" if exchange.request.method in SAFE_METHODS else exchange.request.method
-        owner = holder.owner or holder.name
+        owner = owner_of(holder)
         match kind, name, what, method:
             case "files", None, None, "POST":
                 stored = await storing.store(exchange, self._files, owner)
@@ -218,7 +218,7 @@ class BatchAPI:
     async def _make(
         self, body: dict[str, Any], holder: Holder, cluster: str | None, framework: str | None
     ) -> tuple[Asked, State]:
-        owner, now = holder.owner or holder.name, time.time()
+        owner, now = owner_of(holder), time.time()
         window, seconds = shown.window_of(body)
         asked = Asked(
             self._batches.new_id(),

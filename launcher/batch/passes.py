@@ -5,6 +5,7 @@ They live in memory and go through a pipe; with the gateway they are gone.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import secrets
 
@@ -19,25 +20,34 @@ class Passes:
 
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
-        self._names: dict[bytes, str] = {}
+        self._runs: dict[bytes, _Run] = {}
 
-    def open(self, name: str) -> str:
-        """A new key for a run on behalf of the key called `name`."""
+    def open(self, name: str, owner: str) -> str:
+        """A new key for a run on behalf of the key called `name`, which is `owner`'s."""
         secret = f"sk-run-{secrets.token_hex(32)}"
-        self._names[_digest(secret)] = name
+        self._runs[_digest(secret)] = _Run(name, owner)
         return secret
 
     def close(self, secret: str) -> None:
         """The run is over."""
-        self._names.pop(_digest(secret), None)
+        self._runs.pop(_digest(secret), None)
+
+    def whose(self, name: str, owner: str) -> Holder | None:
+        """Who has the key called `name`, as long as it is valid and still `owner`'s: a name may be given again."""
+        found = self._keys.named(name)
+        return found if found is not None and owner_of(found) == owner else None
 
     def holder(self, candidate: str) -> Holder | None:
         """Whose key `candidate` is."""
-        name = self._names.get(_digest(candidate))
-        if name is None:
+        run = self._runs.get(_digest(candidate))
+        if run is None:
             return self._keys.holder(candidate)
-        # A 401 would be the answer to each line of the batch; its end is told to the run in another way.
-        return self._keys.named(name) or Holder(name, False, _Shut(None, None), None)
+        found = self.whose(run.name, run.owner)
+        if found is not None:
+            run.last = found
+            return found
+        # A refusal would be the answer to each line of the batch; so each is told to wait, and the run its end.
+        return dataclasses.replace(run.last, budget=_Shut(None, None), expires_at=None, revoked=False)
 
     def named(self, name: str) -> Holder | None:
         """Who has the key called `name`, as long as it is valid."""
@@ -58,6 +68,21 @@ class Passes:
     def refresh(self) -> None:
         """Take over what has changed."""
         self._keys.refresh()
+
+
+def owner_of(holder: Holder) -> str:
+    """Whose the files and batches are that come with this key: an endpoint's keys have owners, a session's are one."""
+    return holder.owner or holder.name
+
+
+class _Run:
+    """On whose behalf a run asks; `last` is who had the key when it last was valid."""
+
+    __slots__ = ("last", "name", "owner")
+
+    def __init__(self, name: str, owner: str) -> None:
+        self.name, self.owner = name, owner
+        self.last = Holder(name, False, None, None, owner=owner)
 
 
 class _Shut(Budget):
