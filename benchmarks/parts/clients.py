@@ -62,8 +62,12 @@ def one_by_one(way: Way, count: int, requests: Iterable[bytes] = (chat_request()
 class _Asker(asyncio.Protocol):
     """Asks again as soon as an answer is whole."""
 
-    def __init__(self, requests: Iterator[bytes], done: asyncio.Future[None]) -> None:
+    def __init__(
+        self, requests: Iterator[bytes], done: asyncio.Future[None], took_s: list[float] | None = None
+    ) -> None:
         self._requests = requests
+        self._took_s = took_s
+        self._asked_at = 0.0
         self._done = done
         self._answer = b""
         self._size = 0
@@ -80,6 +84,7 @@ class _Asker(asyncio.Protocol):
             self._done.set_result(None)
             return
         self._answer, self._size = b"", 0
+        self._asked_at = time.perf_counter()
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -90,6 +95,8 @@ class _Asker(asyncio.Protocol):
             self._fail(error)
             return
         if self._size and len(self._answer) >= self._size:
+            if self._took_s is not None:
+                self._took_s.append(time.perf_counter() - self._asked_at)
             self._ask()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -102,15 +109,22 @@ class _Asker(asyncio.Protocol):
 
 
 async def many_at_once(
-    way: Way, count: int, requests: Iterable[bytes] = (chat_request(),), concurrency: int = 32
+    way: Way,
+    count: int,
+    requests: Iterable[bytes] = (chat_request(),),
+    concurrency: int = 32,
+    took_s: list[float] | None = None,
 ) -> None:
-    """Ask `count` times over 32 connections and note the CPU time of the way's processes for each request."""
+    """Ask `count` times over so many connections and note the CPU time of the way's processes for each request.
+
+    `took_s` gets how long each took.
+    """
     loop = asyncio.get_running_loop()
     left = islice(cycle(requests), count)
     done = [loop.create_future() for _ in range(concurrency)]
     before, begun = way.cpu_ns(), time.perf_counter()
     for each in done:
-        await _open(way.address, _Asker(left, each))
+        await _open(way.address, _Asker(left, each, took_s))
     await asyncio.gather(*done)
     way.cpu_s.append((way.cpu_ns() - before) / 1e9 / count)
     way.rates.append(count / (time.perf_counter() - begun))

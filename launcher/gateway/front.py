@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
@@ -24,7 +23,6 @@ from launcher.gateway.usage import Usage
 from launcher.gateway.way import Way
 
 _LOG = logging.getLogger("launcher.gateway")
-_ROUTED_BODY_BYTES = 64 * 2**20
 # A longer question goes on as it comes; its stream's usage is counted if the client asks for it.
 _QUESTION_BYTES = 2**20
 STREAMS = frozenset(("/v1/chat/completions", "/v1/completions", "/invocations"))
@@ -140,30 +138,11 @@ class SessionFront:
         elif holder.budget is not None and (wait_s := holder.budget.admit()) > 0:
             self.usage.refuse(holder.name, target.path, 429)
             exchange.reply(answers.over_limit(wait_s))
-        elif routes.models and request.method == "POST":
-            later(exchange, self._route(exchange, target, holder))
         elif routes.engine is None:
             exchange.reply(answers.unreachable())
         else:
             # The probe is nobody's activity: it counts in a ledger that is thrown away.
             self._to_engine(exchange, target, holder, routes.engine, Usage() if probe else self.usage)
-
-    async def _route(self, exchange: Exchange, target: Target, holder: Holder) -> None:
-        """Choose among many engines by the `model` that the body names."""
-        exchange.go_on()
-        body = await exchange.body(_ROUTED_BODY_BYTES)
-        if body is None:
-            exchange.reply(answers.refused(413, "The body is too long.", "body_too_long", close=True))
-            return
-        try:
-            model = json.loads(body)["model"]
-        except (ValueError, KeyError, TypeError):
-            model = None
-        engine = self._routes.models.get(model) if isinstance(model, str) else None
-        if engine is None:
-            exchange.reply(answers.refused(404, "No session here serves this model.", "model_not_found"))
-        else:
-            self._to_engine(exchange, target, holder, engine, self.usage)
 
     def _to_engine(
         self, exchange: Exchange, target: Target, holder: Holder, engine: Path, usage: Usage

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import re
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -34,8 +33,6 @@ class Routes:
     engine: Path | None = None
     page: Path | None = None
     page_starting: bool = False
-    # Engines by the `model` of a request, where there are many; a session has one.
-    models: Mapping[str, Path] = field(default_factory=dict)
     ready: bool = False
     speech: bool = False
     probe_nonce: str = field(default_factory=lambda: secrets.token_hex(16))

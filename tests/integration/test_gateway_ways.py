@@ -1,8 +1,7 @@
-"""Which way a request goes and what it meets: keep-alive, limits of a body, many engines, usage, heartbeats."""
+"""Which way a request goes and what it meets: keep-alive, limits of a body, usage, heartbeats."""
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 import time
@@ -95,22 +94,6 @@ def test_a_kept_connection_that_the_engine_just_closed_costs_no_request(
     for _ in range(3):
         assert front.ask("POST", CHAT, body=chat()).status == 200
     assert front.usage.errors == 0
-
-
-def test_requests_go_to_the_engine_of_their_model(
-    start_upstream: StartUpstream, start_gateway: StartGateway
-) -> None:
-    answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n%s"
-    one, two = (start_upstream(answer % name, name=f"{name.decode()}.sock") for name in (b"m1", b"m2"))
-    front = start_gateway(models={"org/one": one.socket, "two": two.socket})
-    padding = "x" * 300_000
-    for model, expected in (("org/one", b"m1"), ("two", b"m2"), ("org/one", b"m1")):
-        body = json.dumps({"messages": padding, "model": model})
-        assert front.ask("POST", CHAT, body=body).body == expected
-    for body in ('{"model": "three"}', '{"model": 5}', "{}", "[]", "no json", '{"model": ["two"]}'):
-        refused = front.ask("POST", CHAT, body=body)
-        assert (refused.status, refused.json()["error"]["code"]) == (404, "model_not_found")
-    wait_until(lambda: front.usage.in_flight == 0)
 
 
 def test_a_client_that_did_not_ask_for_usage_sees_none_and_is_counted(front: RunningGateway) -> None:
