@@ -141,7 +141,10 @@ class Source:
 
     async def _pause(self, began: float) -> None:
         calm, busy = (_FAR_CALM_S, _FAR_BUSY_S) if self._far else (_CALM_S, _BUSY_S)
-        moving = any(seen.status.state != READY or seen.address is None for seen in self.seen.values())
+        moving = self.trouble is not None
+        moving = moving or any(
+            seen.status.state != READY or seen.address is None for seen in self.seen.values()
+        )
         until = began + (busy if moving else calm)
         loop = asyncio.get_running_loop()
         while (left_s := until - time.monotonic()) > 0:

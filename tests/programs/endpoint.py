@@ -182,6 +182,11 @@ class Endpoint(Door):
         statuses = launcher.statuses(found)
         return [session for session, status in zip(found, statuses, strict=True) if not status.ended]
 
+    def far_sessions(self, cluster: str) -> list[Session]:
+        """Those on a cluster behind ssh that are not over."""
+        there = Launcher(load(self.env), cluster=cluster)
+        return [session for session in there.sessions() if not session.status().ended]
+
     def all_sessions(self) -> list[Session]:
         """Those that are over, too."""
         return self.launcher.sessions()
