@@ -1,0 +1,212 @@
+"""Batch runs with jobs of their own on this machine: killed, at their time limit, cancelled; a folder of texts."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from launcher import Launcher
+from launcher.api import batch_carry, batch_runs
+from launcher.api.batch_runs import BatchRun
+from launcher.batch.report import CANCELLED, COMPLETED, STOPPED, WAITING
+from launcher.cli import main
+from launcher.errors import SessionError
+from tests.programs.front import wait_until
+
+pytestmark = pytest.mark.timeout(180)
+SLOW = ("--start-delay-s", "0", "--first-token-ms", "20", "--token-rate", "0")
+QUICK = ("--start-delay-s", "0", "--first-token-ms", "0", "--token-rate", "0")
+
+
+def write(path: Path, count: int, model: str = "simulated") -> Path:
+    with path.open("w") as file:
+        for number in range(count):
+            body = {"model": model, "messages": [{"role": "user", "content": f"question {number}"}]}
+            line = {"custom_id": f"r{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+            file.write(json.dumps(line) + "\n")
+    return path
+
+
+def ids(path: Path) -> list[str]:
+    return [json.loads(line)["custom_id"] for line in path.read_text().splitlines()]
+
+
+def begun(launcher: Launcher, path: Path, **more: Any) -> BatchRun:
+    """A run in its own job, submitted."""
+    more.setdefault("engine_args", QUICK)
+    batch = batch_runs.begin(launcher, path, window=8, **more)
+    batch_carry.begun(batch)
+    return batch
+
+
+def lines(batch: BatchRun) -> int:
+    try:
+        return Path(batch.spec.output).read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
+def kill(batch: BatchRun, what: str) -> None:
+    """KILL to a part of the latest job, if it is there: its `runner`, its `engine`, or the `job` itself."""
+    session = batch.session
+    pid = session.status().pid if session is not None else None
+    if pid is None:
+        return
+    try:
+        children = psutil.Process(pid).children()
+        if what == "job":
+            os.kill(pid, signal.SIGKILL)
+        word = {"runner": "carry-batch", "engine": "launcher.engines.simulated.serve"}.get(what)
+        for child in children:
+            if word in child.cmdline():
+                child.kill()
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        pass
+
+
+def test_runner_engine_and_job_are_killed_and_each_id_is_answered_once(
+    launcher: Launcher, tmp_path: Path
+) -> None:
+    """FIRST 9: kill -9 of runner, engine and job at random lines: one answer an id, earlier bytes unchanged."""
+    count = 900
+    batch = begun(launcher, write(tmp_path / "in.jsonl", count), engine_args=SLOW)
+    output = Path(batch.spec.output)
+    seed = random.randrange(10**6)
+    print("seed", seed)
+    rolls = random.Random(seed)
+    seen: list[bytes] = []
+
+    def strike(goal: int) -> bool:
+        if batch.status().state == STOPPED and batch.session is not None and batch.session.status().ended:
+            batch.again()  # what `launcher batch run` does while it waits
+        return lines(batch) >= goal
+
+    for what in rolls.sample(("runner", "engine", "job"), 3):
+        goal = lines(batch) + rolls.randrange(1, 200)
+        wait_until(lambda goal=goal: strike(goal), 60)  # type: ignore[misc]
+        kill(batch, what)
+        now = output.read_bytes()
+        seen.append(now[: now.rfind(b"\n") + 1])
+    status = batch_carry.follow(batch)
+    assert (status.state, status.answered, status.failed) == (COMPLETED, count, 0), seed
+    assert sorted(ids(output)) == sorted(f"r{number}" for number in range(count)), seed
+    end = output.read_bytes()
+    assert all(end.startswith(before) for before in seen), seed
+    assert status.completion_tokens == 7 * count
+    wait_until(lambda: all(launcher.session(one).status().ended for one in batch.sessions), 30)
+    assert len(batch.sessions) == 2, (
+        "one engine start for each job, and one more job for the one that was killed"
+    )
+    assert launcher.session(batch.sessions[-1]).status().reason == "batch-done"
+
+
+def test_a_time_limit_is_followed_by_the_next_job(launcher: Launcher, tmp_path: Path) -> None:
+    """FIRST 9: the job stops before its time limit, and submits the next one by itself; nobody has to wait for it."""
+    batch = begun(launcher, write(tmp_path / "in.jsonl", 2000), hours=12 / 3600, engine_args=SLOW)
+    wait_until(lambda: batch.status().state == COMPLETED, 120)
+    assert sorted(ids(Path(batch.spec.output))) == sorted(f"r{number}" for number in range(2000))
+    assert len(batch.sessions) >= 2
+    sessions = [launcher.session(one) for one in batch.sessions]
+    wait_until(lambda: all(session.status().ended for session in sessions), 30)
+    assert [session.status().reason for session in sessions] == [
+        *["time-limit"] * (len(sessions) - 1),
+        "batch-done",
+    ]
+    assert all("Traceback" not in session.paths.batch_log.read_text() for session in sessions)
+
+
+def test_cancel_ends_its_job_and_resume_begins_another(
+    launcher: Launcher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "in.jsonl", 400)
+    batch = begun(launcher, path, engine_args=SLOW)
+    assert main(["batch", "run", str(path), "--detach", "--json"]) == 0, "the same again finds it"
+    assert json.loads(capsys.readouterr().out)["sessions"] == batch.sessions
+    with pytest.raises(SessionError, match="carries the run already"):
+        batch.start()
+    wait_until(lambda: lines(batch) > 10, 60)
+    assert main(["batch", "cancel", batch.id]) == 0
+    wait_until(lambda: batch.status().state == CANCELLED, 30)
+    (first,) = batch.sessions
+    wait_until(lambda: launcher.session(first).status().ended, 30)
+    kept = lines(batch)
+    assert 10 < kept < 400
+    capsys.readouterr()
+    assert main(["batch", "resume", str(path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["state"], told["answered"], len(told["sessions"])) == (COMPLETED, 400, 2)
+    assert sorted(ids(Path(batch.spec.output))) == sorted(f"r{number}" for number in range(400))
+
+
+def test_a_job_that_waits_is_cancelled_with_its_run(launcher: Launcher, tmp_path: Path) -> None:
+    batch = begun(launcher, write(tmp_path / "in.jsonl", 5), engine_args=("--hang-at", "start"))
+    wait_until(lambda: batch.status().state == WAITING and batch.session is not None, 30)
+    batch.cancel()
+    session = batch.session
+    assert session is not None
+    wait_until(lambda: session.status().ended, 30)
+    assert batch.status().state == CANCELLED
+
+
+def test_a_model_that_cannot_start_is_not_started_for_ever(launcher: Launcher, tmp_path: Path) -> None:
+    batch = begun(launcher, write(tmp_path / "in.jsonl", 5), engine_args=("--fail-at", "start"))
+    with pytest.raises(SessionError, match="Three sessions in a row brought no answer"):
+        batch_carry.follow(batch)
+    assert len(batch.sessions) == 3
+
+
+def test_a_session_that_runs_answers_a_run_and_a_folder(
+    launcher: Launcher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Blackfish 11: batch chat over a folder, with the machinery of batch runs."""
+    session = launcher.launch("simulated", page=False, engine_args=QUICK)
+    session.wait(60)
+    texts = tmp_path / "letters"
+    (texts / "deep").mkdir(parents=True)
+    (texts / "a.txt").write_text("one two three")
+    (texts / "deep" / "b.txt").write_text("four")
+    (tmp_path / "prompt").write_text("Translate:")
+    answers = tmp_path / "answers"
+    words = [
+        "batch",
+        "chat",
+        "--prompt-file",
+        str(tmp_path / "prompt"),
+        "--input-dir",
+        str(texts),
+        "-o",
+        str(answers),
+    ]
+    assert main([*words, "--session", session.id]) == 0
+    assert "2 of 2 answered" in capsys.readouterr().out
+    assert (answers / "a.txt").read_text() == "Simulated answer: your question has 4 words.\n"
+    assert (answers / "deep" / "b.txt").read_text() == "Simulated answer: your question has 2 words.\n"
+    (texts / "a.txt").write_text("one")
+    assert main([*words, "--session", session.id, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["answered"], told["total"]) == (2, 2)
+    assert (answers / "a.txt").read_text() == "Simulated answer: your question has 2 words.\n"
+
+    done = launcher.batch_run(write(tmp_path / "in.jsonl", 30), session=session.id)
+    assert (done.status().state, done.status().answered) == (COMPLETED, 30)
+    assert done.status().session == session.id
+    assert [one.id for one in launcher.batch_runs()] == sorted(
+        (one.id for one in launcher.batch_runs()), key=lambda name: name == done.id
+    )
+    assert not session.status().ended, "it is not ours to stop"
+    wrong = write(tmp_path / "other.jsonl", 1, model="other")
+    assert main(["batch", "run", str(wrong), "--session", session.id]) == 1
+    assert "1 with an error" in capsys.readouterr().out
+    session.stop()
+    more = write(tmp_path / "more.jsonl", 3)
+    assert main(["batch", "run", str(more), "--session", session.id]) == 6
+    assert "is over" in capsys.readouterr().err
+    texts_again = launcher.batch_run(more, model="simulated", engine_args=QUICK)
+    assert texts_again.status().answered == 3
