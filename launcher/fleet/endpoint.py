@@ -18,10 +18,12 @@ from launcher.fleet.batching import batch_api
 from launcher.fleet.front import EndpointFront
 from launcher.fleet.keys import StoredKeys
 from launcher.fleet.life import Life
+from launcher.fleet.page import StatusPage
 from launcher.fleet.places import state_folder as state_folder
 from launcher.fleet.places import store_url as store_url
 from launcher.fleet.store import Store
 from launcher.fleet.usage import Uses
+from launcher.gateway.answers import ENDPOINT
 from launcher.gateway.server import Gateway
 from launcher.settings.schema import Settings
 
@@ -70,12 +72,14 @@ class Endpoint:
         passes = Passes(keys)
         limits = {o.name: (o.requests_per_minute, o.tokens_per_minute) for o in life.offers.values()}
         front = EndpointFront(life, Access(limits), hold_max_s=self._settings.endpoint.hold_seconds_max)
-        gateway = Gateway(keys=passes, front=front, name="endpoint")
+        gateway = Gateway(keys=passes, front=front, name="endpoint", door=ENDPOINT)
         gateway.on_end = uses.on_end
         life.on_gone = front.forsake
         port = await self._listen(gateway, store)
         self.url = f"http://{self._shown()}:{port}/v1"
         life.peers.url = self.url
+        page = StatusPage(store, front.report, self.url)
+        front.page = page.answer
         local = f"http://{self._local()}:{port}"
         batches = batch_api(folder / "batches", passes, front, life, lambda: local, self._settings.limits)
         front.batches = batches
@@ -95,6 +99,7 @@ class Endpoint:
             await asyncio.gather(living, return_exceptions=True)
             await life.close()
             keys.close()
+            page.close()
 
     async def _listen(self, gateway: Gateway, store: Store) -> int:
         """Listen where clients expect it: on the port that was said, or on the one that was chosen once."""

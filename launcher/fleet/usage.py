@@ -184,8 +184,11 @@ def _begin(year: int, number: int) -> float:
     return time.mktime((year, number, 1, 0, 0, 0, 0, 0, -1))
 
 
-def sums(store: Store, by: str, begin: float, end: float) -> list[Sum]:
-    """What was used from `begin` until before `end`, by `key`, `model`, `owner` or `cluster`; the most used first."""
+def sums(store: Store, by: str, begin: float, end: float, owner: str | None = None) -> list[Sum]:
+    """What was used from `begin` until before `end`, by `key`, `model`, `owner` or `cluster`; the most used first.
+
+    With `owner` only by that one.
+    """
     if by not in BY:
         raise RequestError(f'Usage is not counted by "{by[:40]}".', f"Choose one of: {', '.join(BY)}.")
     of, name = uses.c, uses.c[by]
@@ -204,6 +207,8 @@ def sums(store: Store, by: str, begin: float, end: float) -> list[Sum]:
         .where(of.at >= begin, of.at < end)
         .group_by(name)
     )
+    if owner is not None:
+        asked = asked.where(of.owner == owner)
     with store.reading() as connection:
         found = [_sum(row) for row in connection.execute(asked)]
     return sorted(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from launcher.gateway import answers, pages
-from launcher.gateway.answers import Answer
+from launcher.gateway.answers import SESSION, Answer, Door
 from launcher.gateway.exchange import Exchange
 from launcher.gateway.keys import Holder, KeyRing, Throttle, cookie_name, cookie_values
 from launcher.gateway.request import SAFE_METHODS, Request
@@ -27,9 +27,10 @@ class Refusal:
 class Admission:
     """Checks the requests of one gateway against its `keys`; `name` makes its cookie's name."""
 
-    def __init__(self, keys: KeyRing, name: str) -> None:
+    def __init__(self, keys: KeyRing, name: str, door: Door = SESSION) -> None:
         self._keys = keys
         self._cookie = cookie_name(name)
+        self._door = door
         self._throttle = Throttle()
 
     def admit(self, request: Request, target: Target) -> Holder | Refusal:
@@ -46,8 +47,8 @@ class Admission:
                 answers.refused(403, "This request comes from another site's page.", "cross_origin")
             )
         if request.from_browser:
-            return Refusal(pages.login_page(target.up()), guess=key is not None)
-        return Refusal(answers.unauthorized(key is not None), guess=key is not None)
+            return Refusal(pages.login_page(target.up(), door=self._door), guess=key is not None)
+        return Refusal(answers.unauthorized(key is not None, self._door), guess=key is not None)
 
     async def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         """Give a wrong guess its answer, when its time has come."""
@@ -63,7 +64,7 @@ class Admission:
         if request.method != "POST":
             if self._logged_in(request) is not None:
                 return _redirect("./")
-            return pages.login_page(target.up(), status=200)
+            return pages.login_page(target.up(), status=200, door=self._door)
         try:
             async with asyncio.timeout(_LOGIN_TIMEOUT_S):
                 body = await exchange.body(_LOGIN_BYTES)
@@ -78,11 +79,11 @@ class Admission:
         key = fields.get("key", [""])[0].strip()
         cookie = self._keys.login(key)
         if cookie is None and self._keys.holder(key) is not None:
-            return pages.login_page(target.up(), trouble=pages.LIMITED_KEY)
+            return pages.login_page(target.up(), trouble=pages.LIMITED_KEY, door=self._door)
         if cookie is None:
             if not await self._throttle.wrong():
                 return answers.too_many_guesses()
-            return pages.login_page(target.up(), trouble=pages.WRONG_KEY)
+            return pages.login_page(target.up(), trouble=self._door.wrong, door=self._door)
         address = Address.of(request.headers, target.prefix)
         secure = "; Secure" if address.scheme == "https" else ""
         # The portal puts its own prefix into Path anyway.

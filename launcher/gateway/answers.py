@@ -54,11 +54,43 @@ def refused(
     return json_answer(status, error_body(message, "invalid_request_error", code), headers, close=close)
 
 
-def unauthorized(presented: bool) -> Answer:
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What those read who have no right key: programs the two messages and the hint, people the rest."""
+
+    missing: str
+    refused: str
+    hint: str
+    title: str
+    says: str
+    command: str
+    wrong: str
+
+
+SESSION = Door(
+    "This session needs its API key.",
+    "This API key is not the session's.",
+    "Send it as 'Authorization: Bearer KEY'; the card shows it, `launcher status ID` says where it is.",
+    "Open this session",
+    "This session is private. Paste its API key: the session's card shows it, and it is told by:",
+    "launcher status ID",
+    "That key is not this session's. Copy it once more.",
+)
+ENDPOINT = Door(
+    "This endpoint needs an API key.",
+    "This API key does not open the endpoint: it is wrong, has ended or was revoked.",
+    "Send it as 'Authorization: Bearer KEY'; `launcher keys get-access-token` prints yours, or ask for one.",
+    "Open the endpoint",
+    "This endpoint is private. Paste the API key that you were given, or your own, which is printed by:",
+    "launcher keys get-access-token",
+    "That key does not open the endpoint: it is wrong, has ended or was revoked.",
+)
+
+
+def unauthorized(presented: bool, door: Door = SESSION) -> Answer:
     """No key, or a wrong one."""
-    message = "This API key is not the session's." if presented else "This session needs its API key."
-    hint = "Send it as 'Authorization: Bearer KEY'; the card shows it, `launcher status ID` says where it is."
-    return refused(401, f"{message} {hint}", "invalid_api_key", {"WWW-Authenticate": "Bearer"})
+    message = door.refused if presented else door.missing
+    return refused(401, f"{message} {door.hint}", "invalid_api_key", {"WWW-Authenticate": "Bearer"})
 
 
 def too_many_guesses() -> Answer:

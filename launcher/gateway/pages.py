@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from html import escape
 from string import Template
 
-from launcher.gateway.answers import ENDED, Answer, seconds_left
+from launcher.gateway.answers import ENDED, SESSION, Answer, Door, seconds_left
 
 _PHASES = ("container", "weights", "compile", "graphs", "warm-up", "probe")
 _STYLE = """
@@ -42,12 +42,22 @@ li{padding:.15rem .7rem;border:1px solid var(--line);border-radius:1rem;color:va
 li[aria-current]{border-color:var(--main);color:var(--main);font-weight:600}
 pre{overflow-x:auto;padding:.75rem 1rem;border-radius:.5rem;border:1px solid var(--line);background:var(--paper);
 font:.9rem/1.45 ui-monospace,monospace}
+main.wide{max-width:76rem}
+.rows{overflow-x:auto}
+table{border-collapse:collapse;width:100%;margin:.5rem 0 1rem}
+caption{text-align:left;font-weight:600;padding:.75rem 0 .35rem}
+th,td{text-align:left;vertical-align:top;padding:.35rem .75rem .35rem 0;border-bottom:1px solid var(--line)}
+thead th{color:var(--soft);font-weight:600;white-space:nowrap}
+tbody th{font-weight:600;overflow-wrap:anywhere}
+.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.state{display:inline-block;padding:0 .6rem;border:1px solid var(--line);border-radius:1rem;white-space:nowrap}
+.state.ready{border-color:var(--main);color:var(--main);font-weight:600}
 """
 _PAGE = Template(
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width,initial-scale=1">'
     '<meta name="robots" content="noindex">$refresh<link rel="icon" href="data:,">'
-    "<title>$title</title><style>$style</style></head><body><main><h1>$title</h1>\n$body</main></body></html>\n"
+    "<title>$title</title><style>$style</style></head><body><main$wide><h1>$title</h1>\n$body</main></body></html>\n"
 )
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _HEADERS = {
@@ -61,22 +71,20 @@ _HEADERS = {
 }
 
 
-WRONG_KEY = "That key is not this session's. Copy it once more."
 LIMITED_KEY = "That key has limits: it is for programs and does not open the page."
 
 
-def login_page(up: str, *, status: int = 401, trouble: str | None = None) -> Answer:
+def login_page(up: str, *, status: int = 401, trouble: str | None = None, door: Door = SESSION) -> Answer:
     """The form that asks for the key; `trouble` says what was wrong with the last one."""
     said = f'<p class="bad" role="alert">{escape(trouble)}</p>' if trouble else ""
     state = ' aria-invalid="true"' if trouble else ""
     body = (
-        "<p>This session is private. Paste its API key: the session's card shows it, "
-        f"<code>launcher status ID</code> says where it is.</p>{said}"
+        f"<p>{escape(door.says)} <code>{escape(door.command)}</code></p>{said}"
         f'<form method="post" action="{escape(up)}login"><label for="key">API key</label>'
         f'<input id="key" name="key" type="password" autocomplete="current-password" required autofocus{state}>'
         "<button>Open</button></form>"
     )
-    return _page(status, "Open this session", body)
+    return page(status, door.title, body)
 
 
 def state_page(report: Mapping[str, object]) -> Answer:
@@ -85,7 +93,7 @@ def state_page(report: Mapping[str, object]) -> Answer:
     hint = escape(str(report.get("hint") or ""))
     if report.get("state") in ENDED:
         body = f'<p role="status">{message or "It does not answer any more."}</p><p class="soft">{hint}</p>'
-        return _page(503, "This session has ended", body)
+        return page(503, "This session has ended", body)
     phase = report.get("phase")
     steps = "".join(
         f"<li{' aria-current=step' if name == phase else ''}>{name}</li>"
@@ -101,7 +109,7 @@ def state_page(report: Mapping[str, object]) -> Answer:
         '<p class="soft">This page looks again every few seconds; leave it open.</p>'
     )
     title = "Starting" if report.get("state") != "UNHEALTHY" else "The engine does not answer just now"
-    return _page(503, title, body, refresh_s=3)
+    return page(503, title, body, refresh_s=3)
 
 
 _CHAT = (
@@ -129,13 +137,13 @@ def endpoint_page(url: str, portal: bool, *, speech: bool = False) -> Answer:
         f"<p>This session has no {kind}. Use it from any OpenAI client, {where}:</p>"
         f'<pre tabindex="0" aria-label="Example in Python">{escape(code)}</pre>'
     )
-    return _page(200, "The endpoint is up", body)
+    return page(200, "The endpoint is up", body)
 
 
 def page_opening() -> Answer:
     """The endpoint answers already, the session's page is a few seconds behind."""
     body = '<p role="status">The model answers. Its page opens in a few seconds.</p>'
-    return _page(503, "Almost there", body, refresh_s=2)
+    return page(503, "Almost there", body, refresh_s=2)
 
 
 def page_gone() -> Answer:
@@ -144,13 +152,15 @@ def page_gone() -> Answer:
         '<p role="status">The page does not answer just now. The endpoint itself is not affected.</p>'
         '<p class="soft">This page looks again every few seconds.</p>'
     )
-    return _page(502, "The page is not there", body, refresh_s=5)
+    return page(502, "The page is not there", body, refresh_s=5)
 
 
-def _page(status: int, title: str, body: str, refresh_s: int | None = None) -> Answer:
+def page(status: int, title: str, body: str, refresh_s: int | None = None, *, wide: bool = False) -> Answer:
+    """One page of ours; `title` is text, `body` markup, `wide` for tables. It is loaded again every `refresh_s`."""
     refresh = f'<meta http-equiv="refresh" content="{refresh_s}">' if refresh_s else ""
-    text = _PAGE.substitute(title=escape(title), body=body, refresh=refresh, style=_STYLE)
-    headers = {**_HEADERS, "Retry-After": str(refresh_s)} if refresh_s else _HEADERS
+    of = ' class="wide"' if wide else ""
+    text = _PAGE.substitute(title=escape(title), body=body, refresh=refresh, style=_STYLE, wide=of)
+    headers = {**_HEADERS, "Retry-After": str(refresh_s)} if refresh_s and status >= 500 else _HEADERS
     return Answer(status, text.encode(), {"Content-Type": "text/html; charset=utf-8", **headers})
 
 

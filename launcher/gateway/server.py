@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from launcher.gateway import answers, exchange
 from launcher.gateway.admission import Admission, Refusal
-from launcher.gateway.answers import Answer
+from launcher.gateway.answers import SESSION, Answer, Door
 from launcher.gateway.client import Client
 from launcher.gateway.exchange import Exchange
 from launcher.gateway.front import Front, later
@@ -31,17 +31,19 @@ _STRANGERS_SHOWN = 60
 class Gateway:
     """Serves `front` on one port, for those who have one of `keys`; `name` makes its cookie's name.
 
+    `door` has the words for those who have none.
+
     `on_end` is called for each request that was let in, before the last byte of its answer goes out.
     """
 
-    def __init__(self, *, keys: KeyRing, front: Front, name: str) -> None:
+    def __init__(self, *, keys: KeyRing, front: Front, name: str, door: Door = SESSION) -> None:
         self.usage = front.usage
         self.on_end: Callable[[Exchange], None] | None = None
         self.body_max_bytes = _BODY_MAX_BYTES
         self.stopping = False
         self._keys = keys
         self._front = front
-        self._admission = Admission(keys, name)
+        self._admission = Admission(keys, name, door)
         self._clients: dict[Client, None] = {}  # the oldest first
         self._running: set[Exchange] = set()
         self._listeners: list[asyncio.Server] = []

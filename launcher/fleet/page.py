@@ -1,0 +1,195 @@
+"""The endpoint's page for people: its models, what waits, how fast they are, what was used this month. No prompts.
+
+One answer without a script or another file, as all of `launcher.gateway.pages`. What comes from the state is counted in
+a thread, and may be some seconds old.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from launcher.errors import LauncherError
+from launcher.fleet.store import Store
+from launcher.fleet.usage import Sum, month, recent, sums
+from launcher.gateway import pages
+from launcher.gateway.answers import Answer
+from launcher.gateway.exchange import Exchange
+from launcher.gateway.keys import Holder
+from launcher.gateway.routes import Target
+from launcher.sessions.clock import clock, moment
+
+_LOG = logging.getLogger("launcher.gateway")
+_REFRESH_S = 10
+_COUNTED_ANEW_S = 5.0
+_KEPT = 64
+_EXAMPLE = """\
+from openai import OpenAI
+
+client = OpenAI(base_url="{url}", api_key="KEY")
+messages = [{{"role": "user", "content": "Hello"}}]
+print(client.chat.completions.create(model="{model}", messages=messages).choices[0].message.content)"""
+_EVERYBODY = ""  # no owner is called so
+
+
+@dataclass(slots=True)
+class _Counted:
+    """What the state says, to one person or, `by` owner, of everybody."""
+
+    by: str
+    used: list[Sum] = field(default_factory=list)
+    lately: dict[str, Sum] = field(default_factory=dict)
+    at: float | None = None
+    asked_at: float = 0.0
+    trouble: str | None = None
+
+
+class StatusPage:
+    """Makes the page: `report` is what `/status` says to a holder, `url` the base URL that is shown."""
+
+    def __init__(self, store: Store, report: Callable[[Holder], Mapping[str, Any]], url: str) -> None:
+        self._store, self._report, self._url = store, report, url
+        self._counted: dict[str, _Counted] = {}  # by owner, the last one that was asked for last
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="page")
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def answer(self, exchange: Exchange, target: Target, holder: Holder) -> Answer:
+        """The page for `holder`, who sees the models of the key and its owner's usage; the own key sees everybody's."""
+        owner = _EVERYBODY if holder.own else holder.owner
+        counted = self._counted.pop(owner, None) or _Counted("owner" if holder.own else "model")
+        self._counted[owner] = counted
+        if len(self._counted) > _KEPT:
+            del self._counted[next(iter(self._counted))]
+        now = time.monotonic()
+        if now - counted.asked_at >= _COUNTED_ANEW_S:
+            counted.asked_at = now
+            self._thread.submit(self._count, owner, counted)
+        return render(self._report(holder), holder, counted, self._url, target.up())
+
+    def _count(self, owner: str, counted: _Counted) -> None:
+        try:
+            begin, end = month(None)
+            counted.used = sums(self._store, counted.by, begin, end, owner or None)
+            counted.lately = recent(self._store)
+            counted.at, counted.trouble = time.time(), None
+        except LauncherError as error:
+            counted.trouble = error.message
+        except Exception:
+            _LOG.exception("the usage could not be counted")
+            counted.trouble = "The usage could not be counted."
+
+
+def render(report: Mapping[str, Any], holder: Holder, counted: _Counted, url: str, up: str) -> Answer:
+    """The page as it is now; `up` leads to the root of the endpoint, whatever prefix the portal puts before it."""
+    models = report["models"]
+    left_s = None if holder.expires_at is None else max(0.0, holder.expires_at - time.time())
+    key = "has no end" if left_s is None else f"is good for {clock(left_s)}"
+    body = [
+        f"<p>Base URL <code>{escape(url)}</code>. Your key <strong>{escape(holder.name)}</strong> {key}.</p>",
+        _models(models, counted.lately),
+        _troubles(report),
+        _usage(counted),
+    ]
+    if models:
+        example = _EXAMPLE.format(
+            url=url, model=str(models[0]["name"]).replace("\\", "\\\\").replace('"', '\\"')
+        )
+        body.append(
+            f'<details><summary>Use it in Python</summary><pre tabindex="0">{escape(example)}</pre></details>'
+        )
+    body.append(
+        f'<form method="post" action="{escape(up)}logout"><button>Log out</button></form>'
+        f'<p class="soft">As of {time.strftime("%H:%M:%S")}; this page looks again every {_REFRESH_S} seconds.</p>'
+    )
+    return pages.page(200, "Models of this endpoint", "\n".join(body), _REFRESH_S, wide=True)
+
+
+def _models(models: Iterable[Mapping[str, Any]], lately: Mapping[str, Sum]) -> str:
+    rows = [_model(model, lately.get(str(model["name"]))) for model in models]
+    if not rows:
+        return "<p>There is no model that your key may use.</p>"
+    head = ["Model", "State", "Clusters", "Replicas", "Running", "Waiting", "Tokens/s", "of one request"]
+    return _table("Models", head, rows, numbers=range(3, 8))
+
+
+def _model(model: Mapping[str, Any], lately: Sum | None) -> list[str]:
+    state, replicas = str(model["state"]), model["replicas"]
+    speeds = [one["tokens_per_s"] for one in replicas if one["tokens_per_s"] is not None]
+    left = model["estimate_s"]
+    said = str(model["message"])
+    if isinstance(left, int | float) and left > 0:
+        said += f" About {clock(left)} are left."
+    leaving = sum(1 for one in replicas if one["leaving"])
+    return [
+        escape(str(model["name"])),
+        f'<span class="state {escape(state)}">{escape(state)}</span> <span class="soft">{escape(said)}</span>',
+        escape(", ".join(map(str, model["clusters"]))),
+        f"{len(replicas)}{f' ({leaving} leaving)' if leaving else ''}",
+        str(model["in_flight"]),
+        str(model["waiting"]),
+        f"{lately.completion_tokens / 60:.1f}" if lately is not None else "0",
+        f"{min(speeds):.0f}–{max(speeds):.0f}" if speeds else "",
+    ]
+
+
+def _troubles(report: Mapping[str, Any]) -> str:
+    moved, lost = report.get("moved") or 0, report.get("lost") or 0
+    if not moved and not lost:
+        return ""
+    return (
+        f'<p class="soft">Since the gateway began: requests that moved to another replica, as the first failed: '
+        f"{moved}; that were not answered, as it failed: {lost}.</p>"
+    )
+
+
+def _usage(counted: _Counted) -> str:
+    if counted.trouble is not None:
+        return f'<p class="bad" role="alert">{escape(counted.trouble)}</p>'
+    if counted.at is None:
+        return '<p class="soft">What was used this month is being counted.</p>'
+    name = "Owner" if counted.by == "owner" else "Model"
+    caption = f"Used this month, {'by everybody' if counted.by == 'owner' else 'by you'}, as of {moment(counted.at)}"
+    if not counted.used:
+        return f'<p class="soft">{caption}: nothing.</p>'
+    rows = [
+        [
+            escape(one.name),
+            f"{one.requests:,}",
+            f"{one.errors:,}",
+            f"{one.prompt_tokens:,}",
+            f"{one.completion_tokens:,}",
+            clock(one.audio_s) if one.audio_s else "",
+            "" if one.first_byte_s is None else f"{one.first_byte_s:.2f} s",
+        ]
+        for one in counted.used
+    ]
+    head = [name, "Requests", "Errors", "Tokens in", "Tokens out", "Audio", "First byte, mean"]
+    return _table(caption, head, rows, numbers=range(1, 7))
+
+
+def _table(caption: str, head: list[str], rows: Iterable[list[str]], *, numbers: range) -> str:
+    """`rows` are markup, `caption` and `head` text."""
+
+    def of(column: int) -> str:
+        return ' class="number"' if column in numbers else ""
+
+    titles = "".join(f'<th scope="col"{of(n)}>{escape(text)}</th>' for n, text in enumerate(head))
+    lines = "".join(
+        f'<tr><th scope="row">{row[0]}</th>'
+        + "".join(f"<td{of(n)}>{cell}</td>" for n, cell in enumerate(row[1:], 1))
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="rows" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
+        f"<caption>{escape(caption)}</caption>"
+        f"<thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table></div>"
+    )

@@ -1,0 +1,219 @@
+"""The endpoint's status page: behind the login, the same under every prefix of the portal, without a prompt's words."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from launcher.fleet import issued
+from launcher.fleet.page import StatusPage
+from launcher.fleet.store import Store
+from launcher.fleet.usage import Use, Uses
+from launcher.gateway.keys import Holder
+from launcher.gateway.routes import Target
+from tests.hostile import HOSTILE
+from tests.programs.endpoint import Endpoint
+from tests.programs.front import wait_until
+
+
+class Tables(HTMLParser):
+    """Reads a page as a person does: the words of each row, the addresses, what would be loaded."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.addresses: list[str] = []
+        self.tags: set[str] = set()
+        self.text: list[str] = []
+        self.inside = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("href", "src", "action")]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("th", "td"):
+            self.rows[-1].append("")
+            self.inside = True
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+        if self.inside:
+            self.rows[-1][-1] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def row(self, name: str) -> list[str]:
+        return next(row for row in self.rows if row and row[0] == name)
+
+
+@dataclass
+class Reported:
+    """What a front would say: one model with everything."""
+
+    name: str = "big"
+    message: str = "Ready."
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def report(self, holder: Holder) -> dict[str, Any]:
+        replicas = [
+            {"id": "a", "tokens_per_s": 20.0, "leaving": False},
+            {"id": "b", "tokens_per_s": 80.0, "leaving": True},
+        ]
+        model = {
+            "name": self.name, "state": "ready", "message": self.message, "estimate_s": None,
+            "clusters": ["here", "there"], "in_flight": 7, "waiting": 3, "replicas": replicas, **self.more,
+        }  # fmt: skip
+        return {"models": [model], "moved": 2, "lost": 1}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with contextlib.closing(Store(f"sqlite:///{tmp_path}/endpoint.db")) as made:
+        yield made
+
+
+HOLDER = Holder("alice", False, None, time.time() + 7000, owner="al")
+
+
+def shown(store: Store, reported: Reported, holder: Holder = HOLDER) -> Tables:
+    """The page once the usage is counted."""
+    with contextlib.closing(StatusPage(store, reported.report, "http://127.0.0.1:1/v1")) as page:
+        target = Target.parse("/")
+        texts = [page.answer(None, target, holder).body.decode()]  # type: ignore[arg-type]
+
+        def counted() -> bool:
+            texts.append(page.answer(None, target, holder).body.decode())  # type: ignore[arg-type]
+            return "is being counted" not in texts[-1]
+
+        wait_until(counted)
+        return Tables(texts[-1])
+
+
+def use(id_: str, **more: object) -> Use:
+    wanted: dict[str, object] = {
+        "id": id_, "at": time.time(), "key": "alice", "owner": "al", "model": "big", "cluster": "here", "session": "s",
+        "path": "/v1/completions", "status": 200, "prompt_tokens": 1000, "completion_tokens": 600, "audio_s": 0.0,
+        "first_byte_s": 0.25, "seconds": 2.0, **more,
+    }  # fmt: skip
+    return Use(**wanted)  # type: ignore[arg-type]
+
+
+def test_models_their_states_what_waits_and_how_fast_they_are(store: Store, tmp_path: Path) -> None:
+    uses = Uses(store, tmp_path / "uses")
+    uses.add(use("1"))
+    uses.add(use("2", owner="bob", key="bob", prompt_tokens=5))
+    uses.close()
+    page = shown(store, Reported())
+    assert page.row("big")[1:] == ["ready Ready.", "here, there", "2 (1 leaving)", "7", "3", "20.0", "20–80"]
+    # Only what is one's own, by model; the second row that is called big.
+    assert [row for row in page.rows if row and row[0] == "big"][1][1:] == [
+        "1",
+        "0",
+        "1,000",
+        "600",
+        "",
+        "0.25 s",
+    ]
+    everybody = shown(store, Reported(), Holder("me", True, None, None, owner="me"))
+    assert everybody.row("bob")[3] == "5"
+    assert everybody.row("al")[3] == "1,000"
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_names_and_messages_are_only_text(store: Store, text: str) -> None:
+    page = shown(
+        store, Reported(text, text, {"clusters": [text]}), Holder(text, False, None, None, owner=text)
+    )
+    assert page.row(text)[2] == text
+    assert not page.tags & {"img", "script", "iframe", "link", "object"} - {"link"}
+    assert all(address in ("data:,", "./logout") for address in page.addresses)
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    offers = {"sim": {"model": "simulated"}, "theirs": {"model": "simulated", "groups": ["course"]}}
+    folder = tmp_path_factory.mktemp("endpoint")
+    with Endpoint(folder, offers, groups={"course": {"owners": ["bob"]}}) as running:
+        yield running
+
+
+def visit(
+    endpoint: Endpoint, path: str, cookie: str = "", form: dict[str, str] | None = None
+) -> tuple[int, dict[str, str], str]:
+    """One request as a browser sends it."""
+
+    async def ask() -> tuple[int, dict[str, str], str]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
+        body = urlencode(form or {})
+        head = [
+            f"{'GET' if form is None else 'POST'} {path} HTTP/1.1", f"Host: 127.0.0.1:{endpoint.port}",
+            "Accept: text/html,*/*", f"Cookie: {cookie}", "Connection: close",
+            "Content-Type: application/x-www-form-urlencoded", f"Content-Length: {len(body)}", "", body,
+        ]  # fmt: skip
+        writer.write("\r\n".join(head).encode())
+        data = (await reader.read(-1)).decode()
+        writer.close()
+        top, _, rest = data.partition("\r\n\r\n")
+        lines = top.split("\r\n")
+        fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+        return int(lines[0].split()[1]), fields, rest
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("prefix", ["", "/node/some.host/4711"])
+def test_the_page_is_behind_the_login_under_every_prefix(endpoint: Endpoint, prefix: str) -> None:
+    """FIRST 12: people see models and usage behind the same login; a key with limits opens it too."""
+    name = f"page{len(prefix)}"
+    key = endpoint.new_key(name, requests_per_minute=100)
+    status, fields, text = visit(endpoint, f"{prefix}/")
+    assert (status, "Open the endpoint" in text) == (401, True)
+    assert "launcher keys get-access-token" in text
+    assert Tables(text).addresses == ["data:,", "./login"]
+    status, _, text = visit(endpoint, f"{prefix}/login", form={"key": "sk-wrong"})
+    assert (status, "does not open the endpoint" in text) == (401, True)
+    status, fields, _ = visit(endpoint, f"{prefix}/login", form={"key": key})
+    assert (status, fields["location"]) == (303, "./")
+    cookie = re.split("[;]", fields["set-cookie"])[0]
+    status, fields, text = visit(endpoint, f"{prefix}/", cookie)
+    page = Tables(text)
+    assert status == 200
+    assert page.row("sim")[1].startswith("startable")
+    assert "theirs" not in text
+    assert page.addresses == ["data:,", "./logout"]
+    assert "script" not in page.tags
+    assert "default-src 'none'" in fields["content-security-policy"]
+    assert key not in text
+    store = Store(endpoint.state)
+    issued.revoke(store, name, force=True)
+    store.close()
+    wait_until(lambda: visit(endpoint, f"{prefix}/", cookie)[0] == 401)
+
+
+def test_no_word_of_a_prompt_is_on_the_page(endpoint: Endpoint) -> None:
+    assert endpoint.chat("sim", "a very secret question", hold_s=60)[0] == 200
+    cookie = visit(endpoint, "/login", form={"key": endpoint.key})[1]["set-cookie"].partition(";")[0]
+    texts: list[str] = []
+
+    def counted() -> bool:
+        texts.append(visit(endpoint, "/", cookie)[2])
+        return any(row[:1] == ["alice"] for row in Tables(texts[-1]).rows)
+
+    wait_until(counted)
+    page = Tables(texts[-1])
+    assert page.row("sim")[1].startswith("ready")
+    assert page.row("alice")[1] == "1"
+    assert not any("secret" in text for text in texts)
