@@ -62,7 +62,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How far a batch is; `errors` are OpenAI's: code, message, line, param. `running_s`: the time its runs took."""
+    """How far a batch is; `errors` are OpenAI's: code, message, line, param. `running_s`: the time its runs took.
+
+    `end` is the last status, from the moment when no run may begin any more.
+    """
 
     status: str = VALIDATING
     times: Mapping[str, int] = field(default_factory=dict)
@@ -73,6 +76,7 @@ class State:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     running_s: float = 0.0
+    end: str = ""
     output_file_id: str | None = None
     error_file_id: str | None = None
 

@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from launcher.batch.batches import (
     Place,
     State,
 )
-from launcher.batch.files import Files
+from launcher.batch.files import Bounds, Files
 from launcher.batch.passes import Passes
 from launcher.batch.report import PENDING, Status
 from launcher.batch.runner import Ended, Runner
@@ -55,11 +56,12 @@ class Carrier:
         passes: Passes,
         url: Callable[[Asked], str],
         touch: Callable[[], None],
-        at_once: int,
+        bounds: Bounds,
     ) -> None:
         self._batches, self._files, self._passes = batches, files, passes
         self._url, self._touch = url, touch
-        self._free = asyncio.Semaphore(at_once)
+        self._bounds = bounds
+        self._running: Counter[str] = Counter()  # by owner
         self._carried: dict[Path, asyncio.Task[None]] = {}
         self._wake: dict[Path, asyncio.Event] = {}
         self._looking: asyncio.Task[None] | None = None
@@ -125,19 +127,26 @@ class Carrier:
             return
         try:
             state = await asyncio.to_thread(place.read_state)
-            if not state.final:
+            if state.final:
+                return
+            if not state.end:
                 why, state, ended = await self._run(asked, place, state)
-                await self._end(asked, place, state, why, ended)
+                state = await self._decided(asked, place, state, why, ended)
+            await self._end(asked, place, state)
         finally:
             os.close(lock)
 
     async def _run(self, asked: Asked, place: Place, state: State) -> tuple[str, State, Ended | None]:
         """Until the run has ended by itself, or `_over` says why it must; the name of the final status."""
-        while self._free.locked():
+        while True:
             if why := await self._over(asked, place):
                 return why, state, None
+            mine = self._running[asked.owner]
+            if mine < self._bounds.at_once and self._running.total() < self._bounds.at_once_all:
+                break
             await self._pause(place, _LOOK_S)
-        async with self._free:
+        self._running[asked.owner] += 1
+        try:
             crashes, pause_s = 0, _FIRST_PAUSE_S
             while not (why := await self._over(asked, place)):
                 before = state
@@ -156,6 +165,8 @@ class Carrier:
                 await self._pause(place, pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             return why, state, None
+        finally:
+            self._running[asked.owner] -= 1
 
     async def _one_run(self, asked: Asked, place: Place, state: State) -> tuple[State, Ended | None]:
         """Start the program and watch it; what it said at its end, if it came to one."""
@@ -174,8 +185,9 @@ class Carrier:
                         break
         finally:
             self._passes.close(key)
-        state = await self._progress(place, state, before_s + time.monotonic() - begun)
-        return state, runner.ended
+        running_s = before_s + time.monotonic() - begun
+        state = await self._progress(place, state, running_s)
+        return dataclasses.replace(state, running_s=round(running_s, 3)), runner.ended
 
     async def _progress(self, place: Place, state: State, running_s: float) -> State:
         """Take over how far the run says it is."""
@@ -214,8 +226,10 @@ class Carrier:
             await asyncio.wait_for(event.wait(), seconds)
         event.clear()
 
-    async def _end(self, asked: Asked, place: Place, state: State, why: str, ended: Ended | None) -> None:
-        """Hand out what there is, and say the last word."""
+    async def _decided(
+        self, asked: Asked, place: Place, state: State, why: str, ended: Ended | None
+    ) -> State:
+        """No run begins any more: what was written may be handed out from now on."""
         if why == FAILED and ended is None:
             ended = Ended(FAILED, "key_ended", f'The key "{asked.key}", which made this batch, has ended.')
         if why == EXPIRED:
@@ -225,20 +239,29 @@ class Carrier:
             state = dataclasses.replace(state, times={**state.times, **seen.times})
         if why == COMPLETED:
             state = (state.now(IN_PROGRESS) if state.status == VALIDATING else state).now(FINALIZING)
+        state = dataclasses.replace(state, end=why, errors=ended.told if ended is not None else ())
+        await asyncio.to_thread(place.write_state, state)
+        return state
+
+    async def _end(self, asked: Asked, place: Place, state: State) -> None:
+        """Hand out what there is, and say the last word."""
         state = dataclasses.replace(
             state,
             output_file_id=await asyncio.to_thread(self._hand_out, asked, place.output, "output"),
             error_file_id=await asyncio.to_thread(self._hand_out, asked, place.errors, "error"),
-            errors=ended.told if ended is not None else (),
         )
-        await asyncio.to_thread(place.write_state, state.now(why))
-        _LOG.info("%s: %s, %d of %d answered", asked.id, why, state.completed, state.total)
+        await asyncio.to_thread(place.write_state, state.now(state.end))
+        _LOG.info("%s: %s, %d of %d answered", asked.id, state.end, state.completed, state.total)
 
     async def _expire(self, place: Place, state: State) -> State:
         """Report each line that was not answered as too late."""
-        async with Runner(place, "", "", strict=False, expire=True) as runner:
-            while not await runner.over(_LOOK_S, asyncio.Event()):
-                pass
+        for _ in range(_CRASHES):
+            async with Runner(place, "", "", strict=False, expire=True) as runner:
+                while not await runner.over(_LOOK_S, asyncio.Event()):
+                    pass
+            if runner.ended is not None and runner.ended.status:
+                break
+            await asyncio.sleep(_FIRST_PAUSE_S)
         return await self._progress(place, state, state.running_s)
 
     def _hand_out(self, asked: Asked, path: Path, kind: str) -> str | None:

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class TooMuchError(StorageError):
 class Bounds:
     """What one owner may have: bytes of one uploaded file and of all, the number of files, unfinished batches.
 
-    `at_once` is how many batches of everybody run at a time; the others wait.
+    `at_once` is how many batches of one owner run at a time, `at_once_all` those of everybody; the others wait.
     """
 
     file_bytes: int = 10**9
@@ -46,6 +47,7 @@ class Bounds:
     files: int = 10_000
     batches: int = 200
     at_once: int = 4
+    at_once_all: int = 16
 
     @classmethod
     def of(cls, file_gb: float | None, files_gb: float | None) -> Self:
@@ -188,6 +190,7 @@ class Upload:
     def __init__(self, files: Files, place: Path, room: int) -> None:
         self._files, self._place, self._room = files, place, room
         self.size = 0
+        self._writing = threading.Lock()
         self._descriptor = os.open(place / "content", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
     def write(self, data: bytes) -> None:
@@ -201,8 +204,9 @@ class Upload:
                 "Split it." if of_one else "Delete those that are not needed.",
             )
         rest = memoryview(data)
-        while rest:  # a write to a nearly full disk takes what fits
-            rest = rest[os.write(self._descriptor, rest) :]
+        with self._writing:
+            while rest:  # a write to a nearly full disk takes what fits
+                rest = rest[os.write(self._descriptor, rest) :]
 
     def keep(self, filename: str, purpose: str, lasts_s: int = KEPT_S) -> StoredFile:
         """The upload is whole and becomes a file; raises OSError."""
@@ -214,9 +218,10 @@ class Upload:
 
     def drop(self) -> None:
         """Give the space back."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        with self._writing:  # or the rest would go into whatever file has this number next
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
         shutil.rmtree(self._place, ignore_errors=True)
 
 

@@ -37,6 +37,7 @@ _PATH = re.compile(
 )
 _BODY_BYTES = 2**16
 _READ_BYTES = 2**18
+_FIELDS_MOST = 32
 _FILES_MOST, _BATCHES_MOST, _BATCHES_SHOWN = 10_000, 100, 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -77,7 +78,7 @@ class BatchAPI:
             named = by_cluster and asked.cluster
             return f"{url()}/{quote(asked.cluster)}/{quote(asked.framework)}" if named else url()
 
-        self._carrier = Carrier(self._batches, self._files, passes, at, touch, bounds.at_once)
+        self._carrier = Carrier(self._batches, self._files, passes, at, touch, bounds)
         self._models = models
         self._knows = knows
 
@@ -128,7 +129,10 @@ class BatchAPI:
         cluster, framework = unquote(cluster or "") or None, unquote(framework or "") or None
         if cluster is not None and (kind == "files" or not self._known(cluster, framework or "")):
             raise _No(404, f"There is no {cluster}/{framework} here.", "not_found")
-        query = parse_qs(target.query[1:], max_num_fields=16) if len(target.query) < _READ_BYTES else {}
+        try:
+            query = parse_qs(target.query[1:], max_num_fields=_FIELDS_MOST)
+        except ValueError:
+            raise _No(400, "The query has too many fields.", "invalid_value") from None
         method = "GET" if exchange.request.method in SAFE_METHODS else exchange.request.method
         owner = owner_of(holder)
         match kind, name, what, method:

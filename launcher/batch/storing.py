@@ -13,6 +13,7 @@ from launcher.gateway.long import pieces
 _STEP_BYTES = 2**20
 _FIELD_BYTES = 4096
 _FORM_BYTES = 2**16  # what a form has around its file
+_AROUND_BYTES = 2**21  # what of it may have come, the parser's own rest included
 _LEAST_S, _MOST_S = 3600, 30 * 86400  # OpenAI's bounds of expires_after
 
 
@@ -27,9 +28,13 @@ async def store(exchange: Exchange, files: Files, owner: str) -> StoredFile:
     upload = await asyncio.to_thread(files.upload, owner)
     try:
         got = _Got(form, upload)
+        received = 0
         async for piece in pieces(exchange):
+            received += len(piece)
             for event in form.feed(piece):
                 got.take(event)
+            if received - upload.size - len(got.waiting) > _AROUND_BYTES:
+                raise FormError("The form has too much besides its file.")
             if len(got.waiting) >= _STEP_BYTES:
                 await got.flush()
         await got.flush()
@@ -38,7 +43,7 @@ async def store(exchange: Exchange, files: Files, owner: str) -> StoredFile:
         name, lasts_s = got.checked()
         kept = await asyncio.to_thread(upload.keep, name, UPLOADED, lasts_s)
     except BaseException:
-        upload.drop()
+        await asyncio.to_thread(upload.drop)
         raise
     return kept
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from launcher.batch.batches import Asked, Batches
+from launcher.batch.batches import Asked, Batches, Place
 from launcher.batch.files import Bounds
 from launcher.batch.http import BatchAPI
 from launcher.batch.passes import Passes
@@ -31,14 +32,14 @@ class BatchGateway(RunningGateway):
     """A gateway whose files and batches are in `folder`."""
 
     def __init__(self, folder: Path, engine: Path, bounds: Bounds = SMALL) -> None:
-        self._folder, self._bounds = folder, bounds
+        self.folder, self._bounds = folder, bounds
         super().__init__(engine=engine)
         self.run(self._start)
 
     async def _make(self) -> Gateway:
         passes, front = Passes(Keys(KEY)), SessionFront(self.routes, lambda: self.report)
         self.api = BatchAPI(
-            self._folder,
+            self.folder,
             passes,
             url=lambda: self.url,
             touch=front.usage.touch,
@@ -207,6 +208,23 @@ def test_a_deleted_input_does_not_end_its_batch(client: openai.OpenAI) -> None:
     batch = begun(client, [tiny("a", max_tokens=20)])
     client.files.delete(batch.input_file_id)
     assert ended(client, batch).status == "completed"
+
+
+def test_a_kill_before_the_last_word_loses_nothing(start: Callable[[], BatchGateway]) -> None:
+    first = start()
+    with first.client() as client:
+        done = ended(client, begun(client, [tiny("a"), tiny("b", max_tokens=-1)]))
+        first.run(first.api.stop)
+        place = Place(next(first.folder.glob(f"batches/*/{done.id}")))
+        state = place.read_state()  # as it was once the files had been handed out, but before that was said
+        before = dataclasses.replace(state, status="finalizing", output_file_id=None, error_file_id=None)
+        place.write_state(before)
+        assert client.batches.retrieve(done.id).status == "finalizing"
+    with start().client() as client:
+        again = ended(client, client.batches.retrieve(done.id))
+        assert (again.status, again.output_file_id) == ("completed", done.output_file_id)
+        assert [one["custom_id"] for one in entries(client, again.output_file_id)] == ["a"]
+        assert [one["custom_id"] for one in entries(client, again.error_file_id)] == ["b"]
 
 
 def test_what_is_not_done_in_time_is_told_line_by_line(client: openai.OpenAI, tmp_path: Path) -> None:
