@@ -20,6 +20,7 @@ from typing import Any
 from launcher.errors import StorageError
 from launcher.fleet import shown
 from launcher.fleet.board import Board
+from launcher.fleet.capacity import Capacity
 from launcher.fleet.choice import Lane
 from launcher.fleet.handover import Handover
 from launcher.fleet.lanes import Lanes
@@ -59,14 +60,12 @@ class Life:
         self._handover = Handover(self._upstreams)
         self._lanes = Lanes(self.offers)
         self._learnt = Learnt()
+        self._capacity = Capacity(settings, self.offers.values())
         self._folder = Path(settings.places.sessions)
         self._loads = {name: Load(offer.idle_s) for name, offer in self.offers.items()}
         self._held: dict[str, int] = dict.fromkeys(self.offers, 0)
         self._members: list[Member] = []
         self._board = Board(self.offers, settings)
-        self._refused: dict[
-            str, tuple[float, str]
-        ] = {}  # until when a cluster is not asked for a job, and why
         self._launching: dict[tuple[str, int], Start] = {}
         self._answered: set[str] = set()  # replicas whose start was learnt from
         self._unseen: dict[str, float] = {}
@@ -171,6 +170,7 @@ class Life:
         with contextlib.suppress(StorageError):
             await self._state(self.peers.gone)
         self._upstreams.close()
+        self._capacity.close()
         self._thread.shutdown(wait=False)
 
     async def _tick_told(self) -> None:
@@ -257,10 +257,10 @@ class Life:
             status = member.ended
             if status is not None and member.sighted is not None:
                 _LOG.info("%s: session %s is over: %s", row.model, member.sighted.id, status.message)
-                if member.id not in self._answered:
-                    self._learnt.learn(member.sighted.session.plan, status)
-                    if status.state == "FAILED":
-                        self._board.trouble[row.model] = f"Its last session failed: {status.message}"
+                plan, answered = member.sighted.session.plan, member.id in self._answered
+                self._learnt.ended(plan, status, self._asked_as(row.model), answered=answered)
+                if status.state == "FAILED" and not answered:
+                    self._board.trouble[row.model] = f"Its last session failed: {status.message}"
             self._answered.discard(member.id)
             if self.on_gone is not None:
                 self.on_gone(member.id)
@@ -293,7 +293,8 @@ class Life:
             if member.answering and member.id not in self._answered:
                 assert member.sighted is not None
                 self._answered.add(member.id)
-                self._learnt.learn(member.sighted.session.plan, member.sighted.status)
+                plan = member.sighted.session.plan
+                self._learnt.learn(plan, member.sighted.status, self._asked_as(member.row.model))
                 self._board.trouble.pop(member.row.model, None)
                 _LOG.info("%s: session %s is ready", member.row.model, member.sighted.id)
 
@@ -334,7 +335,8 @@ class Life:
         return load.demand(now)
 
     def _cluster(self, source: Source) -> ClusterSeen:
-        return ClusterSeen(source.cluster, not source.deaf, reason=source.trouble)
+        free = self._capacity.free(source.cluster)
+        return ClusterSeen(source.cluster, not source.deaf, reason=source.trouble, free=free)
 
     def _first_look_over(self) -> bool:
         # What runs already must be known before anything is started; a cluster that does not answer is not waited for.
@@ -370,6 +372,10 @@ class Life:
         looked_at = {name: source.looked_at for name, source in self.sources.items()}
         self._lanes.arrange(self._members, self._all_sighted().values(), looked_at)
         self._board.write(self._members, self._lanes, self._learnt)
+
+    def _asked_as(self, model: str) -> str:
+        # What the rules ask by: an offer may name its model by an alias.
+        return self.offers[model].model if model in self.offers else model
 
     def _all_sighted(self) -> Mapping[str, Sighted]:
         found: dict[str, Sighted] = {}
