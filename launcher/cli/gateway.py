@@ -30,6 +30,7 @@ The settings say which models it may start: see offers and endpoint in docs/site
 `launcher keys get-access-token`.
 """
 _STOP_S = 60.0
+_STATES = {"CLAIMED": "being submitted", "PLANNED": "submitted", "LEAVING": "leaving"}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -202,7 +203,9 @@ def _status(as_json: bool) -> int:
         print(table(rows, head=["Base URL", "Host", "PID", "Since"]))
     if replicas:
         print()
-        rows = [[r.model, r.session or "", r.cluster, r.profile, r.state.lower()] for r in replicas]
+        rows = [
+            [r.model, r.session or "", r.cluster, r.profile, _STATES.get(r.state, r.state)] for r in replicas
+        ]
         print(table(rows, head=["Model", "Session", "Cluster", "Profile", "State"]))
     return 0
 

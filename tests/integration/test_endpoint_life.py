@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from launcher import Session
 from tests.programs.endpoint import Endpoint, Load
 from tests.programs.front import wait_until
 from tests.programs.postgres import Postgres
@@ -23,6 +24,17 @@ from tests.programs.postgres import Postgres
 pytestmark = pytest.mark.timeout(180)
 
 PAIR = {"sim": {"model": "simulated"}, "twin": {"model": "simulated", "minimum": 2, "maximum": 2}}
+
+OLD = {
+    "brief": {"model": "simulated", "hours": 0.01},
+    "idler": {"model": "simulated", "idle_minutes": 0.05},
+    "hot": {"model": "simulated", "idle_minutes": 0.05, "minimum": 1},
+    "slow": {
+        "model": "simulated",
+        "idle_minutes": 0.05,
+        "launch": {"engine_args": ["--token-rate", "1.5", "--answer", "la " * 60]},
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +46,31 @@ def pair(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         two = Endpoint(folder, PAIR, state=state, port=0)
         two.key = one.key
         yield one, kept.enter_context(two)
+
+
+class Meanwhile:
+    """An endpoint of its own whose sessions grow old while the other tests run."""
+
+    def __init__(self, folder: Path, kept: contextlib.ExitStack) -> None:
+        self.endpoint = kept.enter_context(Endpoint(folder, OLD))
+        threads = kept.enter_context(ThreadPoolExecutor(4))
+        firsts = [
+            threads.submit(self.endpoint.chat, name, hold_s=90) for name in ("brief", "idler", "hot", "slow")
+        ]
+        assert [one.result()[0] for one in firsts] == [200] * 4
+        (self.first,) = self.living("brief-")
+        self.stream = threads.submit(self.endpoint.chat, "slow", stream=True)
+        self.load = kept.enter_context(Load(self.endpoint, "brief", threads=2, pause_s=0.1))
+
+    def living(self, beginning: str) -> list[Session]:
+        """The sessions whose id begins so and that are not over."""
+        return [session for session in self.endpoint.sessions() if session.id.startswith(beginning)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def meanwhile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Meanwhile]:
+    with contextlib.ExitStack() as kept:
+        yield Meanwhile(tmp_path_factory.mktemp("old"), kept)
 
 
 def test_fifty_first_requests_at_two_gateways_start_one_job(pair: tuple[Endpoint, Endpoint]) -> None:
@@ -120,18 +157,25 @@ def test_it_tells_where_it_is_and_ends(pair: tuple[Endpoint, Endpoint]) -> None:
     wait_until(lambda: not one.sessions(), 60)
 
 
-def test_a_successor_takes_over_before_the_time_limit_with_no_failed_request(tmp_path: Path) -> None:
+def test_a_successor_takes_over_before_the_time_limit_with_no_failed_request(meanwhile: Meanwhile) -> None:
     """FIRST 5: a replica that leaves is drained, and its successor is there before; no request fails."""
-    with Endpoint(tmp_path, {"brief": {"model": "simulated", "hours": 0.01}}) as endpoint:
-        assert endpoint.chat("brief", hold_s=60)[0] == 200
-        (first,) = endpoint.sessions()
-        with Load(endpoint, "brief", threads=3) as load:
-            wait_until(lambda: first.status().ended, 60)
-            load.more(20)
-        assert set(load.statuses) == {200}, load.troubles
-        ended = first.status()
-        assert ended.reason == "user"  # not by its time limit
-        assert len(endpoint.sessions()) == 1
+    wait_until(lambda: meanwhile.first.status().ended, 90)
+    meanwhile.load.more(20)
+    assert set(meanwhile.load.statuses) == {200}, meanwhile.load.troubles
+    assert meanwhile.first.status().reason == "user"  # not its time limit
+    assert meanwhile.living("brief-")
+
+
+def test_what_idles_is_stopped_but_not_what_is_kept_hot_nor_a_running_stream(meanwhile: Meanwhile) -> None:
+    """FIRST 4: an idle session is stopped; one that is kept hot is not, and a running stream keeps its own alive."""
+    wait_until(lambda: not meanwhile.living("idler-"), 90)
+    assert meanwhile.living("hot-")
+    if not meanwhile.stream.done():
+        assert meanwhile.living("slow-")
+    status, answer, _ = meanwhile.stream.result(90)
+    assert status == 200
+    assert answer.rstrip().endswith("data: [DONE]")
+    wait_until(lambda: not meanwhile.living("slow-"), 90)
 
 
 def replicas(endpoint: Endpoint, name: str) -> set[str]:
