@@ -33,6 +33,8 @@ from launcher.gateway.way import Way
 _BODY_BYTES = 64 * 2**20
 # A request that ends every engine it meets must not go through all of them.
 _MOVES_MAX = 3
+# A session's gateway keeps a connection for longer than this (gateway.client.KEEP_TIMEOUT_S).
+_IDLE_S = 20.0
 _SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,3})?")
 
 
@@ -44,7 +46,7 @@ class EndpointFront:
 
     def __init__(self, fleet: Fleet, access: Access, *, hold_max_s: float) -> None:
         self.usage = Usage()
-        self.upstreams = Upstreams()
+        self.upstreams = Upstreams(_IDLE_S)
         self.stopping = False
         self.counts = told.Counts()
         self.batches: Batches | None = None
@@ -224,7 +226,7 @@ class EndpointFront:
         way = Way(
             self.upstreams,
             lane.place,
-            told.failed,
+            lambda: self._given_up(errand),
             True,
             self.usage.touch,
             lambda: self._fleet.lost(lane),
@@ -240,6 +242,11 @@ class EndpointFront:
             errand.exchange.reply(told.failed())
         else:
             self._send(errand)
+
+    def _given_up(self, errand: Errand) -> Answer:
+        """Its replica failed, and not all of the request is here any more to be sent to another one."""
+        errand.failed()
+        return told.failed()
 
     async def _wait(self, errand: Errand) -> None:
         name = errand.model.name

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 PENDING_BYTES = 65536
 KEPT_BYTES = 64 * 2**20
+# Of all requests together: with many uploads at once the later ones cannot be sent again.
+_KEPT_ALL_BYTES = 512 * 2**20
 
 
 class Body:
@@ -27,6 +30,8 @@ class Body:
         ),
         *("limit_bytes", "read_bytes", "waiting_bytes"),
     )
+
+    kept_bytes: ClassVar[int] = 0  # by all of them
 
     def __init__(self, complete: bool, max_bytes: int) -> None:
         self.complete = complete
@@ -85,8 +90,8 @@ class Body:
             self._taken = True
         elif data:
             self._kept.append(data)
-            self._kept_bytes += len(data)
-            if self._kept_bytes > self._kept_max_bytes:
+            self._count(len(data))
+            if self._kept_bytes > self._kept_max_bytes or Body.kept_bytes > _KEPT_ALL_BYTES:
                 self.settle()
         return data
 
@@ -102,12 +107,18 @@ class Body:
 
     def settle(self) -> None:
         """Nothing is taken back any more."""
-        self._kept, self._kept_bytes, self._taken = None, 0, True
+        self._kept, self._taken = None, True
+        self._count(-self._kept_bytes)
 
     def rewind(self) -> bool:
         """Take back what has gone, so that all of it waits again; False where it was not kept."""
         if self._kept:
             self.pieces = [*self._kept, *self.pieces]
             self.waiting_bytes += self._kept_bytes
-            self._kept, self._kept_bytes = [], 0
+            self._kept = []
+            self._count(-self._kept_bytes)
         return not self._taken
+
+    def _count(self, more: int) -> None:
+        self._kept_bytes += more
+        Body.kept_bytes += more

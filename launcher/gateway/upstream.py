@@ -234,9 +234,10 @@ class Upstream(asyncio.Protocol):
 
 
 class Upstreams:
-    """Pools of idle connections, one for each address."""
+    """Pools of idle connections, one for each address, each kept for `idle_s`."""
 
-    def __init__(self) -> None:
+    def __init__(self, idle_s: float = _IDLE_S) -> None:
+        self._idle_s = idle_s
         self._idle: dict[Path | tuple[str, int], list[Upstream]] = {}
 
     def take(self, place: Place) -> Upstream | None:
@@ -244,7 +245,7 @@ class Upstreams:
         pool = self._idle.get(place.address)
         while pool:
             upstream = pool.pop()
-            if time.monotonic() - upstream.idle_since < _IDLE_S and upstream.open and upstream.silent:
+            if time.monotonic() - upstream.idle_since < self._idle_s and upstream.open and upstream.silent:
                 return upstream
             upstream.close()
         return None
@@ -264,7 +265,7 @@ class Upstreams:
         """Close what has been idle for too long."""
         now = time.monotonic()
         for pool in self._idle.values():
-            while pool and now - pool[0].idle_since >= _IDLE_S:
+            while pool and now - pool[0].idle_since >= self._idle_s:
                 pool.pop(0).close()
 
     def close(self) -> None:

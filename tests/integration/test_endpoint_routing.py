@@ -310,3 +310,26 @@ def test_metrics_tell_each_model_and_replica(front: RunningEndpoint) -> None:
     assert 'launcher_endpoint_replicas{model="org/chat"} 2.0' in text
     assert 'launcher_endpoint_ready{model="cold"} 0.0' in text
     assert "launcher_session_ready" not in text
+
+
+def test_what_goes_on_has_one_reading_however_it_came(fresh: RunningEndpoint, sockets: Path) -> None:
+    """Chunked, asked for first, several at once on a connection, in small pieces: strict for the replica."""
+    upstream = Recorder(sockets, secret=KEY)
+    fresh.fleet.add("m", Place(upstream.socket, REPLICA_KEY), served="served")
+    body = chat("word " * 30_000, model="m").encode()
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:7], body[7:], b""))
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\n".encode()
+    with fresh.connect() as connection:
+        connection.sendall(head + b"Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(chunks)
+        rest = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        connection.sendall(rest + rest)
+        received = b""
+        while received.count(b'{"target"') < 3:
+            received += connection.recv(65536)
+    assert received.count(b"HTTP/1.1 200 OK") == 3
+    assert [json.loads(seen.body)["model"] for seen in upstream.requests] == ["served"] * 3
+    assert len({seen.body for seen in upstream.requests}) == 1
+    assert not upstream.faults
+    upstream.close()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.gateway import body
 from launcher.gateway.answers import broken_stream_event
 from launcher.gateway.place import Place
 from tests.programs.front import KEY, Answer, chat, events, wait_until
@@ -76,10 +77,10 @@ def test_a_request_without_an_answer_goes_to_the_next_replica(
     good = upstream()
     for lane in front.fleet.known["m"]:
         lane.speed = 1000.0 if lane is first else 1.0  # so that the bad one is asked first
-    body = chat("word " * 50_000, model="m")
-    answer = front.ask("POST", CHAT, body=body)
-    assert answer.json() == {"target": CHAT, "bytes": len(body)}
-    assert good.requests[0].body == body.encode() == bad.requests[0].body
+    question = chat("word " * 50_000, model="m")
+    answer = front.ask("POST", CHAT, body=question)
+    assert answer.json() == {"target": CHAT, "bytes": len(question)}
+    assert good.requests[0].body == question.encode() == bad.requests[0].body
     assert front.fleet.looked_at == [first.replica]
     wait_until(lambda: idle(front, first))
     assert counted(front) == (1, 0)
@@ -220,6 +221,24 @@ def test_a_replica_that_is_given_up_loses_nothing_that_was_not_begun(
     assert counted(front) == (1, 1)
 
 
+def test_what_was_too_long_to_be_kept_is_counted_as_lost(
+    front: RunningEndpoint, upstream: Starting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body, "_KEPT_ALL_BYTES", 100_000)
+    upstream(says(503), keep=False)
+    upstream(says(503), keep=False)
+    long = chat("word " * 40_000, model="m")
+    passed = front.ask("POST", CHAT, body=long)
+    assert passed.status == 503
+    wait_until(lambda: idle(front))
+    upstream(hangs_up, keep=False)
+    front.fleet.known["m"] = front.fleet.known["m"][-1:]
+    refused = front.ask("POST", CHAT, body=long)
+    assert (refused.status, refused.json()["error"]["code"]) == (502, "replica_lost")
+    assert counted(front) == (0, 1)
+    assert body.Body.kept_bytes == 0
+
+
 def test_a_recording_that_is_half_sent_moves_whole(front: RunningEndpoint, upstream: Starting) -> None:
     """The rest comes in while the first replica has gone already."""
     first = upstream(says(503), keep=False)
@@ -227,16 +246,16 @@ def test_a_recording_that_is_half_sent_moves_whole(front: RunningEndpoint, upstr
     front.fleet.known["m"][0].speed, front.fleet.known["m"][1].speed = 1000.0, 1.0
     head = b'--XX\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--XX\r\n'
     rest = [b"%06d" % number * 10_000 for number in range(60)]
-    body = head + b"".join(rest)
+    whole = head + b"".join(rest)
     lines = f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\n"
-    lines += f"Content-Type: multipart/form-data; boundary=XX\r\nContent-Length: {len(body)}\r\n\r\n"
+    lines += f"Content-Type: multipart/form-data; boundary=XX\r\nContent-Length: {len(whole)}\r\n\r\n"
     with front.connect() as connection:
         connection.sendall(lines.encode() + head)
         for piece in rest:
             connection.sendall(piece)
         answer = connection.recv(65536)
-    assert b'"bytes": %d' % len(body) in answer
-    assert second.requests[0].body == body
+    assert b'"bytes": %d' % len(whole) in answer
+    assert second.requests[0].body == whole
     assert len(first.requests) <= 1
 
 
