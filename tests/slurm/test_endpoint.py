@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 OFFERS = {
     "sim": {"model": "simulated", "profiles": ["cpu"], "hours": 0.5},
     "nowhere": {"model": "simulated", "profiles": ["broken", "gpu"], "hours": 0.5},
+    "crowded": {"model": "simulated", "profiles": ["whole", "gpu"], "hours": 0.5},
 }
 
 
@@ -61,7 +62,11 @@ class Endpoint(Door):
 def endpoint(installed: Install, slurm: Cluster, users: People) -> Iterator[Endpoint]:
     """One for all tests of this file."""
     site = Site(installed, slurm)
-    profiles = {"broken": {"cluster": "test", "partition": "missing", "hours_max": 1}}
+    profiles = {
+        "broken": {"cluster": "test", "partition": "missing", "hours_max": 1},
+        # The gateway's own job has a core of that node.
+        "whole": {"cluster": "test", "partition": "cpu", "cpus": 8, "hours_max": 1},
+    }
     site.settle(offers=OFFERS, profiles={**SETTINGS["profiles"], **profiles})
     yield Endpoint(site, slurm, users.alice)
     slurm.run_as(users.alice, ["scancel", "--me"])
@@ -96,6 +101,14 @@ def test_a_profile_that_slurm_refuses_gives_way_to_the_next(endpoint: Endpoint, 
     """FIRST 7: where a start is refused, the next place of the offer serves."""
     before = set(endpoint.jobs())
     assert endpoint.chat("nowhere", hold_s=120)[0] == 200
+    (job,) = set(endpoint.jobs()) - before
+    assert slurm.job(job)["Partition"] == "gpu"
+
+
+def test_a_profile_without_room_is_passed_over(endpoint: Endpoint, slurm: Cluster) -> None:
+    """FIRST 7: the first place with capacity serves, so that nobody waits for a full one while another is idle."""
+    before = set(endpoint.jobs())
+    assert endpoint.chat("crowded", hold_s=120)[0] == 200
     (job,) = set(endpoint.jobs()) - before
     assert slurm.job(job)["Partition"] == "gpu"
 
