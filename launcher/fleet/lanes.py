@@ -13,6 +13,7 @@ from launcher.fleet.replicas import Member, answering
 from launcher.fleet.scale import Offer
 from launcher.fleet.sight import Sighted
 from launcher.gateway.place import Place
+from launcher.sessions.status import PENDING
 
 
 class Lanes:
@@ -46,24 +47,35 @@ class Lanes:
 
     def arrange(
         self, members: Sequence[Member], sighted: Iterable[Sighted], looked_at: Mapping[str, float]
-    ) -> None:
-        """Take in what is seen; `looked_at` is when each cluster was looked at last."""
+    ) -> list[str]:
+        """Take in what is seen; `looked_at` is when each cluster was looked at last.
+
+        Returns the replicas whose job is gone, or waits to run again, while requests still run there.
+        """
+        gone: list[str] = []
         by_model: dict[str, list[Lane]] = {}
         others: dict[str, list[Sighted]] = {}
         kept: set[str] = set()
         replicas = {m.sighted.id: m for m in members if m.sighted is not None}
         for one in sighted:
-            if not answering(one):
-                continue
             member = replicas.get(one.id)
-            cluster = one.session.plan.cluster.name
             name = member.id if member is not None else one.id
+            if not answering(one):
+                known = self._lanes.get(name)
+                if (
+                    known is not None
+                    and known.in_flight
+                    and (one.status.ended or one.status.state == PENDING)
+                ):
+                    gone.append(name)
+                continue
+            cluster = one.session.plan.cluster.name
             kept.add(name)
             if (since := self._missed.get(name)) is not None:
                 if looked_at.get(cluster, 0.0) <= since:
                     continue
                 del self._missed[name]
-            if member is not None:
+            if member is not None and member.row.model in self._offers:
                 model = member.row.model
             else:
                 model = self._offered(one) or one.served
@@ -78,6 +90,7 @@ class Lanes:
         for name in self._missed.keys() - kept:
             del self._missed[name]
         self._by_model, self.others = by_model, others
+        return gone
 
     def _lane(self, name: str, one: Sighted, cluster: str) -> Lane:
         assert one.address is not None

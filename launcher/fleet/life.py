@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -22,24 +21,25 @@ from launcher.fleet import shown
 from launcher.fleet.board import Board
 from launcher.fleet.capacity import Capacity
 from launcher.fleet.choice import Lane
+from launcher.fleet.facts import Facts
 from launcher.fleet.handover import Handover
 from launcher.fleet.lanes import Lanes
 from launcher.fleet.learnt import Learnt
-from launcher.fleet.load import Load
 from launcher.fleet.offers import offers_of
 from launcher.fleet.peers import HOLD_S, Peers
 from launcher.fleet.replicas import Member, joined
-from launcher.fleet.scale import ClusterSeen, Demand, Leave, Offer, Seen, Start, Stop, decide
+from launcher.fleet.scale import ClusterSeen, Leave, Offer, Start, Stop, decide
 from launcher.fleet.seen import LEAVING, STARTABLE, ModelSeen
 from launcher.fleet.sight import Sighted, Source, sources
 from launcher.fleet.starts import Starts
-from launcher.fleet.store import Store, Traffic
+from launcher.fleet.store import Store
 from launcher.gateway.upstream import Upstreams
 from launcher.sessions.status import PENDING
 from launcher.settings.schema import Settings
 
 _LOG = logging.getLogger("launcher.fleet")
-_TICK_S = 1.0
+_TICK_S, _LEAST_S = 1.0, 0.05
+_BEGUN_S = 3.0  # so long whoever is told to come back waits to hear that it is being started
 # A session that is not to be seen, or has no job, so long after it was written down, was never submitted.
 _UNSEEN_S, _UNSEEN_FAR_S = 10.0, 90.0
 _LOOKED_AT_S = 8.0  # so long a request waits for the look at a replica that did not answer
@@ -62,11 +62,9 @@ class Life:
         self._learnt = Learnt()
         self._capacity = Capacity(settings, self.offers.values())
         self._folder = Path(settings.places.sessions)
-        self._loads = {name: Load(offer.idle_s) for name, offer in self.offers.items()}
-        self._held: dict[str, int] = dict.fromkeys(self.offers, 0)
+        self._facts = Facts(self.offers, self._lanes, self.peers)
         self._members: list[Member] = []
         self._board = Board(self.offers, settings)
-        self._launching: dict[tuple[str, int], Start] = {}
         self._answered: set[str] = set()  # replicas whose start was learnt from
         self._unseen: dict[str, float] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -92,7 +90,7 @@ class Life:
 
     async def wanted(self, model: str, hold_s: float) -> ModelSeen:
         """Somebody asks for a model without a lane: start one, and wait for it up to `hold_s`."""
-        load = self._loads.get(model)
+        load = self._facts.loads.get(model)
         if load is None:  # a session of the user's own, whose lane has just gone
             return self._board.model(model) or ModelSeen(
                 model, LEAVING, "Its session is over.", offered=False
@@ -100,7 +98,7 @@ class Life:
         asked_at = time.time()
         load.asked(asked_at)
         until = time.monotonic() + hold_s
-        seeing, begin_by = time.monotonic() + _LOOKED_AT_S, time.monotonic() + _TICK_S
+        seeing, begin_by = time.monotonic() + _LOOKED_AT_S, time.monotonic() + _BEGUN_S
         self._hold(model, +1)
         try:
             while True:
@@ -157,6 +155,7 @@ class Life:
                     async with asyncio.timeout(_TICK_S):
                         await self._wake.wait()
                 self._wake.clear()
+                await asyncio.sleep(_LEAST_S)
         finally:
             for task in (*looks, *self._tasks):
                 task.cancel()
@@ -186,8 +185,10 @@ class Life:
             self._state_trouble = None
 
     async def _tick(self) -> None:
-        await self._state(self.peers.exchange, self._traffic())
+        await self._state(self.peers.exchange, self._facts.traffic())
         rows = await self._state(self._store.replicas)
+        # A claim that led to nothing is over with its time; margin for a clock that is not the database's.
+        rows = [r for r in rows if r.session is not None or r.until > time.time() - HOLD_S]
         self._members = joined(rows, self._all_sighted())
         await self._bury()
         self._learn()
@@ -203,9 +204,15 @@ class Life:
     async def _follow(self, offer: Offer, clusters: Sequence[ClusterSeen]) -> None:
         members = [m for m in self._members if m.row.model == offer.name]
         by_id = {member.id: member for member in members}
-        seen = [self._seen(member, offer, clusters) for member in members]
+        seen = [self._facts.seen(member, offer, clusters) for member in members]
         now = time.time()
-        for action in decide(offer, seen, self._demand(offer, now), self._learnt, clusters, now):
+        demand = self._facts.demand(offer, now)
+        actions = decide(offer, seen, demand, self._learnt, clusters, now)
+        places = {where.cluster for where in offer.profiles}
+        deaf = [c for c in clusters if c.name in places and not c.healthy]
+        if demand.load and deaf and not actions and not members:
+            self._board.trouble[offer.name] = f"{deaf[0].name} does not answer: {deaf[0].reason}"
+        for action in actions:
             if isinstance(action, Start):
                 _LOG.info("%s: one more on %s: %s", offer.name, action.profile, action.reason)
                 await self._start(offer, members, action)
@@ -223,11 +230,13 @@ class Life:
             self._later(self._handover.keep_awake(member.sighted))
 
     async def _start(self, offer: Offer, members: list[Member], start: Start) -> None:
-        taken = {member.row.slot for member in members} | {s for n, s in self._launching if n == offer.name}
+        taken = {member.row.slot for member in members} | {
+            s for n, s in self._facts.launching if n == offer.name
+        }
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         if not await self._state(self._store.claim, offer.name, slot, self.peers.name, HOLD_S):
             return  # another gateway was first: its row is seen at the next look
-        self._launching[offer.name, slot] = start
+        self._facts.launching[offer.name, slot] = start
         rows = await self._state(self._store.replicas)
         members += [Member(r, None) for r in rows if (r.model, r.slot) == (offer.name, slot)]
         self._members = [*self._members, members[-1]]
@@ -237,7 +246,7 @@ class Life:
         try:
             started = await self._starts.start(offer, slot, start)
         finally:
-            del self._launching[offer.name, slot]
+            del self._facts.launching[offer.name, slot]
             self._wake.set()
         if started.trouble is not None:
             _LOG.warning("%s could not be started on %s: %s", offer.name, start.profile, started.trouble)
@@ -262,15 +271,13 @@ class Life:
                 if status.state == "FAILED" and not answered:
                     self._board.trouble[row.model] = f"Its last session failed: {status.message}"
             self._answered.discard(member.id)
-            if self.on_gone is not None:
-                self.on_gone(member.id)
             await self._state(self._store.release, row.model, row.slot, row.session)
         self._members = living
 
     async def _never_was(self, member: Member) -> bool:
         row, sighted = member.row, member.sighted
         source = self.sources.get(row.cluster)
-        mine = row.gateway == self.peers.name and (row.model, row.slot) not in self._launching
+        mine = row.gateway == self.peers.name and (row.model, row.slot) not in self._facts.launching
         unsubmitted = (
             sighted is not None and sighted.status.job_id is None and sighted.status.state == PENDING
         )
@@ -300,40 +307,6 @@ class Life:
 
     # -- what the rules are told
 
-    def _seen(self, member: Member, offer: Offer, clusters: Sequence[ClusterSeen]) -> Seen:
-        seen = self._seen_there(member)
-        if seen.cluster:
-            return seen
-        # A claim does not say yet where; the rules count no replica that may be out of reach.
-        well = {cluster.name for cluster in clusters if cluster.healthy}
-        where = next((w for w in offer.profiles if w.cluster in well), offer.profiles[0])
-        mine = self._launching.get((member.row.model, member.row.slot))
-        cluster, profile = (
-            (mine.cluster, mine.profile) if mine is not None else (where.cluster, where.profile)
-        )
-        return dataclasses.replace(
-            seen, cluster=cluster, profile=profile, replaces=mine.replaces if mine is not None else None
-        )
-
-    def _seen_there(self, member: Member) -> Seen:
-        lane = self._lanes.lane(member.id)
-        others = self.peers.of(member.row.model, member.id)
-        if lane is None:
-            return member.seen(others.in_flight, others.asked_at)
-        return member.seen(lane.in_flight + others.in_flight, max(lane.used_at, others.asked_at))
-
-    def _demand(self, offer: Offer, now: float) -> Demand:
-        load = self._loads[offer.name]
-        lanes = self._lanes.of(offer.name)
-        others = [self.peers.of(offer.name, lane.replica) for lane in lanes]
-        in_flight = sum(lane.in_flight for lane in lanes) + sum(told.in_flight for told in others)
-        waiting = self.peers.of(offer.name).waiting
-        load.changed(now, in_flight=in_flight, held=self._held[offer.name] + waiting)
-        used_at = max([0.0, *(lane.used_at for lane in lanes), *(told.asked_at for told in others)])
-        if waiting or used_at:
-            load.asked(now if waiting else min(used_at, now))
-        return load.demand(now)
-
     def _cluster(self, source: Source) -> ClusterSeen:
         free = self._capacity.free(source.cluster)
         return ClusterSeen(source.cluster, not source.deaf, reason=source.trouble, free=free)
@@ -351,15 +324,8 @@ class Life:
         return min(paused) > now
 
     def _hold(self, model: str, more: int) -> None:
-        self._held[model] += more
-        self._loads[model].changed(time.time(), held=self._held[model])
+        self._facts.hold(model, more)
         self._wake.set()
-
-    def _traffic(self) -> list[Traffic]:
-        found = [Traffic(name, "", 0, held, 0.0) for name, held in self._held.items() if held]
-        lanes = [(model, lane) for model in self.offers for lane in self._lanes.of(model)]
-        used = [(model, lane) for model, lane in lanes if lane.in_flight or lane.used_at]
-        return found + [Traffic(m, lane.replica, lane.in_flight, 0, lane.used_at) for m, lane in used]
 
     # -- small things
 
@@ -370,7 +336,9 @@ class Life:
 
     def _arrange(self) -> None:
         looked_at = {name: source.looked_at for name, source in self.sources.items()}
-        self._lanes.arrange(self._members, self._all_sighted().values(), looked_at)
+        for replica in self._lanes.arrange(self._members, self._all_sighted().values(), looked_at):
+            if self.on_gone is not None:
+                self.on_gone(replica)
         self._board.write(self._members, self._lanes, self._learnt)
 
     def _asked_as(self, model: str) -> str:
