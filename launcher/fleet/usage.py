@@ -52,9 +52,9 @@ class Use:
 
     @classmethod
     def of(cls, exchange: Exchange) -> Self | None:
-        """What `exchange`, which ends now, has used; None where it asked no model."""
+        """What `exchange`, which ends now, has used; None where it came to no session."""
         holder, call = exchange.holder, exchange.call
-        if holder is None or call is None or not exchange.model:
+        if holder is None or call is None or not exchange.session:
             return None
         prompt, completion = exchange.tokens
         broken = exchange.broken and exchange.status < 400

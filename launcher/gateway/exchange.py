@@ -259,6 +259,8 @@ class Exchange:
             if self._chunked:
                 out.append(_LAST_CHUNK)
             self._tell_end()
+        elif self._events is not None and self._events.done:
+            self._tell_end()  # a client reads no further
         if out:
             self._write(out[0] if len(out) == 1 else b"".join(out))
         if self._tunnel:

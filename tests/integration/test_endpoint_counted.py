@@ -1,0 +1,115 @@
+"""Two gateways on one state under load, killed in turn: no key is lost, every answered request is counted once."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from launcher.fleet.store import Store
+from launcher.fleet.usage import sums
+from tests.programs.endpoint import Endpoint
+from tests.programs.front import wait_until
+from tests.programs.postgres import Postgres
+
+OFFERS = {"sim": {"model": "simulated", "idle_minutes": 60}}
+
+
+class Client:
+    """Asks one gateway after another's end, one request at a time; `answered` are those whose last byte came."""
+
+    def __init__(self, endpoint: Endpoint, key: str, *, stream: bool) -> None:
+        self.answered = self.broken = 0
+        self._endpoint, self._key, self._stream = endpoint, key, stream
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        while not self.over.is_set():
+            begun = False
+            connection = http.client.HTTPConnection("127.0.0.1", self._endpoint.port, timeout=30)
+            try:
+                with contextlib.closing(connection):
+                    connection.connect()
+                    begun = True
+                    self._ask(connection)
+            except (OSError, http.client.HTTPException):
+                self.broken += begun  # it may have been counted: its last byte was only not seen
+                time.sleep(0.02)
+
+    def _ask(self, connection: http.client.HTTPConnection) -> None:
+        body: dict[str, Any] = {
+            "model": "sim",
+            "messages": [{"role": "user", "content": "Hello"}],
+            "max_tokens": 8,
+        }
+        headers = {"Authorization": f"Bearer {self._key}", "X-Launcher-Hold": "60"}
+        connection.request(
+            "POST", "/v1/chat/completions", json.dumps({**body, "stream": self._stream}), headers
+        )
+        answer = connection.getresponse()
+        if answer.status != 200:
+            assert answer.status in (503, 502), answer.read()
+            return
+        if not self._stream:
+            json.loads(answer.read())
+            self.answered += 1
+            return
+        while line := answer.readline():
+            if line.strip() == b"data: [DONE]":
+                self.answered += 1
+                return
+        self.broken += 1
+
+
+def test_two_gateways_on_one_postgresql_killed_under_load_lose_and_double_nothing(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    """FIRST 12: two gateways, kill -9 in turn: no key lost, no use of an answered request lost or counted twice."""
+    state = postgres.database()
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(Endpoint(tmp_path, OFFERS, state=state, port=0))
+        second = Endpoint(tmp_path, OFFERS, state=state, port=0)
+        second.key = first.key
+        second.start()
+        stack.callback(second.kill)
+        assert first.chat("sim", hold_s=60)[0] == 200
+        key = first.new_key("load", owner="load")
+        clients = [
+            Client(endpoint, key, stream=stream) for endpoint in (first, second) for stream in (False, True)
+        ]
+        made: list[str] = []
+
+        def more(count: int) -> None:
+            goal = [client.answered + count for client in clients]
+            wait_until(lambda: all(client.answered >= n for client, n in zip(clients, goal, strict=True)), 60)
+
+        for victim in (first, second):
+            more(6)
+            made.append(first.new_key(f"made-{len(made)}"))
+            victim.kill()
+            victim.start()
+        more(3)
+        for client in clients:
+            client.over.set()
+        for client in clients:
+            client.thread.join(60)
+        answered, broken = sum(c.answered for c in clients), sum(c.broken for c in clients)
+        for key in made:
+            assert first.ask("GET", "/whoami", key=key)[0] == 200
+            assert second.ask("GET", "/whoami", key=key)[0] == 200
+        assert len(first.sessions()) == 1
+        store = stack.enter_context(contextlib.closing(Store(state)))
+
+        def counted() -> int:
+            found = sums(store, "key", 0.0, time.time() + 60)
+            return next((one.requests - one.errors for one in found if one.name == "load"), 0)
+
+        # What the killed ones left came in with their next start.
+        wait_until(lambda: counted() >= answered)
+        assert counted() <= answered + broken
