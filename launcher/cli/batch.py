@@ -23,6 +23,7 @@ EXAMPLES = """\
 examples:
   launcher batch run requests.jsonl                      a job of its own with the model that the lines name
   launcher batch run requests.jsonl -o answers.jsonl --model org/model --profile gpu-small --hours 8 --detach
+  launcher batch run requests.jsonl --model org/model -- --max-num-seqs 64      what stands after -- goes to the engine
   launcher batch run requests.jsonl --session tiny-chat-3f9a2c1b
   launcher batch run requests.jsonl --url https://host/v1 --key-file ~/.key
   launcher batch status requests.jsonl
@@ -124,7 +125,8 @@ def run(arguments: argparse.Namespace) -> int:
 def sending(arguments: argparse.Namespace) -> dict[str, Any]:
     """What `add_sending` has asked, for `launcher.api.batch_runs.begin`."""
     names = ("model", "session", "url", "window", "retries", *LAUNCH)
-    return {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
+    said = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
+    return {**said, "engine_args": tuple(arguments.engine_args)} if arguments.engine_args else said
 
 
 def _begun(launcher: Launcher, arguments: argparse.Namespace) -> BatchRun:

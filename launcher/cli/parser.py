@@ -117,7 +117,7 @@ ALIASES = {
 INTERNAL = ("serve", "rank", "offer", "plan", "carry-batch", "ended", "over-ssh", "connection")
 # Commands that take whatever stands behind `--` as it is, in `engine_args`, and what that is.
 AFTER_DASHES = {
-    **dict.fromkeys(("launch", "run", "fit"), "ENGINE_ARGUMENT"),
+    **dict.fromkeys(("launch", "run", "fit", "batch"), "ENGINE_ARGUMENT"),
     **dict.fromkeys(("connect", "over-ssh"), "COMMAND"),
 }
 # One switch; the second is vec-inf's name for it.
