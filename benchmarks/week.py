@@ -46,8 +46,8 @@ class Choice:
 
 CHOICES = (
     Choice("10 min, none hot", 10, 0),
+    Choice("1 h, none hot", 60, 0),  # the default
     Choice("30 min, five hot", 30, 5),
-    Choice("2 h, none hot", 120, 0),
 )
 
 
