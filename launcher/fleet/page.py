@@ -34,6 +34,7 @@ from openai import OpenAI
 client = OpenAI(base_url="{url}", api_key="KEY")
 messages = [{{"role": "user", "content": "Hello"}}]
 print(client.chat.completions.create(model="{model}", messages=messages).choices[0].message.content)"""
+_STILL = "?still"
 _EVERYBODY = ""  # no owner is called so
 
 
@@ -72,7 +73,8 @@ class StatusPage:
         if now - counted.asked_at >= _COUNTED_ANEW_S:
             counted.asked_at = now
             self._thread.submit(self._count, owner, counted)
-        return render(self._report(holder), holder, counted, self._url, target.up())
+        still = target.query == _STILL
+        return render(self._report(holder), holder, counted, self._url, target.up(), still=still)
 
     def _count(self, owner: str, counted: _Counted) -> None:
         try:
@@ -87,8 +89,13 @@ class StatusPage:
             counted.trouble = "The usage could not be counted."
 
 
-def render(report: Mapping[str, Any], holder: Holder, counted: _Counted, url: str, up: str) -> Answer:
-    """The page as it is now; `up` leads to the root of the endpoint, whatever prefix the portal puts before it."""
+def render(
+    report: Mapping[str, Any], holder: Holder, counted: _Counted, url: str, up: str, *, still: bool = False
+) -> Answer:
+    """The page as it is now; `up` leads to the root of the endpoint, whatever prefix the portal puts before it.
+
+    It is loaded again every few seconds, unless it shall stand `still` for whoever reads slowly.
+    """
     models = report["models"]
     left_s = None if holder.expires_at is None else max(0.0, holder.expires_at - time.time())
     key = "has no end" if left_s is None else f"is good for {clock(left_s)}"
@@ -105,18 +112,22 @@ def render(report: Mapping[str, Any], holder: Holder, counted: _Counted, url: st
         body.append(
             f'<details><summary>Use it in Python</summary><pre tabindex="0">{escape(example)}</pre></details>'
         )
+    way = f'looks again every {_REFRESH_S} seconds. <a href="{_STILL}">Hold it still</a>'
+    if still:
+        way = f'stands still. <a href="{escape(up)}">Let it look again</a>'
     body.append(
         f'<form method="post" action="{escape(up)}logout"><button>Log out</button></form>'
-        f'<p class="soft">As of {time.strftime("%H:%M:%S")}; this page looks again every {_REFRESH_S} seconds.</p>'
+        f'<p class="soft">As of {time.strftime("%H:%M:%S")}; this page {way}.</p>'
     )
-    return pages.page(200, "Models of this endpoint", "\n".join(body), _REFRESH_S, wide=True)
+    refresh_s = None if still else _REFRESH_S
+    return pages.page(200, "Models of this endpoint", "\n".join(body), refresh_s, wide=True)
 
 
 def _models(models: Iterable[Mapping[str, Any]], lately: Mapping[str, Sum]) -> str:
     rows = [_model(model, lately.get(str(model["name"]))) for model in models]
     if not rows:
         return "<p>There is no model that your key may use.</p>"
-    head = ["Model", "State", "Clusters", "Replicas", "Running", "Waiting", "Tokens/s", "of one request"]
+    head = ["Model", "State", "Clusters", "Replicas", "Running", "Waiting", "Tokens/s", "of one"]
     return _table("Models", head, rows, numbers=range(3, 8))
 
 

@@ -42,13 +42,14 @@ li{padding:.15rem .7rem;border:1px solid var(--line);border-radius:1rem;color:va
 li[aria-current]{border-color:var(--main);color:var(--main);font-weight:600}
 pre{overflow-x:auto;padding:.75rem 1rem;border-radius:.5rem;border:1px solid var(--line);background:var(--paper);
 font:.9rem/1.45 ui-monospace,monospace}
-main.wide{max-width:76rem}
+main.wide{max-width:76rem;min-width:0}
 .rows{overflow-x:auto}
 table{border-collapse:collapse;width:100%;margin:.5rem 0 1rem}
 caption{text-align:left;font-weight:600;padding:.75rem 0 .35rem}
 th,td{text-align:left;vertical-align:top;padding:.35rem .75rem .35rem 0;border-bottom:1px solid var(--line)}
 thead th{color:var(--soft);font-weight:600;white-space:nowrap}
-tbody th{font-weight:600;overflow-wrap:anywhere}
+tbody th{font-weight:600;overflow-wrap:anywhere;min-width:9rem}
+.state+.soft{display:inline-block;min-width:10rem}
 .number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .state{display:inline-block;padding:0 .6rem;border:1px solid var(--line);border-radius:1rem;white-space:nowrap}
 .state.ready{border-color:var(--main);color:var(--main);font-weight:600}

@@ -139,7 +139,7 @@ def test_names_and_messages_are_only_text(store: Store, text: str) -> None:
     )
     assert page.row(text)[2] == text
     assert not page.tags & {"img", "script", "iframe", "link", "object"} - {"link"}
-    assert all(address in ("data:,", "./logout") for address in page.addresses)
+    assert all(address in ("data:,", "./logout", "?still") for address in page.addresses)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,11 @@ def test_the_page_is_behind_the_login_under_every_prefix(endpoint: Endpoint, pre
     assert status == 200
     assert page.row("sim")[1].startswith("startable")
     assert "theirs" not in text
-    assert page.addresses == ["data:,", "./logout"]
+    assert page.addresses == ["data:,", "./logout", "?still"]
+    assert 'http-equiv="refresh"' in text
+    status, _, text = visit(endpoint, f"{prefix}/?still", cookie)
+    assert (status, "http-equiv" in text) == (200, False)
+    assert Tables(text).addresses == ["data:,", "./logout", "./"]
     assert "script" not in page.tags
     assert "default-src 'none'" in fields["content-security-policy"]
     assert key not in text
