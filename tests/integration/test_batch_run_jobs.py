@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from launcher import Launcher
 from launcher.api import batch_carry, batch_runs
 from launcher.api.batch_runs import BatchRun
-from launcher.batch.report import CANCELLED, COMPLETED, STOPPED, WAITING
+from launcher.batch.report import CANCELLED, COMPLETED, WAITING
 from launcher.cli import main
 from launcher.errors import SessionError
+from tests.programs.batch_chaos import ENGINE, check, lines, suffer, write
 from tests.programs.front import wait_until
 
 pytestmark = pytest.mark.timeout(180)
-SLOW = ("--start-delay-s", "0", "--first-token-ms", "20", "--token-rate", "0")
 QUICK = ("--start-delay-s", "0", "--first-token-ms", "0", "--token-rate", "0")
-
-
-def write(path: Path, count: int, model: str = "simulated") -> Path:
-    with path.open("w") as file:
-        for number in range(count):
-            body = {"model": model, "messages": [{"role": "user", "content": f"question {number}"}]}
-            line = {"custom_id": f"r{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
-            file.write(json.dumps(line) + "\n")
-    return path
 
 
 def ids(path: Path) -> list[str]:
@@ -46,60 +34,15 @@ def begun(launcher: Launcher, path: Path, **more: Any) -> BatchRun:
     return batch
 
 
-def lines(batch: BatchRun) -> int:
-    try:
-        return Path(batch.spec.output).read_bytes().count(b"\n")
-    except FileNotFoundError:
-        return 0
-
-
-def kill(batch: BatchRun, what: str) -> None:
-    """KILL to a part of the latest job, if it is there: its `runner`, its `engine`, or the `job` itself."""
-    session = batch.session
-    pid = session.status().pid if session is not None else None
-    if pid is None:
-        return
-    try:
-        children = psutil.Process(pid).children()
-        if what == "job":
-            os.kill(pid, signal.SIGKILL)
-        word = {"runner": "carry-batch", "engine": "launcher.engines.simulated.serve"}.get(what)
-        for child in children:
-            if word in child.cmdline():
-                child.kill()
-    except (psutil.NoSuchProcess, ProcessLookupError):
-        pass
-
-
 def test_runner_engine_and_job_are_killed_and_each_id_is_answered_once(
     launcher: Launcher, tmp_path: Path
 ) -> None:
     """FIRST 9: kill -9 of runner, engine and job at random lines: one answer an id, earlier bytes unchanged."""
-    count = 900
-    batch = begun(launcher, write(tmp_path / "in.jsonl", count), engine_args=SLOW)
-    output = Path(batch.spec.output)
     seed = random.randrange(10**6)
     print("seed", seed)
-    rolls = random.Random(seed)
-    seen: list[bytes] = []
-
-    def strike(goal: int) -> bool:
-        if batch.status().state == STOPPED and batch.session is not None and batch.session.status().ended:
-            batch.again()  # what `launcher batch run` does while it waits
-        return lines(batch) >= goal
-
-    for what in rolls.sample(("runner", "engine", "job"), 3):
-        goal = lines(batch) + rolls.randrange(1, 200)
-        wait_until(lambda goal=goal: strike(goal), 60)  # type: ignore[misc]
-        kill(batch, what)
-        now = output.read_bytes()
-        seen.append(now[: now.rfind(b"\n") + 1])
-    status = batch_carry.follow(batch)
-    assert (status.state, status.answered, status.failed) == (COMPLETED, count, 0), seed
-    assert sorted(ids(output)) == sorted(f"r{number}" for number in range(count)), seed
-    end = output.read_bytes()
-    assert all(end.startswith(before) for before in seen), seed
-    assert status.completion_tokens == 7 * count
+    outcome = suffer(launcher, tmp_path, 900, 3, seed)
+    check(outcome, 900)
+    batch = outcome.batch
     wait_until(lambda: all(launcher.session(one).status().ended for one in batch.sessions), 30)
     assert len(batch.sessions) == 2, (
         "one engine start for each job, and one more job for the one that was killed"
@@ -109,7 +52,7 @@ def test_runner_engine_and_job_are_killed_and_each_id_is_answered_once(
 
 def test_a_time_limit_is_followed_by_the_next_job(launcher: Launcher, tmp_path: Path) -> None:
     """FIRST 9: the job stops before its time limit, and submits the next one by itself; nobody has to wait for it."""
-    batch = begun(launcher, write(tmp_path / "in.jsonl", 2000), hours=12 / 3600, engine_args=SLOW)
+    batch = begun(launcher, write(tmp_path / "in.jsonl", 2000), hours=12 / 3600, engine_args=ENGINE)
     wait_until(lambda: batch.status().state == COMPLETED, 120)
     assert sorted(ids(Path(batch.spec.output))) == sorted(f"r{number}" for number in range(2000))
     assert len(batch.sessions) >= 2
@@ -126,7 +69,7 @@ def test_cancel_ends_its_job_and_resume_begins_another(
     launcher: Launcher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "in.jsonl", 400)
-    batch = begun(launcher, path, engine_args=SLOW)
+    batch = begun(launcher, path, engine_args=ENGINE)
     assert main(["batch", "run", str(path), "--detach", "--json"]) == 0, "the same again finds it"
     assert json.loads(capsys.readouterr().out)["sessions"] == batch.sessions
     with pytest.raises(SessionError, match="carries the run already"):
