@@ -8,7 +8,7 @@ from typing import Protocol
 from launcher.gateway import answers
 from launcher.gateway.answers import Answer
 from launcher.gateway.keys import Holder
-from launcher.gateway.limits import Budget
+from launcher.gateway.limits import ALONE, Budget, Share
 
 _LONGEST_RETRY_S = 60
 
@@ -34,11 +34,16 @@ def allowed(holder: Holder, model: Guarded) -> bool:
 
 
 class Access:
-    """Checks requests against keys and models; `limits` are a model's requests and tokens a minute, of all keys."""
+    """Checks requests against keys and models; `limits` are a model's requests and tokens a minute, of all keys.
 
-    def __init__(self, limits: Mapping[str, tuple[int | None, int | None]]) -> None:
+    `share` says among how many gateways they are divided.
+    """
+
+    def __init__(
+        self, limits: Mapping[str, tuple[int | None, int | None]], share: Share | None = None
+    ) -> None:
         self._models = {
-            name: Budget(requests, tokens)
+            name: Budget(requests, tokens, share=share or ALONE)
             for name, (requests, tokens) in limits.items()
             if requests is not None or tokens is not None
         }

@@ -71,7 +71,9 @@ class Endpoint:
         keys = StoredKeys(store, {name: group.owners for name, group in self._settings.groups.items()})
         passes = Passes(keys)
         limits = {o.name: (o.requests_per_minute, o.tokens_per_minute) for o in life.offers.values()}
-        front = EndpointFront(life, Access(limits), hold_max_s=self._settings.endpoint.hold_seconds_max)
+        front = EndpointFront(
+            life, Access(limits, keys.share), hold_max_s=self._settings.endpoint.hold_seconds_max
+        )
         gateway = Gateway(keys=passes, front=front, name="endpoint", door=ENDPOINT)
         gateway.on_end = uses.on_end
         life.on_gone = front.forsake

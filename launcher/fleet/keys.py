@@ -15,7 +15,7 @@ from launcher.fleet import issued
 from launcher.fleet.issued import Issued
 from launcher.fleet.store import Store
 from launcher.gateway.keys import Holder
-from launcher.gateway.limits import Budget
+from launcher.gateway.limits import Budget, Share
 
 _LOG = logging.getLogger("launcher.gateway")
 _COOKIES_KEPT = 64  # of each key
@@ -39,11 +39,13 @@ class _Known:
 class StoredKeys:
     """The named keys in `store`: a KeyRing. `groups` says which owners are in which group.
 
-    The store is read in a thread of its own. Where it does not answer, what is known holds.
+    `share` is kept at the number of gateways that live, which divide each limit. The store is read in a thread of its
+    own. Where it does not answer, what is known holds.
     """
 
     def __init__(self, store: Store, groups: Mapping[str, Iterable[str]] | None = None) -> None:
         self._store = store
+        self.share = Share()
         self._groups_of: dict[str, set[str]] = {}
         for group, owners in (groups or {}).items():
             for owner in owners:
@@ -122,6 +124,7 @@ class StoredKeys:
     def _take(self) -> None:
         try:
             found = issued.listed(self._store)
+            self.share.gateways = max(1, len(self._store.gateways()))
             self._told = False
         except LauncherError as error:
             if not self._told:
@@ -152,7 +155,9 @@ class StoredKeys:
     def _holder(self, one: Issued) -> Holder:
         key = one.key
         limited = key.requests_per_minute is not None or key.tokens_per_minute is not None
-        budget = Budget(key.requests_per_minute, key.tokens_per_minute) if limited else None
+        budget = None
+        if limited:
+            budget = Budget(key.requests_per_minute, key.tokens_per_minute, share=self.share)
         groups = one.groups | self._groups_of.get(one.owner, set())
         return Holder(
             key.name,

@@ -284,6 +284,22 @@ def test_what_a_keys_limit_refuses_is_not_taken_from_the_models(store: Store, ri
     assert [access.refusal(holder_of(), OPEN) is None for _ in range(3)] == [True, True, False]
 
 
+def test_two_gateways_share_the_limits(store: Store, ring: Ring) -> None:
+    """FIRST 11: a limit holds over all gateways of a state together."""
+    secret = new(store, requests_per_minute=4)
+    for name in ("a", "b"):
+        store.present(name, f"http://{name}", 60.0)
+    keys = ring()
+    keys.refresh()
+    wait_until(lambda: keys.share.gateways == 2)
+    holder = keys.holder(secret)
+    assert holder is not None
+    access = Access({"open": (2, None)}, keys.share)
+    assert [access.refusal(holder, OPEN) is None for _ in range(2)] == [True, False]
+    other = ModelSeen("other", "ready")
+    assert [access.refusal(holder, other) is None for _ in range(2)] == [True, False]
+
+
 def test_the_file_is_for_nobody_else(tmp_path: Path) -> None:
     path = tmp_path / "endpoint.db"
     with contextlib.closing(Store(f"sqlite:///{path}")) as store:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.gateway.limits import Budget
+from launcher.gateway.limits import Budget, Share
 
 
 class Clock:
@@ -105,3 +105,30 @@ def test_never_more_than_the_minutes_worth_and_what_has_filled_up(limit: int, pa
         clock.now += pause_s
         admitted += budget.admit() == 0.0
         assert admitted <= limit + (clock.now - begun) * limit / 60.0 + 1e-3
+
+
+def test_several_gateways_divide_a_limit_as_they_come_and_go(clock: Clock) -> None:
+    share = Share()
+    budget = Budget(6, None, clock, share)
+    share.gateways = 2
+    assert [budget.admit() == 0.0 for _ in range(4)] == [True, True, True, False]
+    assert budget.admit() == pytest.approx(20.0)
+    share.gateways = 1
+    assert budget.admit() == pytest.approx(10.0)
+    share.gateways = 10
+    clock.now += 3600.0
+    assert [budget.admit() == 0.0 for _ in range(2)] == [True, False], (
+        "one goes through, however many there are"
+    )
+    assert budget.admit() == pytest.approx(100.0)
+
+
+def test_what_did_not_go_on_is_given_back(clock: Clock) -> None:
+    budget = Budget(1, None, clock)
+    assert budget.admit() == 0.0
+    budget.give_back()
+    assert budget.admit() == 0.0
+    assert budget.admit() > 0.0
+    budget.give_back()
+    budget.give_back()
+    assert [budget.admit() == 0.0 for _ in range(2)] == [True, False]
