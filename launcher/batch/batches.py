@@ -47,6 +47,7 @@ class Asked:
     input_file_id: str | None = None
     model: str | None = None
     models: tuple[str, ...] = ()
+    output_lasts_s: int | None = None
     metadata: Mapping[str, str] | None = None
     input: str | None = None
     folder: str | None = None
@@ -146,6 +147,12 @@ class Place:
         except FileNotFoundError:
             return State()
 
+    def tidy(self, asked: Asked) -> None:
+        """Drop the links to what is in the owner's files, who may delete it there, of a batch that is over."""
+        if not asked.by_path:
+            for path in (self.input, self.output, self.errors):
+                path.unlink(missing_ok=True)
+
     def write_state(self, state: State, *, durable: bool = True) -> None:
         """Say how far it is; raises OSError."""
         write_private(self.state, json.dumps(dataclasses.asdict(state)) + "\n", durable=durable)
@@ -241,6 +248,7 @@ class Batches:
             if asked is None:
                 continue
             if place.read_state().final:
+                place.tidy(asked)
                 self._over.add(folder)
             else:
                 found.append((asked, place))

@@ -251,6 +251,7 @@ class Carrier:
             error_file_id=await asyncio.to_thread(self._hand_out, asked, place.errors, "error"),
         )
         await asyncio.to_thread(place.write_state, state.now(state.end))
+        await asyncio.to_thread(place.tidy, asked)
         _LOG.info("%s: %s, %d of %d answered", asked.id, state.end, state.completed, state.total)
 
     async def _expire(self, place: Place, state: State) -> State:
@@ -267,13 +268,16 @@ class Carrier:
     def _hand_out(self, asked: Asked, path: Path, kind: str) -> str | None:
         if asked.output is not None:  # it is where it was asked for
             return None
+        file_id = "file-" + hashlib.sha256(f"{asked.id} {kind}".encode()).hexdigest()[:24]
+        if self._files.get(asked.owner, file_id) is not None:  # handed out before a kill
+            return file_id
         try:
             if not path.stat().st_size:
                 return None
         except FileNotFoundError:
             return None
-        file_id = "file-" + hashlib.sha256(f"{asked.id} {kind}".encode()).hexdigest()[:24]
-        return self._files.adopt(asked.owner, file_id, path, f"{asked.id}_{kind}.jsonl").id
+        name = f"{asked.id}_{kind}.jsonl"
+        return self._files.adopt(asked.owner, file_id, path, name, asked.output_lasts_s).id
 
 
 def _locked(path: Path) -> int | None:

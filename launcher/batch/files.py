@@ -130,7 +130,9 @@ class Files:
         shutil.rmtree(place, ignore_errors=True)
         return True
 
-    def adopt(self, owner: str, file_id: str, content: Path, filename: str) -> StoredFile:
+    def adopt(
+        self, owner: str, file_id: str, content: Path, filename: str, lasts_s: int | None
+    ) -> StoredFile:
         """Make what a batch has written a file of its owner under a name that was chosen before; once or again."""
         place = self._of(owner) / file_id
         if (found := self._read(place)) is not None:
@@ -143,7 +145,8 @@ class Files:
         except OSError:  # another file system, or one without links
             shutil.copyfile(content, kept)
             kept.chmod(0o600)
-        return self._write(place, filename, MADE, int(time.time()), None)
+        now = int(time.time())
+        return self._write(place, filename, MADE, now, now + lasts_s if lasts_s is not None else None)
 
     def sweep(self) -> None:
         """Remove what was never finished and what has expired."""

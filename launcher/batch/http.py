@@ -232,6 +232,7 @@ class BatchAPI:
             now + seconds,
             window,
             metadata=shown.metadata_of(body),
+            output_lasts_s=shown.output_lasts_s(body),
             cluster=cluster or "",
             framework=framework or "",
         )

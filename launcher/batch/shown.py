@@ -14,6 +14,7 @@ from launcher.errors import RequestError
 _WINDOW = re.compile(r"([1-9]\d{0,3})([hd])")
 _WINDOW_MOST_H = 30 * 24
 _METADATA_MOST, _KEY_MOST, _VALUE_MOST = 16, 64, 512
+_LEAST_S, _MOST_S = 3600, 30 * 86400  # OpenAI's bounds of an expiry
 _TIMES = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
 
 
@@ -73,6 +74,20 @@ def window_of(body: Mapping[str, Any]) -> tuple[str, float]:
             f'completion_window cannot be "{str(given)[:40]}".', "Say 24h, or another time up to 30d."
         )
     return said[0], hours * 3600.0
+
+
+def output_lasts_s(body: Mapping[str, Any]) -> int | None:
+    """For how many seconds answers and errors are kept; None: until they are deleted. Raises RequestError."""
+    given = body.get("output_expires_after")
+    return None if given is None else lasts_s(given, "output_expires_after")
+
+
+def lasts_s(given: object, name: str) -> int:
+    """The seconds of OpenAI's expiry, `{anchor, seconds}`; raises RequestError."""
+    anchor, seconds = (given.get("anchor"), given.get("seconds")) if isinstance(given, dict) else (None, None)
+    if anchor != "created_at" or type(seconds) is not int or not _LEAST_S <= seconds <= _MOST_S:
+        raise RequestError(f"{name} cannot be kept.", f"Say created_at and {_LEAST_S} to {_MOST_S} seconds.")
+    return seconds
 
 
 def metadata_of(body: Mapping[str, Any]) -> dict[str, str] | None:

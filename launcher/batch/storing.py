@@ -6,6 +6,7 @@ import asyncio
 
 from launcher.batch.files import KEPT_S, UPLOADED, Files, StoredFile, TooMuchError, Upload, size_text
 from launcher.batch.form import Form, FormError, Part, boundary
+from launcher.batch.shown import lasts_s
 from launcher.errors import RequestError
 from launcher.gateway.exchange import Exchange
 from launcher.gateway.long import pieces
@@ -14,7 +15,6 @@ _STEP_BYTES = 2**20
 _FIELD_BYTES = 4096
 _FORM_BYTES = 2**16  # what a form has around its file
 _AROUND_BYTES = 2**21  # what of it may have come, the parser's own rest included
-_LEAST_S, _MOST_S = 3600, 30 * 86400  # OpenAI's bounds of expires_after
 
 
 async def store(exchange: Exchange, files: Files, owner: str) -> StoredFile:
@@ -100,12 +100,8 @@ class _Got:
         anchor, seconds = self._text("expires_after[anchor]"), self._text("expires_after[seconds]")
         if anchor is None and seconds is None:
             return KEPT_S
-        fits = anchor == "created_at" and seconds is not None and seconds.isascii() and seconds.isdigit()
-        if not fits or not _LEAST_S <= int(seconds or 0) <= _MOST_S:
-            raise RequestError(
-                "expires_after cannot be kept.", f"Say created_at and {_LEAST_S} to {_MOST_S} seconds."
-            )
-        return int(seconds or 0)
+        number = int(seconds) if seconds is not None and seconds.isascii() and seconds.isdigit() else None
+        return lasts_s({"anchor": anchor, "seconds": number}, "expires_after")
 
     def _text(self, name: str) -> str | None:
         found = self._fields.get(name)

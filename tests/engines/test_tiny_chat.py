@@ -18,19 +18,23 @@ from typing import Any
 
 import psutil
 import pytest
+from openai import OpenAI
 from playwright.sync_api import expect
 
 from launcher import Connection, Launcher, Session
 from launcher.cli.metrics import rows as metric_rows
 from launcher.engines import vllm
+from launcher.gateway.place import Place
 from launcher.settings.layers import load
 from tests.browser.chat import answers, ask, finish
 from tests.browser.conftest import Visitor, somebody, started_chromium
 from tests.browser.test_page import WATCH
 from tests.conftest import needs
 from tests.engines.plans import vllm_plan
+from tests.integration.batching import begun, ended, entries, line
 from tests.portal.apache import Portal
-from tests.programs.front import wait_until
+from tests.programs.front import KEY, wait_until
+from tests.programs.replicas import endpoint
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -239,6 +243,62 @@ def test_every_row_that_a_real_vllm_reports_is_shown(engine: Engine) -> None:
     assert metrics.avg_request_latency > 0
 
 
+def test_a_batch_answers_what_is_answered_one_by_one(engine: Engine) -> None:
+    """FIRST 8: OpenAI's batches with its own client in the real vLLM; what the model refuses is told with its line."""
+    questions = ["What is the capital of France?", "What is the capital of Italy?", "Hello!"]
+    asked = [
+        line(
+            question,
+            model="tiny-chat",
+            messages=[{"role": "user", "content": question}],
+            max_tokens=200,
+            temperature=0,
+        )
+        for question in questions
+    ]
+    asked.append(line("too long", model="tiny-chat", messages=[{"role": "user", "content": "word " * 3000}]))
+    with engine.session.openai() as client:
+        done = ended(client, begun(client, asked))
+        assert done.status == "completed"
+        assert done.usage is not None
+        assert done.usage.output_tokens > 0
+        answers = entries(client, done.output_file_id)
+        (refused,) = entries(client, done.error_file_id)
+    said = {one["custom_id"]: one["response"]["body"]["choices"][0]["message"]["content"] for one in answers}
+    assert said == {question: engine.answer(("user", question)) for question in questions}
+    assert (refused["custom_id"], refused["line"], refused["response"]["status_code"]) == ("too long", 4, 400)
+
+
+def test_an_endpoint_passes_each_api_on(engine: Engine) -> None:
+    """FIRST 2: chat, completions, responses and messages of a real vLLM, whole and streamed, under another name."""
+    question, paris = "What is the capital of France?", "The capital of France is Paris."
+    place = Place((engine.connection.host, engine.connection.port), engine.connection.key)
+    with endpoint() as front, OpenAI(base_url=f"{front.url}/v1", api_key=KEY) as client:
+        front.fleet.add("org/demo", place, served="tiny-chat", framework="vllm")
+        said: list[Any] = [{"role": "user", "content": question}]
+        chat = client.chat.completions.create(model="org/demo", messages=said, temperature=0)
+        assert chat.choices[0].message.content == paris
+        chunks = client.chat.completions.create(model="org/demo", messages=said, temperature=0, stream=True)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == paris
+        text = client.completions.create(model="org/demo", prompt=question, max_tokens=30, temperature=0)
+        assert text.choices[0].text.strip() == paris
+        assert client.responses.create(model="org/demo", input=question, temperature=0).output_text == paris
+        events = client.responses.create(model="org/demo", input=question, temperature=0, stream=True)
+        assert "".join(one.delta for one in events if one.type == "response.output_text.delta") == paris
+        body = {"model": "org/demo", "messages": said, "max_tokens": 30, "temperature": 0}
+        typed = {"Content-Type": "application/json"}
+        message = front.ask("POST", "/v1/messages", typed, json.dumps(body)).json()
+        assert message["content"][0]["text"] == paris
+        streamed = front.ask("POST", "/v1/messages", typed, json.dumps({**body, "stream": True})).body
+        assert b"message_stop" in streamed
+        whole = front.ask("POST", "/local/vllm/v1/chat/completions", typed, json.dumps(body))
+        assert whole.json()["choices"][0]["message"]["content"] == paris
+        wait_until(lambda: front.usage.in_flight == 0)
+        assert front.front.counts.lost == 0
+    assert {(model, status) for model, _, status, _ in front.used} == {("org/demo", 200)}
+    assert all(prompt > 0 and completion > 0 for _, _, _, (prompt, completion) in front.used), front.used
+
+
 def test_no_prompt_reaches_the_log(engine: Engine) -> None:
     user = [{"role": "user", "content": MARK}]
     chat, base = "/v1/chat/completions", {"model": "tiny-chat", "max_tokens": 3}
@@ -270,6 +330,10 @@ def test_no_prompt_reaches_the_log(engine: Engine) -> None:
     assert max(answers) < 500
     engine.session.stop()  # the last test: all is written now
     for path in engine.session.paths.root.iterdir():
+        if (
+            path == engine.session.paths.batches
+        ):  # requests that were uploaded, for as long as their owner wants
+            continue
         text = path.read_text(errors="replace")
         if path == engine.session.paths.gateway_log:
             text = text.replace(f" /v1/{MARK} ", " ")  # paths are in there, without their queries

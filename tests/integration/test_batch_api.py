@@ -99,7 +99,8 @@ def test_a_batch_from_its_file_to_its_answers(client: openai.OpenAI, connection:
     """FIRST 8: a batch is made, listed by its status, looked at, and its answers and their measures are fetched."""
     asked = [line(f"request {n}", max_tokens=2) for n in range(40)]
     asked.insert(7, line("a refused one", max_tokens=-1))
-    batch = begun(client, asked, metadata={"night": "☃ shift"})
+    lasting = {"anchor": "created_at", "seconds": 7200}
+    batch = begun(client, asked, metadata={"night": "☃ shift"}, output_expires_after=lasting)
     assert batch.object == "batch"
     assert batch.status in ("validating", "in_progress")
     assert (batch.endpoint, batch.completion_window) == (CHAT, "24h")
@@ -124,7 +125,8 @@ def test_a_batch_from_its_file_to_its_answers(client: openai.OpenAI, connection:
         8,
         400,
     )
-    assert client.files.retrieve(done.output_file_id or "").purpose == "batch_output"
+    output = client.files.retrieve(done.output_file_id or "")
+    assert (output.purpose, output.expires_at) == ("batch_output", output.created_at + 7200)
     assert done.id in [one.id for one in client.batches.list()]
     status, result = ask(connection, "GET", f"/v1/batches/{done.id}/result")
     assert status == 200
@@ -178,6 +180,7 @@ def test_a_request_for_a_batch_that_cannot_be(client: openai.OpenAI) -> None:
         {"completion_window": "for ever"},
         {"metadata": {"a": "b" * 600}},
         {"metadata": {str(n): "" for n in range(17)}},
+        {"output_expires_after": {"anchor": "created_at", "seconds": 60}},
     ]
     for change in wrong:
         asked = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h", **change}
@@ -277,9 +280,18 @@ def test_a_long_file_passes_through_without_being_held_in_memory(
     client.files.delete(stored.id)
 
 
-def test_everything_is_private(session: Session, client: openai.OpenAI) -> None:
-    ended(client, begun(client, [line("a")]))
+def test_everything_is_private_and_with_a_file_its_prompts_go(
+    session: Session, client: openai.OpenAI
+) -> None:
+    prompt = [{"role": "user", "content": "SECRETPROMPT7262"}]
+    done = ended(
+        client, begun(client, [line("a", messages=prompt), line("b", messages=prompt, max_tokens=-1)])
+    )
+    client.files.delete(done.input_file_id)
     for folder, _, names in os.walk(session.paths.batches):
         assert Path(folder).stat().st_mode & 0o77 == 0, folder
         for name in names:
-            assert (Path(folder) / name).stat().st_mode & 0o77 == 0, name
+            path = Path(folder) / name
+            assert path.stat().st_mode & 0o77 == 0, name
+            assert b"SECRETPROMPT7262" not in path.read_bytes(), path
+    assert "SECRETPROMPT7262" not in session.paths.gateway_log.read_text()

@@ -248,14 +248,14 @@ def test_what_is_not_done_in_time_is_told_line_by_line(client: openai.OpenAI, tm
 def test_two_gateways_on_one_folder_run_a_batch_once(start: Callable[[], BatchGateway]) -> None:
     first, second = start(), start()
     with first.client() as here, second.client() as there:
-        batch = begun(here, [tiny(str(n), max_tokens=25) for n in range(600)])
+        batch = begun(here, [tiny(str(n), max_tokens=50) for n in range(400)])
         until(there, batch, "in_progress")
         first.run(first.api.stop)  # the second goes on
         done = ended(there, batch)
         assert done.status == "completed"
         found = [one["custom_id"] for one in entries(there, done.output_file_id)]
-        assert sorted(found) == sorted(str(n) for n in range(600))
-        other = begun(there, [tiny(str(n), max_tokens=100) for n in range(1000)])
+        assert sorted(found) == sorted(str(n) for n in range(400))
+        other = begun(there, [tiny(str(n), max_tokens=100) for n in range(700)])
         until(here, other, "in_progress")
         here.batches.cancel(other.id)  # which the other gateway runs
         assert ended(here, other).status == "cancelled"
