@@ -212,8 +212,10 @@ class EndpointFront:
 
     def _send(self, errand: Errand) -> None:
         """To the best lane that it has not failed on, or wait for one."""
-        free = [lane for lane in self._fleet.lanes(errand.model.name) if lane not in errand.tried]
-        near = [lane for lane in free if lane.cluster == errand.asked.cluster]
+        free, cluster = self._fleet.lanes(errand.model.name), errand.asked.cluster
+        if errand.tried:
+            free = [lane for lane in free if lane not in errand.tried]
+        near = [lane for lane in free if lane.cluster == cluster] if cluster is not None else ()
         lane = pick(near) or pick(free)
         if lane is None:
             later(errand.exchange, self._wait(errand))

@@ -5,6 +5,7 @@ Pure. Owns which paths are routed by the `model` of a request; everything else o
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -37,6 +38,7 @@ class Asked:
     model: str = ""
 
 
+@functools.lru_cache(maxsize=256)
 def asked(path: str) -> Asked:
     """Read the path of a request, without its query."""
     if path == _FIRST_ROOT or path.startswith(_FIRST_ROOT + "/"):

@@ -6,6 +6,7 @@ what is not understood goes on as it is.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -50,13 +51,16 @@ class Question:
         """
         more = []
         if served and served != self.model:
-            more.append(f'"model":{json.dumps(served)}')
+            more.append(f'"model":{_quoted(served)}')
         if self._options is not None:
             more.append(f'"stream_options":{json.dumps(self._options)}')
         if not more:
             return self._body
         end = self._body.rindex(b"}")
         return self._body[:end] + b"," + ",".join(more).encode() + self._body[end:]
+
+
+_quoted = functools.lru_cache(maxsize=1024)(json.dumps)
 
 
 def boundary(content_type: str) -> bytes | None:

@@ -17,32 +17,19 @@ class Body:
     `left_bytes` below zero: it is longer than allowed. `limit_bytes` is how much may wait before the client must pause.
     """
 
-    __slots__ = (
-        *(
-            "_kept",
-            "_kept_bytes",
-            "_kept_max_bytes",
-            "pieces",
-            "_taken",
-            "_wanted",
-            "complete",
-            "left_bytes",
-        ),
-        *("limit_bytes", "read_bytes", "waiting_bytes"),
-    )
-
     kept_bytes: ClassVar[int] = 0  # by all of them
+
+    limit_bytes = PENDING_BYTES
+    read_bytes = waiting_bytes = 0
+    _taken = False  # something has gone that was not kept
+    _kept: list[bytes] | None = None
+    _kept_bytes = _kept_max_bytes = 0
+    _wanted: asyncio.Future[None] | None = None
 
     def __init__(self, complete: bool, max_bytes: int) -> None:
         self.complete = complete
         self.left_bytes = max_bytes
-        self.limit_bytes = PENDING_BYTES
-        self.read_bytes = self.waiting_bytes = 0
         self.pieces: list[bytes] = []
-        self._taken = False  # something has gone that was not kept
-        self._kept: list[bytes] | None = None
-        self._kept_bytes = self._kept_max_bytes = 0
-        self._wanted: asyncio.Future[None] | None = None
 
     def __bool__(self) -> bool:
         return bool(self.pieces)
@@ -108,7 +95,8 @@ class Body:
     def settle(self) -> None:
         """Nothing is taken back any more."""
         self._kept, self._taken = None, True
-        self._count(-self._kept_bytes)
+        if self._kept_bytes:
+            self._count(-self._kept_bytes)
 
     def rewind(self) -> bool:
         """Take back what has gone, so that all of it waits again; False where it was not kept."""

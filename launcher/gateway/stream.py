@@ -25,15 +25,17 @@ _DONE = (b"data: [DONE]\n\n", b"data: [DONE]\r\n\r\n")
 class Tail:
     """The last few kilobytes of an answer and the counts seen before: enough to read them, too few to store it."""
 
-    __slots__ = ("_bytes", "_seen")
+    __slots__ = ("_bytes", "_read", "_seen")
 
     def __init__(self) -> None:
         self._bytes = bytearray()
         self._seen = 0, 0, 0.0
+        self._read: tuple[int, int, float] | None = None  # what `_counts` said, until more comes
 
     def feed(self, chunk: bytes) -> None:
         """Take the next piece of the answer."""
         self._bytes += chunk
+        self._read = None
         if len(self._bytes) > 2 * _TAIL_BYTES:
             self._seen = self._counts()  # vLLM can put lists of tokens behind its usage
             del self._bytes[:-_TAIL_BYTES]
@@ -55,6 +57,11 @@ class Tail:
         return self._counts()[2]
 
     def _counts(self) -> tuple[int, int, float]:
+        if self._read is None:
+            self._read = self._found()
+        return self._read
+
+    def _found(self) -> tuple[int, int, float]:
         last = self._bytes.rfind(b'"usage"')
         while last >= 0:
             if found := _USAGE.match(self._bytes, last):
