@@ -41,7 +41,7 @@ _LOG = logging.getLogger("launcher.fleet")
 _TICK_S, _LEAST_S = 1.0, 0.05
 _BEGUN_S = 3.0  # so long whoever is told to come back waits to hear that it is being started
 # A session that is not to be seen, or has no job, so long after it was written down, was never submitted.
-_UNSEEN_S, _UNSEEN_FAR_S = 10.0, 90.0
+_UNSEEN_S, _UNSEEN_FAR_S = 10.0, 120.0
 _LOOKED_AT_S = 8.0  # so long a request waits for the look at a replica that did not answer
 _RETRY_S = 5.0
 
@@ -288,7 +288,9 @@ class Life:
             return True
         now = time.time()
         since = self._unseen.setdefault(member.id, now)
-        limit_s = _UNSEEN_FAR_S if source is not None and hasattr(source.launcher, "far") else _UNSEEN_S
+        # Its folder is there: an sbatch of a gateway that was killed may still wait for its controller.
+        far = source is not None and hasattr(source.launcher, "far")
+        limit_s = _UNSEEN_FAR_S if far or sighted is not None else _UNSEEN_S
         if source is not None and source.looked_at - since < limit_s:
             source.soon()
             return False

@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 
 OFFERS = {
     "sim": {"model": "simulated", "profiles": ["cpu"], "hours": 0.5},
+    "brittle": {"model": "simulated", "profiles": ["preempted"], "hours": 0.5},
     "nowhere": {"model": "simulated", "profiles": ["broken", "gpu"], "hours": 0.5},
     "crowded": {"model": "simulated", "profiles": ["whole", "gpu"], "hours": 0.5},
 }
@@ -64,6 +65,7 @@ def endpoint(installed: Install, slurm: Cluster, users: People) -> Iterator[Endp
     site = Site(installed, slurm)
     profiles = {
         "broken": {"cluster": "test", "partition": "missing", "hours_max": 1},
+        "preempted": {**SETTINGS["profiles"]["preempt"], "sbatch_args": ["--nodelist=g2"]},
         # The gateway's own job has a core of that node.
         "whole": {"cluster": "test", "partition": "cpu", "cpus": 8, "hours_max": 1},
     }
@@ -124,6 +126,20 @@ def test_a_cancelled_job_is_noticed_and_started_again_when_asked_for(
     wait_until(lambda: job not in endpoint.jobs(), 40)
     assert endpoint.chat("sim", hold_s=90)[0] == 200
     assert len(set(endpoint.jobs()) - set(before)) == 1
+
+
+def test_a_preempted_session_is_seen_at_once_and_serves_again(
+    endpoint: Endpoint, slurm: Cluster, users: People
+) -> None:
+    assert endpoint.chat("brittle", hold_s=90)[0] == 200
+    (job,) = [job for job in endpoint.jobs() if slurm.job(job)["Partition"] == "preempt"]
+    urgent = slurm.submit(users.bob, "sleep 5", "-p", "urgent", "-w", "g2", "--gpus=4", "-o", "/dev/null")
+    slurm.wait_for(urgent, "RUNNING")
+    refused = endpoint.chat("brittle")
+    assert (refused[0], refused[1]["error"]["code"]) == (503, "model_starting")
+    assert endpoint.chat("brittle", hold_s=120)[0] == 200
+    assert slurm.job(job)["Restarts"] == "1"
+    assert len([one for one in endpoint.jobs() if slurm.job(one)["Partition"] == "preempt"]) == 1
 
 
 def test_a_killed_gateway_job_runs_again_and_finds_its_sessions(endpoint: Endpoint, slurm: Cluster) -> None:
