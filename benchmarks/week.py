@@ -46,8 +46,8 @@ class Choice:
 
 CHOICES = (
     Choice("10 min, none hot", 10, 0),
+    Choice("10 min, five hot", 10, 5),
     Choice("1 h, none hot", 60, 0),  # the default
-    Choice("30 min, five hot", 30, 5),
 )
 
 
@@ -203,6 +203,7 @@ def row(choice: Choice, outcome: Outcome) -> dict[str, Any]:
         "cold_median_s": round(quantile(outcome.cold_waits, 0.5)),
         "cold_p95_s": round(quantile(outcome.cold_waits, 0.95)),
         "gave_up": outcome.gave_up,
+        "talks_gave_up": sum(wait == math.inf for wait in outcome.talk_waits),
         "starts": outcome.starts,
         "failed_starts": outcome.failed,
         "handovers": outcome.handovers,
@@ -229,10 +230,11 @@ def show(rows: Sequence[dict[str, Any]], always: float) -> None:
         "people who came": "talks",
         "answered at once": "talks_at_once_share",
         "their wait, p90 s": "talks_p90_s",
+        "gave up after 1 h": "talks_gave_up",
         "met no ready replica": "cold",
         "cold wait, median s": "cold_median_s",
         "cold wait, p95 s": "cold_p95_s",
-        "gave up after 1 h": "gave_up",
+        "requests given up": "gave_up",
         "jobs": "starts",
         "of them failed": "failed_starts",
         "successors": "handovers",

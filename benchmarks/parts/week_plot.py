@@ -72,7 +72,7 @@ def _bars(bars: Sequence[Bar], left: float, top: float, width: float, height: fl
         found.append(_text(f"{sum(bar.parts):,.0f}", x + 0.3 * step, foot - 5, "middle"))
         found.append(_text(bar.name, x + 0.3 * step, top + height + 18, "middle", 12))
     for number, (name, colour) in enumerate(_PARTS):
-        found += _key(name, colour, left + number * 95, top + height + 40)
+        found += _key(name, colour, left + number * 90, top + height + 40)
     return found
 
 
