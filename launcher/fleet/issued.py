@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import pwd
 import re
 import secrets
 import time
@@ -70,6 +72,12 @@ class Issued:
     def left_s(self) -> float | None:
         """For how many seconds it still is valid; None without end."""
         return None if self.key.expires_at is None else max(0.0, self.key.expires_at - time.time())
+
+
+def myself() -> str:
+    """This user as the owner of a key: what cannot stand in one is replaced."""
+    name = pwd.getpwuid(os.geteuid()).pw_name
+    return re.sub(r"[^A-Za-z0-9._@+-]", "_", name).lstrip("._@+-")[:128] or "me"
 
 
 def listed(store: Store) -> list[Issued]:

@@ -21,7 +21,7 @@ _LOG = logging.getLogger("launcher.gateway")
 _COOKIES_KEPT = 64  # of each key
 # So often, at most, the store is asked for a key that is not known, and so long the gateway waits for it: all stands
 # still meanwhile. One that did not answer in time is not waited for again for a while.
-_ANEW_S, _WAITED_S, _AVOIDED_S = 0.1, 0.25, 10.0
+_ANEW_S, _WAITED_S, _AVOIDED_S, _QUIET = 0.1, 0.25, 10.0, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class StoredKeys:
     def __init__(self, store: Store, groups: Mapping[str, Iterable[str]] | None = None) -> None:
         self._store = store
         self.share = Share()
+        self._me = issued.myself()
         self._groups_of: dict[str, set[str]] = {}
         for group, owners in (groups or {}).items():
             for owner in owners:
@@ -74,6 +75,8 @@ class StoredKeys:
         ):  # a key made just now
             try:
                 self._read().result(_WAITED_S)
+                # Whoever tries wrong keys must not hold up the others: a slow store is asked more rarely.
+                self._avoid_until = now + _QUIET * (time.monotonic() - now)
             except TimeoutError:
                 self._avoid_until = now + _AVOIDED_S
             found = self._valid(digest)
@@ -161,7 +164,8 @@ class StoredKeys:
         groups = one.groups | self._groups_of.get(one.owner, set())
         return Holder(
             key.name,
-            one.own,
+            # Several people may share a state: own is only who runs this gateway.
+            one.own and one.owner == self._me,
             budget,
             key.expires_at,
             owner=one.owner,

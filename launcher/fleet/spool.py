@@ -1,16 +1,19 @@
 """Lines that must not be lost, on their way into the database: a file on a local disk and a thread that empties it.
 
 A line is in the file when `add` returns, so that a kill loses none; the thread brings them into the database many at a
-time. What a process that died has left is brought in by the next one that uses the folder. A line may be brought in
-twice: whoever takes it must know it again.
+time. What a process that died has left is brought in by the next one that uses the folder: on the same host as soon as
+nobody locks it, from another host (the folder may lie in a home that many see, whose locks may not be) when its process
+has not touched it for minutes. A line may be brought in twice: whoever takes it must know it again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
+import re
 import secrets
 import threading
 from collections import deque
@@ -22,9 +25,14 @@ from launcher.sessions.ownership import require_own
 
 _LOG = logging.getLogger("launcher.gateway")
 _ENDING = ".lines"
+# A file of this host's begins so; a dot ends it, or one host's name could begin another's.
+_HERE = re.sub(r"[^A-Za-z0-9-]", "_", os.uname().nodename)[:64] + "."
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 _AT_ONCE_BYTES = 512 * 1024
 _EMPTY_ABOVE_BYTES = 4 * 2**20
 _GATHER_S, _OTHERS_S = 0.5, 30.0
+# A process touches its file at least every _OTHERS_S; one of another host that is so much older than ours is dead.
+_DEAD_S = 600.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
 # Where the disk is full, so many lines are kept in memory.
 _KEPT = 100_000
@@ -91,6 +99,7 @@ class Spool:
         while True:
             stopping = self._stop.is_set()
             try:
+                os.utime(self._file)
                 self._bring_own()
                 if others_due:
                     self._bring_others()
@@ -130,9 +139,10 @@ class Spool:
                 self._size = self._begin = 0
 
     def _bring_others(self) -> None:
+        now = os.fstat(self._file).st_mtime  # by the clock of whoever keeps the files
         for path in sorted(self._folder.glob(f"*{_ENDING}")):
             if path != self._path:
-                _bring_left(path, self._take)
+                _bring_left(path, now, self._take)
 
 
 def _made(folder: Path) -> tuple[Path, int]:
@@ -140,13 +150,14 @@ def _made(folder: Path) -> tuple[Path, int]:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         require_own(folder, "endpoint.state")
         while True:
-            path = folder / f"{secrets.token_hex(8)}{_ENDING}"
+            path = folder / f"{_HERE}{secrets.token_hex(8)}{_ENDING}"
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             file = os.open(path, flags, 0o600)
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if os.fstat(file).st_nlink:  # else another took it for one that was left, before it was locked
-                return path, file
-            os.close(file)
+            with contextlib.suppress(BlockingIOError):
+                _lock(file)
+                if os.fstat(file).st_nlink:
+                    return path, file
+            os.close(file)  # another took it for one that was left, before it was locked
     except OSError as error:
         raise StorageError(
             f"{error.filename or folder} cannot be written: {error.strerror}.",
@@ -154,18 +165,31 @@ def _made(folder: Path) -> tuple[Path, int]:
         ) from error
 
 
-def _bring_left(path: Path, take: Callable[[Sequence[bytes]], None]) -> None:
+def _lock(file: int) -> bool:
+    """Take it, if nobody has it, else raise BlockingIOError; False where the file system has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+def _bring_left(path: Path, now: float, take: Callable[[Sequence[bytes]], None]) -> None:
     """Bring in the lines of a process that is gone, and remove its file."""
     try:
         file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        size, begin = os.fstat(file).st_size, 0
-        while begin < size:
-            begin += _bring(file, begin, take)
-        path.unlink(missing_ok=True)
+        found = os.fstat(file)
+        locked = _lock(file)
+        if now - found.st_mtime > _DEAD_S or (locked and path.name.startswith(_HERE)):
+            begin = 0
+            while begin < found.st_size:
+                begin += _bring(file, begin, take)
+            path.unlink(missing_ok=True)
     except BlockingIOError:
         pass  # it lives
     finally:

@@ -11,7 +11,6 @@ import errno
 import fcntl
 import json
 import os
-import pwd
 import re
 import secrets
 import stat
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import RequestError, SessionError, StorageError
-from launcher.fleet.issued import find, new, revoke, rotate
+from launcher.fleet.issued import find, myself, new, revoke, rotate
 from launcher.fleet.places import store_url
 from launcher.fleet.store import Store
 from launcher.sessions.keys import digest
@@ -144,8 +143,8 @@ def _own(settings: Settings, store: Store, known: Ticket | None, anew: bool) -> 
                 return known
             changed, secret = rotate(store, known.name, lifetime_s=lifetime_s, grace_s=lifetime_s)
             return _written(settings, Ticket(secret, changed.key.expires_at, time.time(), known.name))
-    user = re.sub(r"[^A-Za-z0-9._-]", "_", pwd.getpwuid(os.geteuid()).pw_name).lstrip("._-") or "me"
-    name = f"access-{user[:40]}-{secrets.token_hex(3)}"
+    user = myself()
+    name = f"access-{re.sub('[@+]', '_', user)[:40]}-{secrets.token_hex(3)}"
     made, secret = new(store, name, owner=user, lifetime_s=lifetime_s, own=True)
     ticket = _written(settings, Ticket(secret, made.key.expires_at, time.time(), name))
     if anew and known is not None:

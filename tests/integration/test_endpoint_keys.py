@@ -181,6 +181,16 @@ def test_groups_come_from_the_key_and_from_the_settings(store: Store, ring: Ring
     assert holder.groups == {"course", "physics"}
 
 
+def test_the_own_key_is_only_that_of_who_runs_the_gateway(store: Store, ring: Ring) -> None:
+    """People may share a database: nobody's own key opens more at another's gateway than any other key."""
+    mine, theirs = new(store, "mine", own=True, owner=issued.myself()), new(store, "theirs", own=True)
+    keys = ring()
+    assert [(holder := keys.holder(secret)) is not None and holder.own for secret in (mine, theirs)] == [
+        True,
+        False,
+    ]
+
+
 def test_keys_that_are_known_hold_while_the_database_is_gone(postgres: Postgres) -> None:
     with contextlib.closing(Store(postgres.database())) as store:
         secret = new(store)

@@ -101,16 +101,31 @@ def test_two_gateways_killed_at_any_moment_lose_no_use_and_count_none_twice(
     assert os.listdir(folder) == []
 
 
+def left(folder: Path, name: str, data: bytes, age_s: float = 3600.0) -> None:
+    """What a process on another host has left, or still writes."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = folder / f"other-host.{name}.lines"
+    path.write_bytes(data)
+    os.utime(path, (time.time() - age_s,) * 2)
+
+
 def test_a_torn_last_line_was_never_said_and_hurts_no_other(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "spool"
-    folder.mkdir(mode=0o700)
     whole = use("whole").line + b"\n"
-    (folder / "left.lines").write_bytes(
-        b"\n" + whole + whole + b'["x",1]\nnull\n\xff\n' + use("torn").line[:-9]
-    )
+    left(folder, "1", b"\n" + whole + whole + b'["x",1]\nnull\n\xff\n' + use("torn").line[:-9])
     Uses(store, folder).close()
     assert ids(store) == ["whole"]
     assert os.listdir(folder) == []
+
+
+def test_a_gateway_on_another_host_that_lives_keeps_its_file(store: Store, tmp_path: Path) -> None:
+    """The folder may lie in a home that many hosts see, where nobody sees another's locks."""
+    folder = tmp_path / "spool"
+    left(folder, "lives", use("its-own").line + b"\n", age_s=40.0)
+    left(folder, "died", use("to-be-saved").line + b"\n")
+    Uses(store, folder).close()
+    assert ids(store) == ["to-be-saved"]
+    assert os.listdir(folder) == ["other-host.lives.lines"]
 
 
 def test_lines_wait_while_the_database_is_gone(postgres: Postgres, tmp_path: Path) -> None:

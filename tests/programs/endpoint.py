@@ -158,8 +158,9 @@ class Endpoint(Door):
     def new_key(self, name: str, **wanted: Any) -> str:
         """The secret of a new key."""
         store = Store(self.state)
+        owner = issued.myself() if wanted.get("own") else "alice"
         try:
-            return issued.new(store, name, **{"owner": "alice", "lifetime_s": 3600.0, **wanted})[1]
+            return issued.new(store, name, **{"owner": owner, "lifetime_s": 3600.0, **wanted})[1]
         finally:
             store.close()
 
