@@ -27,12 +27,14 @@ from launcher.sessions.status import Status
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+    from launcher.api.batch_runs import BatchRun
     from launcher.api.catalog import Offered, Setup
     from launcher.api.cleanup import Removal
     from launcher.api.environments import Held
     from launcher.api.metrics import Metrics
     from launcher.api.record import Record
     from launcher.api.tunnel.tunnel import Tunnel
+    from launcher.batch.report import Status as BatchStatus
     from launcher.settings.schema import Settings
 
 T = TypeVar("T")
@@ -166,6 +168,24 @@ class AsyncLauncher:
     async def batch_launch(self, *arguments: Any, **options: Any) -> list[AsyncSession]:
         """Several as one job, all or none; cancelled meanwhile, all are stopped again."""
         return await self._launched(lambda: self.launcher.batch_launch(*arguments, **options))
+
+    async def batch_run(
+        self,
+        input: str | Path,  # noqa: A002 - OpenAI's word for it
+        output: str | Path | None = None,
+        *,
+        wait: bool = True,
+        key: str | None = None,
+        show: Callable[[BatchStatus], None] | None = None,
+        **wanted: Any,
+    ) -> BatchRun:
+        """Answer each line of a file once, as `Launcher.batch_run`; cancelled, the same call goes on with the rest."""
+        from launcher.api.batch_carry import through_async
+        from launcher.api.batch_runs import begin
+
+        batch = await asyncio.to_thread(begin, self.launcher, input, output, **wanted)
+        await through_async(batch, wait=wait, key=key, show=show)
+        return batch
 
     async def session(self, wanted: str) -> AsyncSession:
         """The session with this id (or the beginning of one), job id, or directory."""

@@ -9,7 +9,7 @@ import asyncio
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +22,19 @@ from launcher.batch.run import Run
 from launcher.batch.texts import Texts
 from launcher.batch.window import Answer
 from launcher.batch.work import Work
-from launcher.errors import LauncherError, RequestError, SessionError
+from launcher.errors import EngineError, LauncherError, RequestError, SessionError
 from launcher.sessions.connection import Connection
 from launcher.sessions.job import write_job_id
 from launcher.sessions.paths import SessionPaths
 from launcher.sessions.plan import Plan
+from launcher.sessions.status import FAILED
 from launcher.sessions.status import Status as SessionStatus
 
 _LOOK_S = 0.5
 _SETTLES_S = 5.0
 _WANTED = ("user", "cancelled")
+# Ends of a job that brought nothing which the next one need not have.
+_PASSING = ("time-limit", "node-fail", "preempted", "boot-fail", "lost", "job-exit")
 Tell = Callable[[str], None]
 
 
@@ -118,6 +121,23 @@ def through(
         return apart.submit(lambda: asyncio.run(carry(batch, key=key, show=show))).result()
 
 
+async def through_async(
+    batch: BatchRun, *, wait: bool = True, key: str | None = None, show: Show | None = None
+) -> Status:
+    """The same for asyncio; cancelled, it drops what is in flight, and a job of its own goes on."""
+    if not batch.means.own:
+        return await carry(batch, key=key, show=show)
+    await asyncio.to_thread(begun, batch)
+    seen = looks(batch)
+    while wait and (status := await asyncio.to_thread(next, seen, None)) is not None:
+        if show is not None and status.state in ACTIVE - {WAITING}:
+            show(status)
+        if status.state in OVER:
+            return status
+        await asyncio.sleep(_LOOK_S)
+    return await asyncio.to_thread(batch.status)
+
+
 async def inside(root: Path, gateway: str, began: float, stop: asyncio.Event) -> Status:
     """Carry the run for which the session in `root` was started, from within its job; `gateway` is its address here."""
     paths = SessionPaths(root)
@@ -138,15 +158,22 @@ async def inside(root: Path, gateway: str, began: float, stop: asyncio.Event) ->
 def follow(batch: BatchRun, *, show: Show | None = None, tell: Tell = lambda sentence: None) -> Status:
     """Watch a run that has jobs of its own until it is over; submits the next where one ended without that.
 
-    Raises SessionError where another job would be of no use.
+    Raises EngineError where its model does not start, and SessionError where three jobs in a row brought nothing.
     """
-    told = ""
-    while True:
-        status = batch.status()
+    for status in looks(batch, tell):
         if show is not None and status.state in ACTIVE - {WAITING}:
             show(status)
         if status.state in OVER:
             return status
+        time.sleep(_LOOK_S)
+    return batch.status()
+
+
+def looks(batch: BatchRun, tell: Tell = lambda sentence: None) -> Iterator[Status]:
+    """The status again and again, until the user has ended the job; between two looks one should pause."""
+    told = ""
+    while True:
+        status = batch.status()
         if status.state == WAITING and status.message != told:
             told = status.message
             tell(f"Session {status.session}: {told}")
@@ -154,15 +181,24 @@ def follow(batch: BatchRun, *, show: Show | None = None, tell: Tell = lambda sen
             session = batch.session
             ended = session.status() if session is not None else None
             if ended is not None and ended.reason in _WANTED:
-                return status
+                return
+            if (
+                ended is not None
+                and ended.state == FAILED
+                and ended.reason not in _PASSING
+                and not batch.brought
+            ):
+                raise EngineError(
+                    ended.message, ended.hint, ended.reason, quote=ended.quote, log=ended.log
+                )  # the next start would end the same way
+            why = ended.message if ended is not None else status.message
             if (following := batch.again()) is None:
-                why = ended.message if ended is not None else status.message
                 raise SessionError(
                     f"Three sessions in a row brought no answer. {why}",
                     f"See: launcher logs {batch.sessions[-1]}",
                 )
-            tell(f"{ended.message if ended is not None else status.message} Session {following.id} goes on.")
-        time.sleep(_LOOK_S)
+            tell(f"{why} Session {following.id} goes on.")
+        yield status
 
 
 def go_on(root: Path) -> Session | None:

@@ -169,6 +169,11 @@ class BatchRun:
         write_private(self.run.folder / "sessions.json", json.dumps(starts) + "\n")
         return session
 
+    @property
+    def brought(self) -> bool:
+        """Whether the latest of its sessions has answered anything."""
+        return any(self.run.status().done > one["done"] for one in self._starts()[-1:])
+
     def _in_vain(self) -> bool:
         """Whether the latest sessions have brought nothing."""
         lately = [one["done"] for one in self._starts()[-_STARTS:]]

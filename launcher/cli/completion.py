@@ -7,6 +7,7 @@ parsers that read the command line. It asks no scheduler, and an error means tha
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 _KINDS = {
     "profile": "profiles", "environment": "environments", "cluster": "clusters", "session": "sessions",
     "sessions": "sessions", "record": "sessions", "operands": "models", "models": "models", "model": "models",
-    "ID": "sessions", "MODEL": "models",
+    "ID": "sessions", "MODEL": "models", "RUN": "runs",
 }  # fmt: skip
 # Nothing else is given to a shell.
 _PLAIN = re.compile(r"[A-Za-z0-9_.-][A-Za-z0-9_./@+:,-]{0,199}")
@@ -174,6 +175,10 @@ def _values(kind: str) -> Iterable[str]:
         from launcher.sessions.registry import entries
 
         return [paths.root.name for paths in entries(Path(settings.places.sessions))]
+    if kind == "runs":
+        from launcher.api.batch_runs import FOLDER
+
+        return os.listdir(Path(settings.places.sessions) / FOLDER)
     if kind == "models":
         from launcher.models.near import known_names
 
