@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 import pytest
 from openai.types import Batch
 
@@ -44,6 +45,14 @@ def ask(
         link.request(method, path, text, {"Authorization": f"Bearer {key or connection.key}"})
         with link.getresponse() as response:
             return response.status, json.loads(response.read() or b"null")
+
+
+def runner(supervisor: int) -> psutil.Process | None:
+    """The program of a batch that is running."""
+    for process in psutil.Process(supervisor).children(recursive=True):
+        if "launcher.batch.program" in process.cmdline():
+            return process
+    return None
 
 
 def line(custom_id: str, *, model: str = "simulated", url: str = CHAT, **body: Any) -> dict[str, Any]:

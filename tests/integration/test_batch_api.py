@@ -14,7 +14,7 @@ import pytest
 
 from launcher import Connection, Session
 from launcher.batch.batches import Place
-from tests.integration.batching import CHAT, ask, begun, ended, entries, jsonl, line, running, until
+from tests.integration.batching import CHAT, ask, begun, ended, entries, jsonl, line, runner, running, until
 from tests.programs.front import resident_mb, wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -260,15 +260,18 @@ def test_a_batch_uses_up_the_limits_of_its_key_and_ends_with_it(
     assert state.failed == 0  # no line was burnt by the refusals
 
 
-def test_a_long_file_passes_through_without_being_held_in_memory(
+def test_150_000_lines_pass_through_without_being_held_in_memory(
     session: Session, client: openai.OpenAI, tmp_path: Path
 ) -> None:
+    """FIRST 8: uploaded, fetched back, checked and begun, in a few megabytes of the gateway and the batch's program."""
     pid = session.status().pid
     assert pid is not None
-    before = resident_mb(pid)
-    long, size = tmp_path / "long.jsonl", 96 * 2**20
+    before, lines = resident_mb(pid), 150_000
+    long, asked = tmp_path / "long.jsonl", [{"role": "user", "content": "word " * 50}]
     with long.open("wb") as file:
-        file.truncate(size)
+        file.writelines(jsonl([line(f"request {number}", messages=asked)]) for number in range(lines))
+    size = long.stat().st_size
+    assert size > 50e6
     stored = client.files.create(file=long, purpose="batch")
     assert stored.bytes == size
     with client.files.with_streaming_response.content(stored.id) as response:
@@ -277,6 +280,16 @@ def test_a_long_file_passes_through_without_being_held_in_memory(
             read += len(piece)
             assert resident_mb(pid) < before + 40
     assert read == size
+    asking: Any = {"input_file_id": stored.id, "endpoint": CHAT, "completion_window": "24h"}
+    batch = until(client, client.batches.create(**asking), "in_progress")
+    assert batch.request_counts is not None
+    assert batch.request_counts.total == lines
+    program = runner(pid)
+    assert program is not None
+    assert program.memory_info().rss < 120e6
+    assert resident_mb(pid) < before + 40
+    client.batches.cancel(batch.id)
+    assert ended(client, batch).status == "cancelled"
     client.files.delete(stored.id)
 
 

@@ -15,19 +15,11 @@ import pytest
 
 from launcher import Launcher, Session
 from launcher.batch.batches import Place
-from tests.integration.batching import ask, begun, ended, line, running
+from tests.integration.batching import ask, begun, ended, line, runner, running
 from tests.programs.front import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 LINES = 800
-
-
-def runner(supervisor: int) -> psutil.Process | None:
-    """The program of a batch that is running."""
-    for process in psutil.Process(supervisor).children(recursive=True):
-        if "launcher.batch.program" in process.cmdline():
-            return process
-    return None
 
 
 def answered(output: Path) -> int:
