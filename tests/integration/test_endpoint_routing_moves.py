@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import random
 import socket
 import tempfile
 import threading
@@ -322,3 +324,74 @@ def test_nothing_is_lost_but_started_streams_when_a_replica_is_killed_under_load
     assert lost == cut
     assert 1 <= moved + lost <= 8
     assert front.status()["moved"] == moved
+
+
+def test_whatever_fails_in_between_each_request_has_its_own_answer(
+    front: RunningEndpoint, upstream: Starting
+) -> None:
+    """Replicas that fail at any point of a request, bodies of any size in any pieces, chunked or not."""
+    dice, lock = random.Random(7), threading.Lock()
+
+    def unsteady(seen: Seen) -> Iterator[bytes]:
+        with lock:
+            fate = dice.choice(("answers", "answers", "hangs up", "401", "502", "503", "head", "cut head"))
+        if fate == "answers":
+            yield from echo(seen)
+        elif fate.isdigit():
+            yield from says(int(fate))(seen)
+        elif fate == "head":
+            yield b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"
+        elif fate == "cut head":
+            yield b"HTTP/1.1 200 OK\r\nContent-Le"
+
+    def breaks_off(seen: Seen) -> Iterator[bytes]:
+        pieces = list(unsteady(seen))
+        yield from pieces
+        if not pieces or not pieces[-1].endswith(b"}"):
+            raise ConnectionError  # the recorder closes this connection
+
+    for _ in range(4):
+        upstream(breaks_off)
+    lanes = list(front.fleet.known["m"])
+    upstream()  # the one that always answers
+    front.fleet.lost = lambda lane: None  # type: ignore[method-assign] # it looks, and finds each of them in order
+    form = b'--XX\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--XX\r\n'
+
+    def ask(number: int) -> tuple[int, int, bytes]:
+        own = random.Random(number)
+        body = chat("w" * own.choice((1, 1000, 70_000, 300_000)), model="m").encode()
+        kind = "application/json"
+        if number % 3 == 0:
+            body, kind = form + body, "multipart/form-data; boundary=XX"
+        head = f"POST {CHAT}?{number} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\nContent-Type: {kind}\r\n"
+        sent = body
+        if number % 2:
+            head += "Transfer-Encoding: chunked\r\n\r\n"
+            cuts = sorted(own.sample(range(1, len(body)), 5))
+            parts = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
+            sent = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+        else:
+            head += f"Content-Length: {len(body)}\r\n\r\n"
+        data, received = head.encode() + sent, b""
+        with front.connect() as connection:
+            while data:
+                size = own.choice((1, 100, 20_000, 200_000))
+                connection.sendall(data[:size])
+                data = data[size:]
+            while b"\r\n\r\n" not in received or not received.endswith(b"}"):
+                received += connection.recv(65536)
+        return number, len(body), received
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(300)))
+    good = 0
+    for number, size, received in answers:
+        if received.startswith(b"HTTP/1.1 200"):
+            good += 1
+            assert received.endswith(json.dumps({"target": f"{CHAT}?{number}", "bytes": size}).encode())
+        else:  # it met four that failed
+            assert b"replica_lost" in received
+    assert good > 200
+    wait_until(lambda: idle(front, *lanes))
+    assert body.Body.kept_bytes == 0
+    assert sum(counted(front)) >= 50
