@@ -89,6 +89,26 @@ def test_a_request_without_an_answer_goes_to_the_next_replica(
     assert front.used[-1][:3] == ("m", "m-2", 200)
 
 
+def test_the_cluster_in_the_path_goes_first_and_another_serves_if_it_fails(
+    front: RunningEndpoint, sockets: Path
+) -> None:
+    """FIRST 7: with two clusters that have the model."""
+    one, two = Recorder(sockets, secret=KEY), Recorder(sockets, name="two.sock", secret=KEY)
+    front.fleet.add("m", Place(one.socket, REPLICA_KEY), cluster="alpha")
+    front.fleet.add("m", Place(two.socket, REPLICA_KEY), cluster="beta")
+    for _ in range(4):
+        assert front.ask("POST", f"/beta/simulated{CHAT}", body=chat(model="m")).status == 200
+    assert (len(one.requests), len(two.requests)) == (0, 4)
+    two.answer = hangs_up
+    two.keep = False
+    for _ in range(4):
+        assert front.ask("POST", f"/beta/simulated{CHAT}", body=chat(model="m")).status == 200
+    assert len(one.requests) == 4
+    assert front.used[-1][1] == "m-1"
+    for upstream in (one, two):
+        upstream.close()
+
+
 def test_a_replica_that_nobody_listens_for_is_passed_over(front: RunningEndpoint, upstream: Starting) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
