@@ -234,6 +234,18 @@ def test_chat_waits_for_a_cold_model_says_so_and_streams(endpoint: Endpoint) -> 
     launcher(endpoint, "ls-jobs", "no such/cluster", code=2)
 
 
+def test_a_key_above_its_limit_is_told_when_to_come_again(endpoint: Endpoint) -> None:
+    """FIRST 11: 429 with Retry-After, for the key; another key goes on."""
+    limits = ("--requests-per-minute", "1", "--tokens-per-minute", "100000")
+    key = launcher(endpoint, "keys", "new", "--endpoint", "--name", "slow", *limits).stdout.strip()
+    statuses = [endpoint.chat("sim", key=key, hold_s=60) for _ in range(2)]
+    assert [status for status, _, _ in statuses] == [200, 429]
+    _, body, headers = statuses[1]
+    assert body["error"]["code"] == "rate_limit_exceeded"
+    assert 1 <= int(headers["retry-after"]) <= 60
+    assert endpoint.chat("sim", hold_s=60)[0] == 200
+
+
 def test_python_gets_a_ready_client(endpoint: Endpoint) -> None:
     """FIRST 14: a helper returns a ready openai.OpenAI; its key renews itself."""
     client = openai_client(load(endpoint.env), max_retries=50)

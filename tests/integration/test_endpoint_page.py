@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import re
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urljoin
 
 import pytest
 
@@ -22,6 +25,7 @@ from launcher.fleet.usage import Use, Uses
 from launcher.gateway.keys import Holder
 from launcher.gateway.routes import Target
 from tests.hostile import HOSTILE
+from tests.portal.apache import Portal
 from tests.programs.endpoint import Endpoint
 from tests.programs.front import wait_until
 
@@ -205,6 +209,37 @@ def test_the_page_is_behind_the_login_under_every_prefix(endpoint: Endpoint, pre
     issued.revoke(store, name, force=True)
     store.close()
     wait_until(lambda: visit(endpoint, f"{prefix}/", cookie)[0] == 401)
+
+
+@pytest.mark.parametrize("way", ["node", "rnode"])
+def test_the_page_through_the_real_portal(endpoint: Endpoint, portal: Portal, way: str) -> None:
+    """Apache keeps the prefix of /node and strips that of /rnode; login, page and logout work below both."""
+    root = (portal.node_url if way == "node" else portal.rnode_url)("127.0.0.1", endpoint.port)
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(CookieJar())
+    )
+    opener.addheaders = [("Accept", "text/html")]
+
+    def answer(url: str, form: dict[str, str] | None = None) -> tuple[int, str, str]:
+        request = urllib.request.Request(url, None if form is None else urlencode(form).encode())
+        request.add_header("Referer", root)
+        try:
+            with opener.open(request) as found:
+                return found.status, found.url, found.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.url, error.read().decode()
+
+    status, _, text = answer(root)
+    assert (status, "Open the endpoint" in text) == (401, True)
+    status, url, text = answer(urljoin(root, Tables(text).addresses[-1]), {"key": endpoint.key})
+    assert (status, url) == (200, root)
+    page = Tables(text)
+    assert page.row("sim")[1]
+    logout = next(address for address in page.addresses if address.endswith("logout"))
+    status, url, text = answer(urljoin(root, logout), {})
+    assert (status, url) == (200, urljoin(root, "login"))
+    assert answer(root)[0] == 401
 
 
 def test_no_word_of_a_prompt_is_on_the_page(endpoint: Endpoint) -> None:
