@@ -191,6 +191,9 @@ def test_an_unused_model_is_not_handed_on_for_ever() -> None:
 def test_a_start_that_nobody_waits_for_any_more_is_given_up() -> None:
     asked = Demand(0, 0, NOW - 1000, 0, 0)
     assert decided([starting("one", ago_s=1000)], asked) == []
+    # Whoever asked last waits for it: the idle limit, and as long as it is expected to take.
+    asked = Demand(0, 0, NOW - 1900, 0, 0)
+    assert decided([starting("one", ago_s=1900)], asked, clusters=[ClusterSeen("here")]) == []
     long_ago = Demand(0, 0, NOW - 3000, 0, 0)
     assert decided([starting("one", ago_s=3000)], long_ago, clusters=[ClusterSeen("here")]) == [
         Stop("one", "nobody has asked for it any more")
@@ -333,6 +336,28 @@ def test_of_a_stuck_job_and_its_stand_in_the_one_that_begins_first_stays() -> No
     assert decided([stuck, begun], cold, offer=only) == [Stop("one", "two came first")]
     moved = dataclasses.replace(stuck, began_at=NOW - 1)
     assert decided([moved, stand_in], cold, offer=only) == [Stop("two", "one came first")]
+
+
+def test_the_stand_in_of_a_stuck_successor_takes_over_from_the_same_replica() -> None:
+    only, room = dataclasses.replace(OFFER, maximum=1), [BOTH[0], ClusterSeen("there", free={"big": 1})]
+    old, stuck = ready("one", left_s=600), starting("two", ago_s=200, replaces="one")
+    (start,) = decided([old, stuck], busy(5), offer=only, clusters=room)
+    assert isinstance(start, Start)
+    assert (start.cluster, start.replaces) == ("there", "one")
+    third = starting("three", ago_s=5, cluster="there", profile="big", replaces="one")
+    assert decided([old, stuck, third], busy(5), offer=only, clusters=room) == []
+    begun = dataclasses.replace(third, began_at=NOW - 1)
+    assert decided([old, stuck, begun], busy(5), offer=only) == [Stop("two", "three came first")]
+    assert decided([old, begun], busy(5), offer=only) == []
+    last = ready("three", ago_s=1, replaces="one")
+    assert decided([old, last], busy(5), offer=only) == [Leave("one", "three has taken over")]
+
+
+def test_what_is_being_replaced_is_not_what_is_too_much() -> None:
+    several = [ready("one", left_s=600), starting("two", replaces="one"), ready("three", left_s=5 * HOUR)]
+    assert decided([*several, ready("four", left_s=9 * HOUR)], busy(2, peak=7)) == [
+        Leave("three", "1 is enough")
+    ]
 
 
 # ---- settings that change
