@@ -82,6 +82,8 @@ async def carry(
     work = await asyncio.to_thread(Work, batch.run)
     with work:
         answered = await asyncio.to_thread(_keeper, batch.run)
+        if (over := work.settled()) is not None:
+            return over
         if means.url is not None:
             return await work.send(means.url, key, show, stop=stop, tell=answered)
         assert means.session is not None

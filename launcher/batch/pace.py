@@ -44,6 +44,12 @@ class Pace:
         self._prompt += tokens[0]
         self._completion += tokens[1]
 
+    def counted(self) -> None:
+        """All that is done is counted; where nothing is and something was, the output is gone: it begins anew."""
+        if not self.answered and self._before.answered:
+            self._before = Status()
+            self._began_at, self._seconds, self._gpu_s = time.time(), 0.0, 0.0
+
     def pay(self, session: str | None, gpus: int, since: float | None) -> None:
         """The `gpus` of `session` are paid for from the Unix time `since` (None: while requests are sent)."""
         before = self._before

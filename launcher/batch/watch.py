@@ -85,8 +85,9 @@ class Watch:
         self._asked = now
         if self._gone is not None:
             return await asyncio.to_thread(self._gone)
-        if quiet_s > _SILENT_S and self._window.trouble:
-            return f"Nothing was answered for {quiet_s / 60:.0f} minutes. {self._window.trouble}"
+        silent_s = min(quiet_s, now - self._window.heard)  # a model may start for hours, and says so
+        if silent_s > _SILENT_S and self._window.trouble:
+            return f"Nothing came back for {silent_s / 60:.0f} minutes. {self._window.trouble}"
         return None
 
     def _trouble(self) -> str:

@@ -77,6 +77,7 @@ class Window:
         self._http: aiohttp.ClientSession | None = None
         self.in_flight = 0
         self.slowest_s = 0.0
+        self.heard = time.monotonic()  # when anything came from there, a refusal too
         self.trouble = ""  # why nothing is answered, while that is so
 
     async def run(self, requests: Iterator[Request], take: Callable[[Answer], None]) -> None:
@@ -119,6 +120,7 @@ class Window:
                 if await self._pause(_backoff(pauses), of_all=True):
                     return None
                 continue
+            self.heard = time.monotonic()
             if status == 401:
                 raise DeniedError(_message(text) or "The key was refused.")
             if status in _PASSING or status in _AWAY:

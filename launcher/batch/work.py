@@ -205,6 +205,7 @@ class Work:
                 self.pace.failed += 1
         for entry in self._output.entries():
             self._settle(entry)
+        self.pace.counted()
         self.sync()
 
     def _settle(self, entry: dict[str, Any]) -> None:

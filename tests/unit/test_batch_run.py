@@ -148,6 +148,18 @@ def test_what_a_kill_has_torn_is_taken_away_and_nothing_else(desk: Path) -> None
     assert run.status().completion_tokens == 4 * 6, "counted from the answers"
 
 
+def test_an_output_that_was_taken_away_begins_anew(desk: Path) -> None:
+    run = run_of(desk, [line("a"), line("b")])
+    Status(state=STOPPED, answered=1, seconds=500.0, gpu_s=90.0, completion_tokens=7).write(run.status_path)
+    (desk / "out.jsonl").write_bytes(answer("a"))
+    with Work(run):
+        assert (run.status().seconds, run.status().gpu_s) == (500.0, 90.0)
+    (desk / "out.jsonl").unlink()
+    with Work(run):
+        pass
+    assert (run.status().seconds, run.status().gpu_s, run.status().completion_tokens) == (0.0, 0.0, 0)
+
+
 def test_zeros_of_a_power_cut_at_the_end_are_taken_away(desk: Path) -> None:
     run = run_of(desk, [line("a"), line("b")])
     (desk / "out.jsonl").write_bytes(answer("a") + bytes(5000) + b"\n" + bytes(700))
