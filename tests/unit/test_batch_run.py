@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from launcher import Launcher
 from launcher.batch.ids import Ids
 from launcher.batch.input import Fault, Input
 from launcher.batch.journal import Journal, busy
@@ -18,6 +20,7 @@ from launcher.batch.spec import Spec
 from launcher.batch.texts import Texts
 from launcher.batch.work import Work
 from launcher.errors import RequestError, SessionError, StorageError
+from launcher.settings.layers import load
 from tests.hostile import HOSTILE
 
 URL = "/v1/chat/completions"
@@ -348,3 +351,17 @@ def test_a_folder_of_texts(desk: Path) -> None:
     assert (target / "deep" / "b.md.txt").read_text() == "corrected\n"
     with pytest.raises(RequestError, match="no text"):
         Texts(str(target / ".launcher-batch" / "none"), str(desk / "x")).write_requests("", {})
+
+
+def test_over_ssh_a_run_is_made_where_its_files_are(desk: Path) -> None:
+    here = load({"LAUNCHER_SITE": os.devnull, "LAUNCHER_CONFIG": os.devnull})
+    cluster = dataclasses.replace(next(iter(here.clusters.values())), name="della", ssh="login", launcher="x")
+    profile = dataclasses.replace(next(iter(here.profiles.values())), name="far", cluster="della")
+    settings = dataclasses.replace(
+        here, clusters={**here.clusters, "della": cluster}, profiles={**here.profiles, "far": profile}
+    )
+    with pytest.raises(RequestError, match="files of the cluster that it runs on"):
+        Launcher(settings, cluster="della").batch_run("in.jsonl")
+    (desk / "in.jsonl").write_text(line("a") + "\n")
+    with pytest.raises(RequestError, match='Profile "far" is on another cluster'):
+        Launcher(settings).batch_run(desk / "in.jsonl", model="simulated", profile="far")

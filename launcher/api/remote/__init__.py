@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from launcher.api.launcher import Launcher
 from launcher.api.remote.far import Far, far_of
@@ -64,6 +64,17 @@ class RemoteLauncher(Launcher):
         raise RequestError(
             f"A plan cannot be sent to cluster {self.far.cluster}.", "Call launch() with the same values."
         )
+
+    def batch_run(self, *given: Any, **named: Any) -> NoReturn:
+        """Not over ssh: the files would have to be there."""
+        raise RequestError(
+            "A batch run reads and writes files of the cluster that it runs on.",
+            f"Bring the file there, and run: launcher --cluster {self.far.cluster} batch run FILE",
+        )
+
+    def batch_runs(self) -> NoReturn:
+        """Not over ssh, either."""
+        self.batch_run()
 
     def session(self, wanted: str) -> RemoteSession:
         """The session there with this id (or the beginning of one), job id, or directory."""
