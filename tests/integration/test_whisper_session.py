@@ -5,6 +5,7 @@ What the server answers in detail is tests/contract's; here is what only a whole
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -26,12 +27,16 @@ from launcher.api.rerun import prepared
 from launcher.cli.metrics import rows as metric_rows
 from launcher.engines.whisper_arguments import PACKAGES
 from launcher.errors import EngineError
+from launcher.gateway.place import Place
 from launcher.models.resolve import SHIPPED
+from launcher.sessions import keys
+from launcher.sessions.paths import SessionPaths
 from launcher.settings.layers import load
 from tests.conftest import needs
 from tests.integration.test_local_sessions import children, gone
 from tests.programs.containers import PROGRAMS, make_image
-from tests.programs.front import wait_until
+from tests.programs.front import KEY, wait_until
+from tests.programs.replicas import endpoint
 from tests.snapshots import as_nobody
 from tests.speech import needs_speech, say, silence
 
@@ -136,6 +141,29 @@ def test_the_sessions_own_key_may_name_a_file_and_a_further_key_may_not(
     session.keys.revoke("colleague")
     with pytest.raises(openai.PermissionDeniedError, match="in these folders only"):
         named(connection, connection.key, Path("/etc/passwd"))
+
+
+def test_an_endpoint_passes_recordings_on_and_lends_nobody_the_sessions_own_key(
+    session: Session, recordings: Path, tmp_path: Path
+) -> None:
+    """FIRST 2: recordings are uploaded through an endpoint; only its owner's key may name a file on the cluster."""
+    there = session.connection
+    assert there is not None
+    _, secret = keys.new(SessionPaths(tmp_path), "colleague")
+    with endpoint(further=SessionPaths(tmp_path).further_keys) as front:
+        place = Place((there.host, there.port), there.key)
+        front.fleet.add("speech", place, served=MODEL, aliases=frozenset((MODEL,)), framework="whisper")
+        connection = dataclasses.replace(there, base_url=f"{front.url}/v1")
+        file = recordings / "seven.wav"
+        for key in (KEY, secret):
+            with openai.OpenAI(base_url=f"{front.url}/v1", api_key=key) as client, file.open("rb") as sound:
+                heard = client.audio.transcriptions.create(model="speech", file=sound, language="en")
+            assert heard.text.strip(" .").lower() == "seven"
+        assert front.usage.audio_s == pytest.approx(2, abs=2)
+        assert named(connection, KEY, file) == "seven"
+        with pytest.raises(openai.PermissionDeniedError) as caught:
+            named(connection, secret, file, **{"X-Launcher-Own": "1", "X-Launcher-For-Others": "0"})
+        assert caught.value.param == "path"
 
 
 def is_known(connection: Connection, key: str) -> bool:

@@ -57,7 +57,13 @@ class Replicas:
         self.started: list[str] = []
 
     def add(
-        self, model: str, *places: Place, served: str = "tiny", cluster: str = "local", **fields: Any
+        self,
+        model: str,
+        *places: Place,
+        served: str = "tiny",
+        cluster: str = "local",
+        aliases: frozenset[str] = frozenset(),
+        **fields: Any,
     ) -> list[Lane]:
         """A model with one replica at each place, besides those that it has."""
         lanes = self.known.setdefault(model, [])
@@ -67,7 +73,7 @@ class Replicas:
         ]
         self.known[model] = [*lanes, *made]
         clusters = tuple(dict.fromkeys(lane.cluster for lane in self.known[model])) or (cluster,)
-        given = {"clusters": clusters, "framework": "simulated", "created": 1.0, **fields}
+        given = {"clusters": clusters, "framework": "simulated", "created": 1.0, "served": aliases, **fields}
         self.seen[model] = ModelSeen(model, READY if self.known[model] else STARTABLE, **given)
         return made
 
