@@ -152,11 +152,16 @@ def _chat(client: Client, arguments: argparse.Namespace) -> int:
 
     answer: list[str] = []
     plain = sys.stdout.isatty()
-    for piece in client.chat(body, wait=not arguments.no_wait, tell=tell):
-        answer.append(piece)
-        if not arguments.json:
-            sys.stdout.write(_harmless(piece) if plain else piece)
-            sys.stdout.flush()
+    try:
+        for piece in client.chat(body, wait=not arguments.no_wait, tell=tell):
+            answer.append(piece)
+            if not arguments.json:
+                sys.stdout.write(_harmless(piece) if plain else piece)
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        if said and not answer:
+            print("The model goes on starting; it ends when nobody uses it.", file=sys.stderr)
+        raise
     if arguments.json:
         return print_json({"model": arguments.model, "answer": "".join(answer)})
     print()

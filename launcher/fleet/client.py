@@ -58,8 +58,9 @@ class Client:
 
         A cold model is waited for unless `wait` is false; `tell` gets each new sentence about its start.
         """
-        headers = {"X-Launcher-Hold": f"{_HOLD_S:g}"} if wait else {}
+        headers: dict[str, str] = {}  # at first one wants to know whether it must be started
         while True:
+            begun = time.monotonic()
             try:
                 with self._asked("POST", "/v1/chat/completions", body, headers, _ANSWER_TIMEOUT_S) as answer:
                     yield from _streamed(answer) if body.get("stream") else _whole(answer)
@@ -68,7 +69,9 @@ class Client:
                 if not wait:
                     raise SessionError(error.message, error.hint) from None
                 tell(error.message)
-                time.sleep(error.retry_s)
+                if headers and time.monotonic() - begun < _HOLD_S / 2:  # it does not let us wait there
+                    time.sleep(error.retry_s)
+            headers = {"X-Launcher-Hold": f"{_HOLD_S:g}"}
 
     @contextlib.contextmanager
     def _asked(

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -283,6 +284,23 @@ def test_usage_is_a_table_of_the_month(endpoint: Endpoint) -> None:
     for path in endpoint.folder.rglob("*"):
         if path.is_file() and "endpoint" in path.parts[-2]:
             assert b"very secret" not in path.read_bytes(), path
+
+
+def test_who_leaves_before_a_model_is_there_is_told_what_goes_on(tmp_path: Path) -> None:
+    with Endpoint(
+        tmp_path, {"slow": {"model": "simulated", "launch": {"engine_args": ["--start-delay-s", "60"]}}}
+    ) as own:
+        argv = [sys.executable, "-m", "launcher", "chat", "--model", "slow", "Hello?"]
+        env = {**own.env, "PYTHONUNBUFFERED": "1"}
+        with subprocess.Popen(argv, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert process.stderr.readline().strip()  # what it waits for
+            wait_until(lambda: own.ask("GET", "/status")[1]["models"][0]["waiting"] == 1)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+            said = process.stderr.read().splitlines()
+        assert said[-1] == "The model goes on starting; it ends when nobody uses it."
+        wait_until(lambda: own.ask("GET", "/status")[1]["models"][0]["waiting"] == 0)
 
 
 def test_without_a_gateway_it_says_how_to_start_one(quiet: Endpoint) -> None:
