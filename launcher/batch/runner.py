@@ -61,6 +61,7 @@ class Runner:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 limit=_SAID_BYTES,
+                cwd=self._place.folder,  # Python looks for modules there first
                 start_new_session=True,
             )
         finally:

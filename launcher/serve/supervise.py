@@ -128,12 +128,14 @@ class _Session:
     def _batch_api(self, passes: Passes) -> BatchAPI:
         plan = self._plan
         here = plan.cluster.name, plan.engine
+        # Adapters have names of their own, which the engine knows.
+        adapters = any(argument.startswith("--lora-modules") for argument in plan.engine_args)
         return BatchAPI(
             self._paths.batches,
             passes,
             url=lambda: self._url,
             touch=self._front.usage.touch,
-            models=lambda _: (plan.model.served_name,),
+            models=None if adapters else lambda _: (plan.model.served_name,),
             knows=lambda cluster, framework: (cluster, framework) == here,
             bounds=Bounds.of(plan.limits.batch_file_gb, plan.limits.batch_files_gb),
         )
