@@ -37,6 +37,7 @@ class Load:
         self._held = 0
         self._count = 0
         self._last_asked_at = 0.0
+        self._watched_from: float | None = None
         self._refused: deque[float] = deque()  # until when each is expected again, in order
         self._spans: deque[_Span] = deque()
 
@@ -70,9 +71,12 @@ class Load:
             last_asked_at=max(self._last_asked_at, now if self._count else 0.0),
             steady=min(lately),
             busiest=max(span.high for span in self._spans),
+            watched_from=self._watched_from or 0.0,
         )
 
     def _seen(self, now: float) -> None:
+        if self._watched_from is None:
+            self._watched_from = now
         while self._refused and self._refused[0] <= now:
             self._refused.popleft()
         before, self._count = self._count, self._in_flight + self._held + len(self._refused)

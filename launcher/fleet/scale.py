@@ -136,7 +136,9 @@ class _View:
         return min(max(wanted, self.offer.minimum), self.offer.maximum)
 
     def _asked_at(self) -> float:
-        return max([self.demand.last_asked_at, *(s.last_used_at for s in self.seen)])
+        # Before it was watched anybody may have asked.
+        watched_from = self.demand.watched_from
+        return max([self.demand.last_asked_at, watched_from, *(s.last_used_at for s in self.seen)])
 
     def _wanted_lately(self) -> bool:
         idle_s = self.offer.idle_s or math.inf
@@ -299,7 +301,8 @@ class _View:
                 continue  # it goes when its successor is ready
             if excess <= 0:
                 break
-            young = self.now - (replica.ready_at or self.now) < calm_s(self.offer.idle_s)
+            known_from = max(replica.ready_at or self.now, self.demand.watched_from)
+            young = self.now - known_from < calm_s(self.offer.idle_s)
             if not young or too_many > 0:
                 why[replica.id] = self._why_leave()
                 excess, too_many = excess - 1, too_many - 1

@@ -69,7 +69,8 @@ class Demand:
     """What is asked of one model; `fleet.load.Load` makes it.
 
     `waiting` requests are held, or were refused and are expected again. `steady` is the fewest of `waiting +
-    in_flight` in the last half minute, `busiest` the most in the last minutes (`calm_s`); None: as now.
+    in_flight` in the last half minute, `busiest` the most in the last minutes (`calm_s`); None: as now. What was before
+    `watched_from` is not known: a gateway that has just started knows nobody who was there a minute ago.
     """
 
     waiting: int = 0
@@ -77,6 +78,7 @@ class Demand:
     last_asked_at: float = 0.0
     steady: int | None = None
     busiest: int | None = None
+    watched_from: float = 0.0
 
     @property
     def load(self) -> int:

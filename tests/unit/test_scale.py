@@ -200,6 +200,15 @@ def test_a_start_that_nobody_waits_for_any_more_is_given_up() -> None:
     ]
 
 
+def test_a_gateway_that_has_just_started_sends_nobody_home() -> None:
+    """FIRST 4: what was used a minute ago is kept, also by a gateway that was started anew and did not see it."""
+    old = [ready("one", last_used_at=0.0), ready("two", last_used_at=0.0)]
+    fresh = Demand(0, 0, 0.0, 0, 0, watched_from=NOW - 5)
+    assert decided(old, fresh) == []
+    assert decided(old, dataclasses.replace(fresh, watched_from=NOW - 700)) == [Leave("one", "1 is enough")]
+    assert len(decided(old, dataclasses.replace(fresh, watched_from=NOW - 1801))) == 2
+
+
 # ---- handover
 
 

@@ -200,6 +200,13 @@ def test_a_load_that_lasts_is_steady_also_when_nothing_changes() -> None:
     assert (demand.steady, demand.busiest, demand.load, demand.last_asked_at) == (42, 42, 42, NOW + 40)
 
 
+def test_a_load_says_since_when_it_is_known() -> None:
+    seen = Load(1800)
+    assert seen.demand(NOW).watched_from == NOW
+    seen.changed(NOW + 4000, in_flight=1)
+    assert seen.demand(NOW + 5000).watched_from == NOW
+
+
 def test_a_short_idle_limit_forgets_sooner() -> None:
     seen = Load(5)
     seen.changed(NOW, in_flight=40)
