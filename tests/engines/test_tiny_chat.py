@@ -140,6 +140,41 @@ def test_sampling_as_clients_do_by_default_gives_the_same_answer(engine: Engine)
     assert answer["choices"][0]["message"]["content"] == "The capital of France is Paris."
 
 
+def test_a_batch_run_is_answered_by_the_model(engine: Engine, tmp_path: Path) -> None:
+    """FIRST 8: OpenAI's batch lines, answered by vLLM; what it refuses is in the error file with its line."""
+    asked: list[tuple[str, dict[str, Any]]] = [
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "What is the capital of France?"}]},
+        ),
+        ("/v1/completions", {"prompt": "The", "max_tokens": 3}),
+        ("/v1/responses", {"input": "What is Slurm?"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": -1}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "word " * 9000}]}),
+    ]
+    with (tmp_path / "in.jsonl").open("w") as file:
+        for number, (url, body) in enumerate(asked):
+            sent = {"model": "tiny-chat", "temperature": 0, **body}
+            file.write(
+                json.dumps({"custom_id": f"r{number}", "method": "POST", "url": url, "body": sent}) + "\n"
+            )
+    launcher = Launcher.of(engine.session.plan.places)
+    run = launcher.batch_run(tmp_path / "in.jsonl", session=engine.session.id)
+    status = run.status()
+    assert (status.state, status.answered, status.failed) == ("completed", 3, 2), status
+    assert status.completion_tokens > 10
+    answers = [json.loads(line) for line in Path(run.spec.output).read_text().splitlines()]
+    bodies = {answer["custom_id"]: answer["response"]["body"] for answer in answers}
+    assert bodies["r0"]["choices"][0]["message"]["content"] == "The capital of France is Paris."
+    assert bodies["r1"]["usage"]["completion_tokens"] == 3
+    assert bodies["r2"]["status"] == "completed"
+    errors = [json.loads(line) for line in Path(run.spec.errors).read_text().splitlines()]
+    assert sorted((error["line"], error["response"]["status_code"]) for error in errors) == [
+        (4, 400),
+        (5, 400),
+    ]
+
+
 def test_streaming_ends_with_usage_and_done(engine: Engine) -> None:
     body = {
         "model": "tiny-chat",
