@@ -20,6 +20,7 @@ from launcher.fleet import database, tables
 from launcher.fleet.tables import gateways, loads, notes, replicas
 
 CLAIMED, PLANNED, LEAVING = "CLAIMED", "PLANNED", "LEAVING"
+_FORGOTTEN_S = 3600.0
 _LOCK = 0x6C61756E  # any number that is always the same: PostgreSQL's lock of who makes the tables
 
 
@@ -148,6 +149,9 @@ class Store:
             connection.execute(
                 update(replicas).where(replicas.c.gateway == gateway).values(until=now + hold_s)
             )
+            # Those that were killed left their rows.
+            connection.execute(gateways.delete().where(gateways.c.until < now - _FORGOTTEN_S))
+            connection.execute(loads.delete().where(loads.c.gateway.not_in(select(gateways.c.id))))
 
     def gone(self, gateway: str) -> None:
         """Say that `gateway` ends: another may take over what it started at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from sqlalchemy import select
 
 from launcher import openai_client
 from launcher.cli import main
@@ -284,6 +286,38 @@ def test_usage_is_a_table_of_the_month(endpoint: Endpoint) -> None:
     for path in endpoint.folder.rglob("*"):
         if path.is_file() and "endpoint" in path.parts[-2]:
             assert b"very secret" not in path.read_bytes(), path
+
+
+def test_who_leaves_in_the_middle_of_an_answer_is_counted_once_and_as_no_error(endpoint: Endpoint) -> None:
+    """FIRST 12: the status of each request stands in the log, 499 where the client left."""
+    key = endpoint.new_key("left", owner="left")
+    assert endpoint.chat("sim", key=key, hold_s=60)[0] == 200
+    body = {
+        "model": "sim",
+        "stream": True,
+        "max_tokens": 4000,
+        "messages": [{"role": "user", "content": "Hello"}],
+    }
+    connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=30)
+    with contextlib.closing(connection):
+        connection.request(
+            "POST", "/v1/chat/completions", json.dumps(body), {"Authorization": f"Bearer {key}"}
+        )
+        with connection.getresponse() as answer:
+            assert answer.readline().startswith(b"data:")
+            # The gateway notices when the connection is closed.
+    store = Store(endpoint.state)
+
+    def statuses() -> list[int]:
+        with store.reading() as found:
+            rows = select(tables.uses.c.status).where(tables.uses.c.key == "left")
+            return sorted(found.execute(rows).scalars())
+
+    with contextlib.closing(store):
+        wait_until(lambda: len(statuses()) == 2)
+        assert statuses() == [200, 499]
+    (row,) = [one for one in data(endpoint, "usage")["usage"] if one["name"] == "left"]
+    assert (row["requests"], row["errors"]) == (2, 0)
 
 
 def test_who_leaves_before_a_model_is_there_is_told_what_goes_on(tmp_path: Path) -> None:

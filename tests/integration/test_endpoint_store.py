@@ -181,6 +181,21 @@ def test_gateways_know_what_the_others_send(store: Store) -> None:
     ]
 
 
+def test_a_gateway_that_was_killed_is_forgotten_and_its_sessions_are_not(store: Store) -> None:
+    store.present("killed", "http://a", -7200.0)
+    store.report("killed", [Traffic("m", "m-1", 2, 0, 10.0)])
+    with store.writing() as connection:
+        connection.execute(tables.replicas.insert().values(
+            model="m", slot=0, gateway="killed", until=1.0, claimed_at=1.0, state=PLANNED, reason="", session="m-1",
+            cluster="c", profile="p",
+        ))  # fmt: skip
+    store.present("b", "http://b", 60.0)
+    with store.reading() as connection:
+        assert connection.execute(select(tables.gateways.c.id)).scalars().all() == ["b"]
+        assert connection.execute(select(tables.loads)).all() == []
+    assert [row.session for row in store.take_over("b", 60.0)] == ["m-1"]
+
+
 def test_names_are_only_names(store: Store) -> None:
     for slot, name in enumerate(text for text in HOSTILE if "\0" not in text):
         assert store.claim(name, slot, name, 60.0)
