@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 _FIRST_SIZE = 1 << 12
 _EMPTY = 0
+_SMALL = "I"  # four bytes: no file has as many lines
 
 
 class Ids:
@@ -23,9 +24,9 @@ class Ids:
         self._text_at = text_at
         self._digest = digest or _keyed()
         self._hashes = array("Q")
-        self._numbers = array("L")
-        # An open table of places in the two arrays, counted from 1; at most half of it is used.
-        self._table = array("L", bytes(_FIRST_SIZE * array("L").itemsize))
+        self._numbers = array(_SMALL)
+        # An open table of places in the two arrays, counted from 1; at most two thirds of it are used.
+        self._table = array(_SMALL, bytes(_FIRST_SIZE * array(_SMALL).itemsize))
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -39,7 +40,7 @@ class Ids:
         self._hashes.append(digest)
         self._numbers.append(number)
         self._table[slot] = len(self._hashes)
-        if 2 * len(self._hashes) > len(self._table):
+        if 3 * len(self._hashes) > 2 * len(self._table):
             self._grow()
         return None
 
@@ -68,7 +69,7 @@ class Ids:
 
     def _grow(self) -> None:
         size = 2 * len(self._table)
-        table, mask = array("L", bytes(size * array("L").itemsize)), size - 1
+        table, mask = array(_SMALL, bytes(size * array(_SMALL).itemsize)), size - 1
         for place, digest in enumerate(self._hashes, 1):
             slot = digest & mask
             while table[slot] != _EMPTY:
