@@ -62,7 +62,7 @@ class Runner:
                 stderr=log,
                 limit=_SAID_BYTES,
                 cwd=self._place.folder,  # Python looks for modules there first
-                start_new_session=True,
+                process_group=0,  # Ctrl-C is the gateway's; but of its session, or it would pass for an engine's orphan
             )
         finally:
             os.close(log)

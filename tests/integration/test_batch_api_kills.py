@@ -90,3 +90,25 @@ def test_a_batch_keeps_its_session_awake(launcher: Launcher) -> None:
     assert place.read_state().status == "completed"
     wait_until(lambda: session.status().state != "READY")
     assert session.status().reason == "idle"
+
+
+def test_a_batch_goes_on_when_its_engine_was_killed(launcher: Launcher) -> None:
+    """The session starts its engine again; the batch's program waits for it and sends the rest."""
+    with launcher.launch("simulated", engine_args=("--tokens", "3000", "--first-token-ms", "0")) as session:
+        session.wait()
+        with session.openai() as client:
+            batch = begun(client, [line(str(n), max_tokens=25) for n in range(600)])
+            place = Place(next(session.paths.batches.glob(f"batches/*/{batch.id}")))
+            wait_until(lambda: answered(place.output) > 50)
+            supervisor = session.status().pid
+            assert supervisor is not None
+            program = runner(supervisor)
+            assert program is not None
+            for process in psutil.Process(supervisor).children():
+                if "launcher.engines.simulated.serve" in process.cmdline():
+                    process.kill()
+            wait_until(lambda: session.status().engine_restarts == 1 and session.status().state == "READY")
+            assert program.is_running()
+            done = ended(client, batch)
+            assert done.request_counts is not None
+            assert (done.request_counts.completed, done.request_counts.failed) == (600, 0)
