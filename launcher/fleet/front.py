@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from urllib.parse import parse_qs
 
 from launcher.errors import LauncherError
 from launcher.fleet import told
 from launcher.fleet.choice import pick
 from launcher.fleet.errand import Errand
-from launcher.fleet.paths import REALTIME, ROUTED, Asked, asked
+from launcher.fleet.paths import REALTIME, ROUTED, Asked, asked, named_in
 from launcher.fleet.question import ModelField, Question, boundary
 from launcher.fleet.seen import Access, Fleet, ModelSeen
 from launcher.gateway import answers, metrics
@@ -70,8 +69,7 @@ class EndpointFront:
         elif wanted.path in ROUTED and request.method == "POST":
             self._route(exchange, target, holder, wanted)
         elif wanted.path == REALTIME and request.wants_websocket:
-            names = parse_qs(target.query[1:], max_num_fields=64).get("model", [""])
-            self._begin(Errand(exchange, holder, wanted, target.query), names[0])
+            self._begin(Errand(exchange, holder, wanted, target.query), named_in(target.query))
         elif wanted.path in ROUTED or (request.method not in SAFE_METHODS and wanted.listing):
             allowed = {"Allow": "POST" if wanted.path in ROUTED else "GET, HEAD"}
             text = f"{request.method} is not for this path."
@@ -96,7 +94,12 @@ class EndpointFront:
 
     def models(self, holder: Holder) -> list[ModelSeen]:
         """The models that the holder may use."""
-        return [model for model in self._fleet.models() if self._access.allowed(holder, model)]
+        return [model for model in self._fleet.models() if self._shown(holder, model)]
+
+    def _shown(self, holder: Holder, model: ModelSeen) -> bool:
+        # A session that is no offer is private, unless a key was made for it by name.
+        private = not (model.offered or holder.own or model.name in (holder.models or ()))
+        return not private and self._access.allowed(holder, model)
 
     def report(self, holder: Holder) -> dict[str, object]:
         """What `/status` says to the holder; whose endpoint it is sees every key's usage, the others their own."""
@@ -118,10 +121,17 @@ class EndpointFront:
             url = Address.of(exchange.request.headers, target.prefix).url
             return answers.json_answer(200, told.endpoints(self.models(holder), url))
         if wanted.listing == "jobs":
-            return answers.json_answer(200, self._fleet.jobs(wanted.cluster))
+            return answers.json_answer(200, self._jobs(holder, wanted.cluster))
         if wanted.listing == "whoami":
             return answers.json_answer(200, told.whoami(holder))
         return _not_found()
+
+    def _jobs(self, holder: Holder, cluster: str | None) -> dict[str, object]:
+        jobs = self._fleet.jobs(cluster)
+        if holder.own:
+            return jobs
+        names = {model.name for model in self.models(holder)}
+        return {kind: [job for job in found if job["Models"] in names] for kind, found in jobs.items()}
 
     def _metrics(self, holder: Holder) -> Answer:
         if not holder.own:  # they tell of everybody's keys
@@ -189,6 +199,8 @@ class EndpointFront:
         """The model's name is known: may it be used, and is it there?"""
         exchange, holder = errand.exchange, errand.holder
         model = self._fleet.model(name)
+        if model is not None and not (model.offered or self._shown(holder, model)):
+            model = None
         hold = exchange.request.headers.text(b"x-launcher-hold").strip()
         if model is None:
             answer: Answer | None = told.no_model(name, self.models(holder))

@@ -6,6 +6,7 @@ Pure. Owns which paths are routed by the `model` of a request; everything else o
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -17,6 +18,7 @@ ROUTED = frozenset((
     "/v1/responses", "/v1/score", "/v2/embed", "/v2/rerank",
 ))  # fmt: skip
 REALTIME = "/v1/realtime"
+_MODEL = re.compile(r"[?&]model=([^&]*)")
 # FIRST's own root, so that its clients only need another host.
 _FIRST_ROOT = "/resource_server"
 # FIRST serves embeddings from a program of its own; here the same engine does both.
@@ -56,6 +58,12 @@ def asked(path: str) -> Asked:
         cluster, framework = unquote(words[0]), unquote(words[1])
         return _below(f"/v1/{words[3]}", cluster, same_framework(framework))
     return _below(path)
+
+
+def named_in(query: str) -> str:
+    """The first `model` of a query, or ""."""
+    found = _MODEL.search(query)
+    return unquote(found[1].replace("+", " ")) if found else ""
 
 
 def same_framework(name: str) -> str:

@@ -142,6 +142,11 @@ def unreachable() -> Answer:
     return json_answer(502, error_body(message, "server_error", "engine_unreachable"))
 
 
+def internal() -> Answer:
+    """A mistake of ours; the log has it."""
+    return json_answer(500, error_body("The gateway failed.", "server_error", "internal"), close=True)
+
+
 def broken_stream_event() -> bytes:
     """The event that ends a stream whose engine died; the openai client raises APIError for it."""
     message = "The engine stopped in the middle of this answer. The answer is not complete."

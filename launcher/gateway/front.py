@@ -64,11 +64,7 @@ async def _guarded(exchange: Exchange, work: Coroutine[Any, Any, object]) -> Non
         await work
     except Exception:  # a mistake of ours must not leave somebody waiting
         _LOG.exception("a request could not be decided")
-        exchange.reply(
-            answers.json_answer(
-                500, answers.error_body("The gateway failed.", "server_error", "internal"), close=True
-            )
-        )
+        exchange.reply(answers.internal())
 
 
 class SessionFront:

@@ -14,7 +14,7 @@ from launcher.gateway.answers import SESSION, Answer, Door
 from launcher.gateway.client import Client
 from launcher.gateway.exchange import Exchange
 from launcher.gateway.front import Front, later
-from launcher.gateway.keys import KeyRing
+from launcher.gateway.keys import Holder, KeyRing
 from launcher.gateway.request import SAFE_METHODS, Request
 from launcher.gateway.routes import Target
 from launcher.gateway.sockets import listen
@@ -141,11 +141,18 @@ class Gateway:
                 if target.path == "/logout":
                     exchange.reply(self._admission.logout(request, target))
                 else:
-                    self._front.admitted(exchange, target, verdict)
+                    self._hand_over(exchange, target, verdict)
             elif verdict.guess:
                 later(exchange, self._admission.refuse(exchange, verdict))
             else:
                 exchange.reply(verdict.answer)
+
+    def _hand_over(self, exchange: Exchange, target: Target, holder: Holder) -> None:
+        try:
+            self._front.admitted(exchange, target, holder)
+        except Exception:  # a mistake of ours must not leave somebody waiting
+            _LOG.exception("a request could not be decided")
+            exchange.reply(answers.internal())
 
     # -- its end
 

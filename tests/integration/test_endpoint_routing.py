@@ -15,6 +15,8 @@ import pytest
 from aiohttp import ClientSession
 
 from launcher.gateway.place import Place
+from launcher.sessions import keys
+from launcher.sessions.paths import SessionPaths
 from tests.hostile import HOSTILE
 from tests.programs.front import BEARER, KEY, chat, events, wait_until
 from tests.programs.recorder import Recorder, Seen
@@ -109,7 +111,7 @@ def test_lists_of_endpoints_and_jobs_and_who_asks(front: RunningEndpoint) -> Non
     assert listed["far"]["frameworks"]["vllm"]["endpoints"]["chat"] == "/vllm/v1/chat/completions"
     assert listed["far"]["base_url"] == f"{front.url}/far"
     jobs = front.ask("GET", "/far/jobs").json()
-    assert jobs == {"running": ["other"], "queued": [], "stopped": [], "others": []}
+    assert jobs == {"running": [{"Models": "other"}], "queued": [], "stopped": [], "others": []}
     refused = front.ask("GET", "/$(id)/jobs")
     assert (refused.status, refused.json()["error"]["code"]) == (404, "cluster_not_found")
     assert front.ask("GET", "/whoami").json()["name"] == "session"
@@ -277,6 +279,25 @@ def test_what_a_key_may_not_use_is_not_there_for_it(fresh: RunningEndpoint, repl
     fresh.rules.reached.add("open")
     limited = fresh.ask("POST", CHAT, body=chat(model="open"))
     assert (limited.status, limited.header("Retry-After")) == (429, "7")
+
+
+def test_a_session_that_is_no_offer_is_its_owners_alone(replicas: list[Replica], tmp_path: Path) -> None:
+    """FIRST 13: other people's keys see what is offered to them, in no list the rest, and cannot ask it."""
+    _, secret = keys.new(SessionPaths(tmp_path), "colleague")
+    with endpoint(further=SessionPaths(tmp_path).further_keys) as front:
+        front.fleet.add("offered", replicas[0].place)
+        front.fleet.add("private", replicas[0].place, offered=False)
+        for key, seen in ((KEY, ["offered", "private"]), (secret, ["offered"])):
+            bearer = {"Authorization": f"Bearer {key}"}
+            listed = front.ask("GET", "/v1/models", bearer, key=False).json()["data"]
+            assert [one["id"] for one in listed] == seen
+            jobs = front.ask("GET", "/local/jobs", bearer, key=False).json()["running"]
+            assert [one["Models"] for one in jobs] == seen
+            answer = front.ask("POST", CHAT, bearer, chat(model="private"), key=False)
+            assert answer.status == (200 if key == KEY else 404)
+            assert front.ask("GET", "/metrics", bearer, key=False).status == (200 if key == KEY else 403)
+            status = front.ask("GET", "/status", bearer, key=False).body
+            assert (b"private" in status) is (key == KEY)
 
 
 def test_what_was_used_is_told_before_the_client_has_the_whole_answer(front: RunningEndpoint) -> None:

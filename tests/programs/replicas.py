@@ -110,7 +110,11 @@ class Replicas:
         return list(dict.fromkeys(name for model in self.seen.values() for name in model.clusters))
 
     def jobs(self, cluster: str | None) -> dict[str, Any]:
-        running = [model.name for model in self.seen.values() if cluster is None or cluster in model.clusters]
+        running = [
+            {"Models": model.name}
+            for model in self.seen.values()
+            if cluster is None or cluster in model.clusters
+        ]
         return {"running": running, "queued": [], "stopped": [], "others": []}
 
 
