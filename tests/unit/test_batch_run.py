@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -365,3 +366,23 @@ def test_over_ssh_a_run_is_made_where_its_files_are(desk: Path) -> None:
     (desk / "in.jsonl").write_text(line("a") + "\n")
     with pytest.raises(RequestError, match='Profile "far" is on another cluster'):
         Launcher(settings).batch_run(desk / "in.jsonl", model="simulated", profile="far")
+
+
+def test_what_is_remembered_of_a_line_is_small(desk: Path) -> None:
+    """FIRST 8: 150 000 lines without loading them: of each only its place, its state and a hash of its id are kept."""
+    path = desk / "in.jsonl"
+    with path.open("w") as file:
+        for number in range(5_000):
+            file.write(line(f"request number {number}", body={"model": "tiny", "prompt": "x" * 1000}) + "\n")
+    lines = Input(path, spec(desk))
+    tracemalloc.start()
+    lines.check(lambda fault: None)
+    kept, peak = tracemalloc.get_traced_memory()
+    for number, request in enumerate(lines.requests()):
+        assert request.number == number
+    _, sending = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    lines.close()
+    assert lines.left == 5_000
+    assert kept / 5_000 < 48, "bytes a line"
+    assert max(peak, sending) < 2e6 < path.stat().st_size
