@@ -206,7 +206,8 @@ def ended(batch: BatchRun, status: Status, bars: Bars, *, as_json: bool) -> int:
         return code
     print(cost(status))
     if status.answered:
-        print(f"Answers: {one_line(batch.spec.output)}")
+        texts = batch.texts
+        print(f"Answers: {one_line(batch.spec.output if texts is None else texts.target)}")
     if status.failed:
         print(f"Errors:  {one_line(batch.spec.errors)}")
     if status.state not in OVER:
