@@ -190,6 +190,10 @@ class Life:
         # A claim that led to nothing is over with its time; margin for a clock that is not the database's.
         rows = [r for r in rows if r.session is not None or r.until > time.time() - HOLD_S]
         self._members = joined(rows, self._all_sighted())
+        for member in self._members:
+            source = self.sources.get(member.row.cluster)
+            if member.sighted is None and member.row.session is not None and source is not None:
+                source.expect()
         await self._bury()
         self._learn()
         self._handover.known(self._members)

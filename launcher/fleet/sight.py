@@ -111,6 +111,12 @@ class Source:
         """Look as soon as that is decent: something has happened."""
         self._wanted.set()
 
+    def expect(self) -> None:
+        """There should be a session that was not seen yet: another gateway has started it."""
+        if self._far and time.monotonic() - self._listed > _FAR_BUSY_S:
+            self._listed = 0.0
+        self.soon()
+
     def add(self, session: Session) -> None:
         """A session that was started just now."""
         self._new.append(session)
