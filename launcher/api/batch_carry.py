@@ -17,7 +17,7 @@ from pathlib import Path
 from launcher.api.batch_runs import BatchRun
 from launcher.api.launcher import Launcher
 from launcher.api.session import Session
-from launcher.batch.report import ACTIVE, OVER, STOPPED, WAITING, Show, Status
+from launcher.batch.report import ACTIVE, CANCELLED, OVER, STOPPED, WAITING, Show, Status
 from launcher.batch.run import Run
 from launcher.batch.texts import Texts
 from launcher.batch.window import Answer
@@ -89,9 +89,11 @@ async def carry(
         assert means.session is not None
         session, refused = batch.launcher.session(means.session), ""
         while True:
-            connection = await _ready(session, stop, starting)
+            work.keep(WAITING, f"Session {session.id} does not answer yet.")
+            connection = await asyncio.to_thread(_ready, session, stop, batch.run.cancel_path, starting)
             if connection is None:
-                return work.keep(STOPPED, "It was stopped.", "stopped")
+                cancelled = batch.run.cancel_path.exists()
+                return work.keep(CANCELLED) if cancelled else work.keep(STOPPED, "It was stopped.", "stopped")
             resources = session.plan.resources
             work.pace.pay(session.id, resources.gpus * resources.nodes, None)
             status = await work.send(
@@ -250,20 +252,14 @@ def _keeper(run: Run) -> Callable[[Answer], None] | None:
     return None if texts is None else texts.keeper()
 
 
-async def _ready(
-    session: Session, stop: asyncio.Event, starting: Callable[[SessionStatus], None] | None
+def _ready(
+    session: Session, stop: asyncio.Event, cancel: Path, starting: Callable[[SessionStatus], None] | None
 ) -> Connection | None:
-    """A connection to the session once it is ready; None when it is to stop before."""
-    return await asyncio.to_thread(_waited, session, stop, starting)
-
-
-def _waited(
-    session: Session, stop: asyncio.Event, starting: Callable[[SessionStatus], None] | None
-) -> Connection | None:
+    """A connection to the session once it is ready; None when it is to end before."""
     from launcher.api.waiting import PAUSE_S, until_ready
 
     steps = until_ready([session], None)
-    while not stop.is_set():
+    while not (stop.is_set() or cancel.exists()):
         try:
             step = next(steps)
         except StopIteration as end:

@@ -55,13 +55,13 @@ class Work:
                 run.cancel_path.unlink(missing_ok=True)
             before = Status.read(run.status_path)
             self.pace = Pace(before)
-            self.keep(VALIDATING)
             self._input = Input(Path(self.spec.input), self.spec)
         except BaseException:
-            self._errors.close()
-            self._output.close()
+            self._errors.close(keep_empty=False)
+            self._output.close(keep_empty=False)
             raise
         try:
+            self.keep(VALIDATING)
             self._read()
             self.keep(VALIDATING)
         except BaseException as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import pytest
 from launcher import AsyncLauncher, Launcher
 from launcher.api import batch_carry, batch_runs
 from launcher.api.batch_runs import BatchRun
-from launcher.batch.report import CANCELLED, COMPLETED, STOPPED, WAITING
+from launcher.batch.report import CANCELLED, COMPLETED, PENDING, STOPPED, WAITING
 from launcher.cli import main
 from launcher.cli.completion import words
-from launcher.errors import EngineError, SessionError
+from launcher.errors import EngineError, RequestError, SessionError
 from tests.programs.batch_chaos import ENGINE, check, lines, suffer, write
 from tests.programs.front import wait_until
 
@@ -174,3 +175,21 @@ async def test_the_same_with_asyncio(launcher: Launcher, tmp_path: Path) -> None
     batch = await AsyncLauncher(launcher.settings).batch_run(path, **wanted)
     assert (batch.status().state, batch.status().answered) == (COMPLETED, 400)
     assert len(batch.sessions) == 1, "its job went on"
+
+
+def test_a_run_that_waits_for_a_session_can_be_cancelled(launcher: Launcher, tmp_path: Path) -> None:
+    session = launcher.launch("simulated", page=False, engine_args=("--hang-at", "start"))
+    batch = batch_runs.begin(launcher, write(tmp_path / "in.jsonl", 3), session=session.id)
+    with ThreadPoolExecutor(1) as apart:
+        going = apart.submit(batch_carry.through, batch)
+        wait_until(lambda: batch.status().state == WAITING, 30)
+        assert "does not answer yet" in batch.status().message
+        batch.cancel()
+        assert going.result(30).state == CANCELLED
+    session.stop()
+    path = write(tmp_path / "gone.jsonl", 1)
+    gone = batch_runs.begin(launcher, path, session=session.id)
+    path.unlink()
+    with pytest.raises(RequestError, match="cannot be read"):
+        batch_carry.through(gone)
+    assert gone.status().state == PENDING
