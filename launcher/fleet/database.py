@@ -119,6 +119,8 @@ def _server(url: URL, where: str) -> Engine:
         "options": f"-c statement_timeout={_WAIT_S}s -c lock_timeout={_WAIT_S}s",
     }
     own: dict[str, Any] = {name: value for name, value in usual.items() if name not in url.query}
+    if isinstance(theirs := url.query.get("options"), str):
+        own["options"] = f"{usual['options']} {theirs}"  # the last one counts
     own["prepare_threshold"] = None  # a pool between us and the server would lose prepared statements
     try:
         return sqlalchemy.create_engine(
