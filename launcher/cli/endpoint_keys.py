@@ -61,7 +61,14 @@ def _new(settings: Settings, arguments: argparse.Namespace) -> int:
     from launcher.fleet import issued
 
     _known("group", arguments.group, _groups(settings))
-    _known("model", arguments.model or (), settings.offers)
+    for name in set(arguments.model or ()) - set(settings.offers):
+        # A session that is running may be named too; a slip of the hand is nearly always near to an offer.
+        if (near := did_you_mean(name, settings.offers)) is not None:
+            raise RequestError(f'There is no model "{name[:80]}".', near)
+        print(
+            f'No offer is called "{one_line(name[:80])}": the key opens a running session that serves it.',
+            file=sys.stderr,
+        )
     with _store(settings) as store:
         made, secret = issued.new(
             store,

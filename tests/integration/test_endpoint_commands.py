@@ -138,10 +138,18 @@ def test_a_slip_is_told_in_a_sentence(quiet: Endpoint, arguments: list[str], sai
 def test_hostile_texts_make_no_key(quiet: Endpoint) -> None:
     for text in ("a\nb", "$(touch /tmp/launcher-was-here)", "-leading", "naïve ☃"):
         assert text in HOSTILE
-        for option in ("--name", "--owner", "--group", "--model"):
+        for option in ("--name", "--owner", "--group"):
             words = ["--name=k"] if option != "--name" else []
             launcher(quiet, "keys", "new", "--endpoint", *words, f"{option}={text}", code=2)
+    launcher(quiet, "keys", "new", "--endpoint", "--name=k", "--model=a\nb", code=2)
     assert data(quiet, "keys", "ls", "--endpoint") == {"keys": []}
+
+
+def test_a_key_may_name_a_session_that_nobody_offers(quiet: Endpoint) -> None:
+    made = launcher(quiet, "keys", "new", "--endpoint", "--name=k", "--model=org/$(id) ☃")
+    assert 'No offer is called "org/$(id) ☃"' in made.stderr
+    assert made.stdout.startswith("sk-")
+    assert data(quiet, "keys", "ls", "--endpoint")["keys"][0]["models"] == ["org/$(id) ☃"]
 
 
 def test_the_access_token_alone_is_printed_and_stays_the_same_until_it_is_renewed(quiet: Endpoint) -> None:
