@@ -205,7 +205,7 @@ def ask_socket(path: Path, target: str) -> Answer:
             return Answer(response.status, response.getheaders(), response.read())
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Wait for `condition`; fails the test when it does not come, which only a busy machine makes take long."""
     until = time.monotonic() + timeout_s
     while not condition():
