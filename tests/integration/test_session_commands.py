@@ -212,7 +212,7 @@ def test_who_breaks_off_a_stop_is_told_that_it_may_go_on(launcher: Launcher, sai
         stop = subprocess.Popen(
             [sys.executable, "-m", "launcher", "stop", session.id], stderr=subprocess.PIPE, text=True
         )
-        wait_until(session.paths.stop.exists, 30)
+        wait_until(session.paths.stop.exists)
         stop.send_signal(signal.SIGINT)
         assert f"launcher status {session.id}" in stop.communicate(timeout=30)[1]
         assert stop.returncode == 130
