@@ -114,7 +114,7 @@ def test_the_key_is_neither_shown_to_a_file_nor_to_other_users(running: Session,
     """Who else can look sees command lines and sockets, and no key among them."""
     argv = [*LAUNCHER, "connect", running.id, "--via", "login", "--", "cat"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        wait_until(lambda: keys_in_environments(process.pid), 30)
+        wait_until(lambda: keys_in_environments(process.pid))
         (key,) = set(keys_in_environments(process.pid))
         for entry in Path("/proc").glob("[0-9]*"):
             try:
@@ -184,10 +184,10 @@ def test_the_key_of_a_connection_that_lives_is_renewed(
     told: list[str] = []
     with running.connect(tell=told.append) as tunnel:
         (key,) = running.keys
-        wait_until(lambda: [one.expires_at for one in running.keys] > [key.expires_at], 20)
+        wait_until(lambda: [one.expires_at for one in running.keys] > [key.expires_at])
         assert status_of(tunnel.base_url, tunnel.key) == 200
         running.keys.revoke(key.name)
-        wait_until(lambda: told, 20)
+        wait_until(lambda: told)
         assert "The key of this connection cannot be renewed" in told[0]
         assert list(running.keys) == []  # what was taken away is not made anew
 
@@ -223,7 +223,7 @@ def test_an_outside_host_only_where_the_site_allows_it(
         assert status_of(outside, tunnel.key) == 200
         assert status_of(outside, None) == 401
         login.drop()
-        wait_until(lambda: status_at_the_outside(tunnel) == 200, 20)
+        wait_until(lambda: status_at_the_outside(tunnel) == 200)
     with pytest.raises(OSError, match="refused"):
         status_of(f"http://127.0.0.1:{tunnel.published['login']}/v1", None)
 
