@@ -68,7 +68,7 @@ class RunningGateway:
 
     def close(self) -> None:
         self.stop(0.1)
-        self.run(lambda: asyncio.sleep(0.02))
+        self.run(_settled)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -104,6 +104,17 @@ class RunningGateway:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
 
+async def _settled() -> None:
+    """Whatever the loop has begun is over: what is left of it would be complained of in some later test."""
+    await asyncio.sleep(0.02)
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    for _ in range(20):  # closed transports give back their sockets in the loop's next rounds
+        await asyncio.sleep(0)
+
+
 class SimulatedEngine:
     """The simulated engine as a process that listens on `socket`."""
 
@@ -129,7 +140,7 @@ class SimulatedEngine:
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
 
     def close(self) -> None:
         if self.process.poll() is None:
