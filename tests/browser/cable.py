@@ -20,6 +20,9 @@ class Cable:
 
     def pull(self) -> None:
         self._plugged = False
+        self._cut()
+
+    def _cut(self) -> None:
         for end in list(self._open):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -42,11 +45,13 @@ class Cable:
                 near.close()
                 continue
             far = socket.create_connection(("127.0.0.1", self._target))
+            self._open |= {near, far}
+            if not self._plugged:  # it was pulled in between, and may not have known of these
+                self._cut()
             for source, sink in ((near, far), (far, near)):
                 threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
 
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
-        self._open.add(source)
         with source, contextlib.suppress(OSError):
             while data := source.recv(65536):
                 sink.sendall(data)
