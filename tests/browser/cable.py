@@ -13,13 +13,14 @@ class Cable:
     def __init__(self, target: int) -> None:
         self._target = target
         self._open: set[socket.socket] = set()
-        self._plugged = True
+        self._plugged = threading.Event()
+        self._plugged.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def pull(self) -> None:
-        self._plugged = False
+        self._plugged.clear()
         self._cut()
 
     def _cut(self) -> None:
@@ -28,7 +29,7 @@ class Cable:
                 end.shutdown(socket.SHUT_RDWR)
 
     def plug(self) -> None:
-        self._plugged = True
+        self._plugged.set()
 
     def close(self) -> None:
         self.pull()
@@ -41,12 +42,12 @@ class Cable:
                 near, _ = self._listener.accept()
             except OSError:
                 return
-            if not self._plugged:
+            if not self._plugged.is_set():
                 near.close()
                 continue
             far = socket.create_connection(("127.0.0.1", self._target))
             self._open |= {near, far}
-            if not self._plugged:  # it was pulled in between, and may not have known of these
+            if not self._plugged.is_set():  # it was pulled in between, and may not have known of these
                 self._cut()
             for source, sink in ((near, far), (far, near)):
                 threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
