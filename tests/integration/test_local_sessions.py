@@ -175,7 +175,7 @@ def test_the_script_alone_starts_the_same_session_again_with_a_new_key(launcher:
         assert second.model == first.model
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
     assert session.status().state == "SHUTDOWN"
 
 
@@ -253,7 +253,7 @@ def test_ctrl_c_while_waiting_says_how_to_stop_it(launcher: Launcher) -> None:
             if "LAUNCHING" in line:
                 break
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=20)
+        _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "launcher stop simulated-" in error
     assert "Traceback" not in error

@@ -260,7 +260,7 @@ def test_metrics_for_scripts(desk: Desk) -> None:
         assert process.wait(60) == 130
     assert lines[0]["generation_tokens_per_sec"] is None
     assert lines[1]["total_generation_tokens"] > lines[0]["total_generation_tokens"]
-    said, _ = silent.communicate(timeout=30)
+    said, _ = silent.communicate(timeout=60)
     assert silent.returncode == 6
     assert "no answer within" in json.loads(said)["error"]["message"]
     failed = desk.run("metrics", desk.failed.id)

@@ -77,7 +77,7 @@ class Terminal:
     ) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
         self._listener.join(10)  # until the other side is closed: by then nobody types any more
         os.close(self._master)
 
@@ -120,7 +120,7 @@ class Terminal:
             self._screen.resize(lines, columns)
         _set_size(self._master, columns, lines)
 
-    def ended(self, timeout_s: float = 30) -> int:
+    def ended(self, timeout_s: float = 60) -> int:
         """Wait for the end of the program, and until all that it wrote was read; its exit code."""
         code = self.process.wait(timeout_s)
         self._listener.join(10)
