@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,32 @@ def test_each_process_has_its_own_end(tmp_path: Path, monkeypatch: pytest.Monkey
     assert first.at > second.at
     assert "(signal 9)" in second.found.message
     assert "(exit code 137)" in first.found.message
+
+
+def test_a_step_takes_no_secret_along_and_its_logs_are_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text('#!/bin/sh\necho "srun $*"\nenv\n')
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{srun.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "g[1-2]")
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijkl")
+    paths = SessionPaths(tmp_path)
+    others = Others(vllm_plan(nodes=2), paths)
+
+    async def lives() -> None:
+        for append in (False, True):
+            await others.start(Place(0, 2, "10.0.0.1", 4711, "10.0.0.1"), append=append)
+            assert await others.wait() == 0
+
+    asyncio.run(lives())
+    said = paths.nodes_log.read_text()
+    assert said.count(f"launcher rank {tmp_path} --address=10.0.0.1 --port=4711") == 2
+    assert "SLURM_JOB_NODELIST=" in said
+    assert "hf_abcdefghijkl" not in said
+    assert [stat.S_IMODE(log.stat().st_mode) for log in (paths.nodes_log, paths.rank_log(1))] == [0o600] * 2
 
 
 async def _ended(*argv: str, log: Path) -> Child:
