@@ -150,7 +150,8 @@ def test_check_warns_of_profiles_beyond_the_limits(
 ) -> None:
     site = tmp_path / "site.yml"
     site.write_text(
-        "clusters: {main: {}, here: {scheduler: local}}\nprofiles:\n  whole:\n    cluster: main\n    gpus: 8\n    hours_max: 48\n"
+        "clusters: {main: {}, here: {scheduler: local}}\nprofiles:\n"
+        "  whole:\n    cluster: main\n    gpus: 8\n    hours_max: 48\n"
         "  two: {cluster: main, gpus: 2, nodes: 3}\n  usual: {cluster: main}\n"
         "  desk: {cluster: here, nodes: 2}\nlimits: {gpus: 4, hours: 12}\nallow: {nodes: 2}\n"
     )
