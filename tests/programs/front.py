@@ -90,7 +90,7 @@ class RunningGateway:
             with connection.getresponse() as response:
                 return Answer(response.status, response.getheaders(), response.read())
 
-    def raw(self, sent: bytes, timeout_s: float = 3.0) -> bytes:
+    def raw(self, sent: bytes, timeout_s: float = 10.0) -> bytes:
         """Send bytes and return what comes back until the gateway closes, or is silent for `timeout_s`."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s) as connection:
             connection.sendall(sent)
