@@ -148,7 +148,7 @@ class Site:
         return {**self.slurm.env, "LAUNCHER_SITE": str(self.file), "LAUNCHER": self.install.launcher}
 
     def run(
-        self, person: Person, *arguments: str, stdin: str | None = None, timeout_s: float = 60, **env: str
+        self, person: Person, *arguments: str, stdin: str | None = None, timeout_s: float = 120, **env: str
     ) -> Answer:
         """Run `launcher ARGUMENTS` as `person`."""
         argv = [self.install.launcher, *arguments]
@@ -166,7 +166,7 @@ class Site:
         assert answer.code == 0, answer
         return answer.data
 
-    def until(self, person: Person, session: str, *states: str, timeout_s: float = 60) -> dict[str, Any]:
+    def until(self, person: Person, session: str, *states: str, timeout_s: float = 120) -> dict[str, Any]:
         """The status once its state, or its reason, is one of `states`."""
         deadline = time.monotonic() + timeout_s
         while True:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from launcher.sessions.paths import SessionPaths
 
-# The last ones are a model's on several nodes; of more than four the files are there all the same.
-LOGS = ("engine", "gateway", "page", "job", "nodes", "engine-1", "engine-2", "engine-3")
+
+class _Names(tuple[str, ...]):
+    """Names to choose from; `engine-2` and so on are among them too, as many as a session has nodes."""
+
+    __slots__ = ()
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or bool(re.fullmatch(r"engine-[1-9]\d{0,3}", str(name)))
+
+
+# The last two are a model's on several nodes.
+LOGS = _Names(("engine", "gateway", "page", "job", "nodes", "engine-1"))
 _BLOCK = 64 * 1024
 _LINE_MAX_BYTES = 1 << 20
 
@@ -17,6 +28,13 @@ def log_of(paths: SessionPaths, name: str) -> Path:
     kind, _, rank = name.partition("-")
     found: Path = paths.rank_log(int(rank)) if rank else getattr(paths, f"{kind}_log")
     return found
+
+
+def logs_of(paths: SessionPaths) -> list[Path]:
+    """The logs that a session has, those first that mostly tell why."""
+    ranks = sorted(paths.root.glob("engine-*.log"), key=lambda log: (len(log.name), log.name))
+    rest = [paths.nodes_log, paths.job_log, paths.gateway_log, paths.page_log]
+    return [log for log in (paths.engine_log, *ranks, *rest) if log.exists()]
 
 
 def end_of(path: Path, lines: int) -> tuple[bytes, int]:

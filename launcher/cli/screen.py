@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from launcher.api import Launcher
-from launcher.api.log import end_of
+from launcher.api.log import end_of, logs_of
 from launcher.api.watch import Glance, Watch
 from launcher.cli.columns import HEAD, cells, line, widths
 from launcher.cli.metrics import rows
@@ -194,9 +194,7 @@ class _Screen:
         self._scroll(session.id, lines, {})
 
     def _log(self, seen: Glance) -> None:
-        paths = seen.session.paths
-        logs = [paths.engine_log, paths.job_log, paths.gateway_log, paths.page_log]
-        logs = [path for path in logs if path.exists()]
+        logs = logs_of(seen.session.paths)
         if not logs:
             self.say(f"{seen.session.id} has no log yet.")
             return

@@ -180,7 +180,8 @@ def _advanced(settings: Settings, profiles: Sequence[Profile], *, speech: bool) 
     found["revision"] = _text("Revision", "A branch, a tag or a commit; empty for the usual one.")
     if any(p.gpus_max for p in profiles):
         most = max(map(_gpus_max, profiles))
-        found["gpus"] = _number("GPUs", 1, most, "On one node; empty for as many as the model needs.")
+        where = "On each node" if any(p.nodes > 1 for p in profiles) else "On one node"
+        found["gpus"] = _number("GPUs", 1, most, f"{where}; empty for as many as the model needs.")
     # A text field: a number field would take neither 32k nor 32,768.
     found["context_length"] = _text(
         "Context length",

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from launcher.errors import RequestError
 from launcher.models.fit.options import read_options
 
+# As good as eager: torch traces the model once, and compiles nothing (vllm/config/compilation.py, DYNAMO_TRACE_ONCE).
+_TRACED = ("--no-enforce-eager", "--compilation-config", '{"mode": 2, "backend": "eager"}')
+
 
 def spread(arguments: Sequence[str], nodes: int, gpus: int) -> tuple[str, ...]:
     """What vLLM must be told besides `arguments` to use `gpus` GPUs (or a processor) on each of `nodes` nodes.
@@ -23,7 +26,7 @@ def spread(arguments: Sequence[str], nodes: int, gpus: int) -> tuple[str, ...]:
     each = max(1, gpus)
     # On processors vLLM 0.32 warms up nothing that runs eagerly, and the first request finds no room in a later stage
     # for what comes in (v1/worker/cpu_worker.py, _should_warm_up_model; gpu_model_runner.py, intermediate_tensors).
-    compiled = ("--no-enforce-eager",) if options.eager and not gpus else ()
+    compiled = _TRACED if options.eager and not gpus else ()
     if options.tensor is None and options.pipeline is None:
         tensor = ("--tensor-parallel-size", str(each)) if each > 1 else ()
         return (*tensor, "--pipeline-parallel-size", str(nodes), *compiled)

@@ -1,4 +1,4 @@
-"""The step of Slurm that runs a program on each node of this job but the first, and what such a program knows.
+"""Steps of this job: a program on each of its other nodes or in another of its components, and what such a one knows.
 
 Owns srun's words. Asked inside the job only; here, since no other scheduler has several nodes.
 """
@@ -14,12 +14,17 @@ from launcher.schedulers.nodes import names_in
 from launcher.sessions.plan import Plan
 
 
-def job_nodes() -> list[str]:
-    """The names of this job's nodes, the first one first; raises SchedulerError outside a job."""
+def job_nodes(count: int) -> list[str]:
+    """The names of this job's first `count` nodes; raises SchedulerError where it has fewer, or is no job."""
     names = names_in(os.environ.get("SLURM_JOB_NODELIST", ""))
     if not names or not names[0]:
         raise SchedulerError("SLURM_JOB_NODELIST is not set: this is no job of Slurm.")
-    return names
+    if len(names) < count:  # job.sh was submitted again with other options
+        raise SchedulerError(
+            f"The job has {len(names)} of the {count} nodes that its session was planned for.",
+            "Submit job.sh as it is, or launch with another --nodes.",
+        )
+    return names[:count]
 
 
 def address_of(node: str) -> str:
@@ -37,13 +42,22 @@ def elsewhere(plan: Plan, argv: Sequence[str]) -> list[str]:
     The step has what the job has on these nodes (memory, GPUs), and waits for nothing that the job's script uses.
     """
     count = plan.resources.nodes - 1
+    return _srun(
+        plan, argv, "--overlap", f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1", "--relative=1",
+        "--kill-on-bad-exit=1", "--job-name=ranks",
+    )  # fmt: skip
+
+
+def component(plan: Plan, argv: Sequence[str], index: int) -> list[str]:
+    """The command that runs `argv` in a heterogeneous job's component `index`, which was asked for as `plan` says."""
+    return _srun(plan, argv, f"--het-group={index}", "--nodes=1", "--ntasks=1")
+
+
+def _srun(plan: Plan, argv: Sequence[str], *options: str) -> list[str]:
     # Since 22.05 srun does not take --cpus-per-task from the job. The environment is this process's own, not NONE.
     cpus = plan.resources.cpus
-    return [
-        "srun", "--overlap", f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1", "--relative=1",
-        *([f"--cpus-per-task={cpus}"] if cpus is not None else []),
-        "--export=ALL", "--input=none", "--mpi=none", "--kill-on-bad-exit=1", "--job-name=ranks", "--", *argv,
-    ]  # fmt: skip
+    more = () if cpus is None else (f"--cpus-per-task={cpus}",)
+    return ["srun", *options, *more, "--export=ALL", "--input=none", "--mpi=none", "--", *argv]
 
 
 def own_rank() -> int:

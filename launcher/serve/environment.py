@@ -19,7 +19,7 @@ MODULES = Path(__file__).with_name("modules.sh")
 # Not for an engine, whoever asks: what writes prompts into its log, or switches on a key of its own behind our gateway.
 _NEVER = ("VLLM_LOGGING_LEVEL", "VLLM_DEBUG_LOG_API_SERVER_RESPONSE", "VLLM_API_KEY")
 # Secrets of the user that it has no use for.
-_WITHHELD = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY", "OPENAI_API_KEY")
+WITHHELD = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY", "OPENAI_API_KEY")
 _PASSED_INTO_CONTAINER = (
     "CUDA_VISIBLE_DEVICES",
     "NVIDIA_VISIBLE_DEVICES",
@@ -35,7 +35,7 @@ def inside(command: Command, plan: Plan, runtime: Path, cache: Path, variables: 
     see; `variables` is the job's environment.
     """
     environment = plan.environment
-    kept = {k: v for k, v in variables.items() if k not in _WITHHELD and not k.startswith("LAUNCHER_")}
+    kept = {k: v for k, v in variables.items() if k not in WITHHELD and not k.startswith("LAUNCHER_")}
     site = {name: value for name, value in environment.env.items() if name not in _NEVER}
     added = {"PYTHONNOUSERSITE": "1", **command.env, **site}
     if plan.engine == "simulated":  # part of the launcher itself: it needs nobody's environment

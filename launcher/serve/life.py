@@ -21,8 +21,8 @@ from launcher.serve.caches import Caches
 from launcher.serve.ending import ending
 from launcher.serve.environment import inside, trouble
 from launcher.serve.node import ENGINE_SOCKET, tail
-from launcher.serve.others import Others, telling
-from launcher.serve.process import Child, end_leftovers
+from launcher.serve.others import Others, Tale, telling
+from launcher.serve.process import Child, end_leftovers, until_lost
 from launcher.serve.readahead import Ahead, ReadAhead
 from launcher.serve.readiness import is_sign_of_life, until_listening, version
 from launcher.serve.report import Report
@@ -32,7 +32,6 @@ from launcher.sessions.plan import Plan
 _TICK_S = 0.5
 _PROBE_EVERY_S = 60.0
 _PROBE_PAUSE_S = 5.0
-_LOST_EVERY_S = 5.0
 _LEFTOVERS_GRACE_S = 3.0
 _STOP_GRACE_S = 10.0  # Slurm's KillWait is 30 s by default; the rest of the ending needs its share
 _REFUSALS = 5
@@ -142,8 +141,10 @@ class Life:
 
     async def clear_away(self) -> None:
         """End what is left of an engine that is over: vLLM's processes can outlive the one that started them."""
-        if self._others is not None or (self._child is not None and self._child.exit_code is None):
+        if self._child is not None and self._child.exit_code is None:
             await self.stop()
+        elif self._others is not None:  # the group of one that is over gets the time below
+            await self._others.stop()
         await end_leftovers(_LEFTOVERS_GRACE_S)
 
     async def _until_exit(self, child: Child) -> Diagnosis:
@@ -163,21 +164,19 @@ class Life:
 
     def _explained_of_all(self, others: Others, first: Child) -> Diagnosis:
         """Which of the nodes' processes tells why: often one fails, and all others notice."""
-        here = self._explained(first.exit_code) if first.exit_code is not None else None
+        code = first.exit_code
+        here = [Tale(None, self._explained(code), first.over_at)] if code is not None else []
         elapsed_s = time.time() - self._started_at
 
         def explain(text: str, code: int | None) -> Diagnosis:
             found = trouble(text, code) if code is not None else None
             return found or self._module.explain(text, code, self.ready, elapsed_s)
 
-        return telling(here, others.explained(explain)) or self._explained(None)
+        return telling([*here, *others.explained(explain)]) or self._explained(None)
 
     async def _until_lost(self, child: Child) -> Diagnosis:
         # vLLM can wait for a process of its own that has died, without a word and without an end.
-        seen = 0
-        while seen < 2:  # twice: the first may be a process that is just being replaced
-            await asyncio.sleep(_LOST_EVERY_S)
-            seen = seen + 1 if await asyncio.to_thread(self._module.lost, child.pid) else 0
+        await until_lost(self._module.lost, child)
         return self._explained(child.exit_code)
 
     def _explained(self, code: int | None) -> Diagnosis:
@@ -231,6 +230,8 @@ class Life:
                         )
                     await asyncio.sleep(1.0)
         except TimeoutError:
+            if self._others is not None and (silent := self._others.silent()):
+                why = f"{', '.join(silent)} did not begin: launcher logs ID --of nodes"
             minutes = self._plan.limits.start_timeout_s / 60
             return Diagnosis(
                 "start-timeout",

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from launcher.errors import LauncherError, SessionError
 from launcher.schedulers import scheduler
+from launcher.schedulers.step import component
 from launcher.serve.node import MEMBER_ID, batch_id
 from launcher.serve.process import Child, adopt_orphans
 from launcher.sessions.job import RUNNING, read_job_id, write_job_id
@@ -78,19 +79,10 @@ class _Member:
         return own is not None and own.state == FAILED
 
     async def start(self) -> None:
-        argv = [] if self.here else self._step()
+        script = [str(self.paths.job_script)]
+        argv = script if self.here else component(self.plan, script, self.index)
         env = {**os.environ, MEMBER_ID: self.job_id}
-        self.child = await Child.start(
-            [*argv, str(self.paths.job_script)], env, self.paths.job_log, append=True
-        )
-
-    def _step(self) -> list[str]:
-        # Since 22.05 srun does not take --cpus-per-task from the job. The environment is this process's own, not NONE.
-        cpus = self.plan.resources.cpus
-        return [
-            "srun", f"--het-group={self.index}", "--nodes=1", "--ntasks=1", "--export=ALL", "--input=none",
-            "--mpi=none", *([f"--cpus-per-task={cpus}"] if cpus is not None else []), "--",
-        ]  # fmt: skip
+        self.child = await Child.start(argv, env, self.paths.job_log, append=True)
 
     def leave(self) -> None:
         """Say the last word where the session could not, and give its component back."""

@@ -8,6 +8,7 @@ import ctypes
 import os
 import resource
 import signal
+import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from launcher.errors import EngineError
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _FILES = resource.getrlimit(resource.RLIMIT_NOFILE)  # as the job had it, before ours was raised
+_LOST_EVERY_S = 5.0
 _SPARED: set[int] = set()
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
@@ -35,6 +37,7 @@ class Child:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.pid = process.pid
+        self.over_at: float | None = None  # when somebody who waited for its end saw it
         Child._known.add(self)
 
     @classmethod
@@ -96,7 +99,9 @@ class Child:
         return self._process.returncode
 
     async def wait(self) -> int:
-        return await self._process.wait()
+        code = await self._process.wait()
+        self.over_at = self.over_at or time.time()
+        return code
 
     async def stop(self, grace_s: float) -> None:
         """TERM to the whole group, then KILL after `grace_s`."""
@@ -121,6 +126,14 @@ class Child:
             return None
         ours = {os.getsid(0), *(child.pid for child in cls._known if child.exit_code is None)}
         return [pid for pid in _children() if _session(pid) not in ours]
+
+
+async def until_lost(lost: Callable[[int], bool], child: Child) -> None:
+    """Return once `lost` says of `child` that it waits in vain for a process of its own that has died."""
+    seen = 0
+    while seen < 2:  # twice: the first may be a process that is just being replaced
+        await asyncio.sleep(_LOST_EVERY_S)
+        seen = seen + 1 if await asyncio.to_thread(lost, child.pid) else 0
 
 
 async def end_leftovers(grace_s: float) -> None:

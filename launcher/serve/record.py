@@ -19,6 +19,7 @@ from typing import Any
 import launcher
 from launcher.engines.installed import installed
 from launcher.errors import LauncherError
+from launcher.schedulers.step import job_nodes
 from launcher.sessions.paths import SessionPaths, write_private
 from launcher.sessions.plan import Plan
 from launcher.sessions.status import Phase, Status
@@ -126,8 +127,8 @@ def model(plan: Plan) -> dict[str, Any] | None:
     }
 
 
-def hardware() -> dict[str, Any]:
-    """The node, and its GPUs and driver as nvidia-smi names them."""
+def hardware(nodes: int = 1) -> dict[str, Any]:
+    """The node, and its GPUs and driver as nvidia-smi names them; where there are `nodes`, the first, and all names."""
     try:
         gpus = subprocess.run(
             ["nvidia-smi", "--query-gpu=name,memory.total,driver_version,uuid", "--format=csv,noheader"],
@@ -146,6 +147,7 @@ def hardware() -> dict[str, Any]:
         "kernel": platform.release(),
         "gpus": gpus,
         "driver": drivers[0] if drivers else None,
+        "nodes": job_nodes(nodes) if nodes > 1 else [],
     }
 
 

@@ -242,6 +242,9 @@ class _Session:
                 self._routes.ready = False
                 self._report.restarting()
             await asyncio.sleep(_TERM_SETTLES_S)
+            if await self._nodes_are_taken():
+                self._on_term()
+                return
             if not again:
                 self._over(_after(count, end))
                 return
@@ -251,6 +254,11 @@ class _Session:
             line = (
                 f"launcher: the engine stopped ({end.reason}) and is started again ({count + 1} of {limit})"
             )
+
+    async def _nodes_are_taken(self) -> bool:
+        # Of a job that is preempted Slurm ends the steps first, and this process only when the grace is over.
+        several = self._plan.resources.nodes > 1
+        return several and await asyncio.to_thread(self._scheduler.why_ending, self._job_id) is not None
 
     async def _ask(self) -> str | None:
         return await ask(
@@ -322,7 +330,7 @@ class _Session:
 
     async def _remember(self) -> None:
         found, snapshot = self._found, self._plan.model.snapshot
-        found.hardware = await asyncio.to_thread(record.hardware)
+        found.hardware = await asyncio.to_thread(record.hardware, self._plan.resources.nodes)
         found.program = await asyncio.to_thread(record.program, self._plan)
         await self._answered.wait()  # hashing must not slow the start
         if self._life is not None and self._life.ahead is not None:

@@ -17,7 +17,7 @@ class Caution(NamedTuple):
 
 
 def cautions(settings: Settings) -> list[Caution]:
-    """Profiles that offer more than `limits` lets anybody have, in the order of the settings."""
+    """Profiles that offer more than `limits` or `allow` lets anybody have, in the order of the settings."""
     return [found for profile in settings.profiles.values() for found in _beyond(profile, settings)]
 
 
@@ -33,6 +33,13 @@ def _beyond(profile: Profile, settings: Settings) -> list[Caution]:
         found.append(
             Caution(f"{at}.gpus", says, f"Write gpus: {gpus // profile.nodes}, or raise limits.gpus.")
         )
+    allowed = settings.allow.nodes
+    if profile.nodes > 1 and settings.clusters[profile.cluster].scheduler == "local":
+        says = f"is {profile.nodes}, and its cluster is one machine: every session on it is refused."
+        found.append(Caution(f"{at}.nodes", says, "Write nodes: 1."))
+    elif profile.nodes > allowed:
+        says = f"is {profile.nodes}, more than allow.nodes, {allowed}: no model gets it without --nodes {allowed}."
+        found.append(Caution(f"{at}.nodes", says, f"Write nodes: {allowed}, or raise allow.nodes."))
     # The 24 hours of a profile that says none are nobody's word.
     written = settings.origins.get(f"{at}.hours_max", DEFAULTS) != DEFAULTS
     if hours is not None and written and profile.hours_max > hours:

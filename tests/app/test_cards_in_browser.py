@@ -36,7 +36,7 @@ def chromium() -> Iterator[Browser]:
     ):
         if not path.exists():
             skip_loudly(f"{path}: apt-get install {package}")
-    expect.set_options(timeout=20_000)
+    expect.set_options(timeout=60_000)
     with sync_playwright() as playwright:
         flags = [
             "--no-sandbox",

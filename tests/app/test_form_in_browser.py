@@ -97,7 +97,7 @@ class Filled:
 def page(chromium: Browser) -> Iterator[Page]:
     with chromium.new_context() as context:
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(60_000)
         yield page
 
 

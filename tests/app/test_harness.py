@@ -17,6 +17,7 @@ import pytest
 
 from tests.app.ondemand import OnDemand, OnDemandError, Version
 from tests.conftest import needs_ruby
+from tests.programs.front import wait_until
 from tests.slurm.cluster import Cluster
 
 pytestmark = pytest.mark.app
@@ -246,7 +247,7 @@ def test_a_real_session_from_launch_to_completed(app: MakeApp, slurm: Cluster, v
     assert card.completed_html is None
     assert stat.S_IMODE((session.staged_root / "connection.yml").stat().st_mode) == 0o600
     # script.sh runs beside after.sh and connection.yml: Running may come before its first line.
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not (session.staged_root / "text").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert (session.staged_root / "text").read_text() == "<i>it's</i> 1 < 2"
@@ -264,7 +265,8 @@ def test_quirk_1_a_requeued_job_shows_its_old_connection(app: MakeApp, slurm: Cl
     session = _shared(app({"template/before.sh": slow})).launch(slurm, slurm.people.alice, _shared_values())
     first = session.wait_for("Running").connection
     slurm.scontrol("requeue", session.job_id)
-    session.wait_for("Queued")
+    # In the queue it is but for a second or two.
+    wait_until(lambda: slurm.job(session.job_id)["Restarts"] == "1")
     assert session.wait_for("Running", timeout_s=60).connection == first
     session.cancel()
 

@@ -13,19 +13,23 @@ class Cable:
     def __init__(self, target: int) -> None:
         self._target = target
         self._open: set[socket.socket] = set()
-        self._plugged = True
+        self._plugged = threading.Event()
+        self._plugged.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def pull(self) -> None:
-        self._plugged = False
+        self._plugged.clear()
+        self._cut()
+
+    def _cut(self) -> None:
         for end in list(self._open):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
     def plug(self) -> None:
-        self._plugged = True
+        self._plugged.set()
 
     def close(self) -> None:
         self.pull()
@@ -38,15 +42,17 @@ class Cable:
                 near, _ = self._listener.accept()
             except OSError:
                 return
-            if not self._plugged:
+            if not self._plugged.is_set():
                 near.close()
                 continue
             far = socket.create_connection(("127.0.0.1", self._target))
+            self._open |= {near, far}
+            if not self._plugged.is_set():  # it was pulled in between, and may not have known of these
+                self._cut()
             for source, sink in ((near, far), (far, near)):
                 threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
 
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
-        self._open.add(source)
         with source, contextlib.suppress(OSError):
             while data := source.recv(65536):
                 sink.sendall(data)

@@ -83,7 +83,7 @@ def mortal() -> Iterator[Session]:
 def started_chromium() -> Iterator[Browser]:
     """Debian's Chromium, driven by Playwright, which holds the thread's event loop."""
     program = needs("chromium", "chromium")
-    expect.set_options(timeout=20_000)
+    expect.set_options(timeout=60_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield browser

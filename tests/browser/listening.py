@@ -70,7 +70,7 @@ def row(page: Page, name: str) -> Locator:
 
 def state(page: Page, name: str, wanted: str) -> None:
     """Wait until that file is done, failed, stopped, cut, …"""
-    expect(row(page, name)).to_have_attribute("data-state", wanted, timeout=40_000)
+    expect(row(page, name)).to_have_attribute("data-state", wanted, timeout=90_000)
 
 
 def said(page: Page) -> str:

@@ -128,7 +128,7 @@ class PageSession:
             self.page.terminate()
         self.end()
         try:
-            self.page.wait(20)
+            self.page.wait(60)
         finally:
             with contextlib.suppress(psutil.NoSuchProcess):
                 self.page.kill()
@@ -145,7 +145,7 @@ class Session(PageSession):
         self.serve(self.engine.socket)
 
     def wait(self) -> None:
-        wait_until(self.engine.answers, 30)
+        wait_until(self.engine.answers)
         super().wait()
 
     def close(self) -> None:

@@ -89,7 +89,7 @@ def test_escape_stops_and_closes(visitor: Visitor, address: Address, endless: Se
     ask(page, "Go on for ever")
     expect(page.locator("#chat .bot-row")).to_contain_text("word word")
     page.keyboard.press("Escape")
-    wait_until(lambda: endless.engine.counts()["running"] == 0, 10)
+    wait_until(lambda: endless.engine.counts()["running"] == 0)
     expect(page.get_by_role("button", name="Send")).to_be_visible()
     expect(entry(page)).to_be_focused()
     open_side(page)

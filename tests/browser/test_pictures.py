@@ -97,7 +97,7 @@ def test_images_reach_the_model_and_stay_in_the_tab(
     page.reload()
     expect(page.locator("#chat .user-row img")).to_have_count(2)
     page.get_by_role("button", name="Retry").click()
-    wait_until(lambda: counting.engine.counts()["images"] == before + 6, 20)
+    wait_until(lambda: counting.engine.counts()["images"] == before + 6)
 
 
 def test_nothing_of_an_image_is_left_in_the_job(
@@ -207,6 +207,7 @@ def test_a_lost_image_is_told(visitor: Visitor, address: Address, counting: Sess
     choose(page, image("x.png"))
     ask(page, "one")
     finish(page)
+    page.wait_for_function("JSON.stringify({...sessionStorage}).includes('the conversation 1 image')")
     page.wait_for_timeout(500)
     page.evaluate(
         "Object.keys(sessionStorage).filter(k => k.includes('#')).forEach(k => sessionStorage.removeItem(k))"

@@ -228,7 +228,7 @@ def test_a_connection_lost_in_the_middle_of_an_answer(visitor: Visitor, endless:
         cable.plug()
         expect(page.locator("#chat .bot-row")).to_contain_text("The answer was cut off")
         assert "word word word" in answers(page)[0]
-        wait_until(lambda: endless.engine.counts()["running"] == 0, 30)
+        wait_until(lambda: endless.engine.counts()["running"] == 0)
         expect(notice(page)).to_be_hidden()
         ask(page, "again")
         expect(page.locator("#chat .bot-row").nth(1)).to_contain_text("word word word")

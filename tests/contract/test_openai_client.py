@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -97,17 +99,22 @@ def test_the_client_waits_by_itself_until_the_session_is_ready(
     timer.start()
     begun = time.monotonic()
     assert ask(client)
-    assert 1.0 < time.monotonic() - begun < 5.0
+    assert time.monotonic() - begun > 1.0
     timer.join()
 
 
-def test_a_session_that_has_ended_is_not_asked_again(front: RunningGateway, client: openai.OpenAI) -> None:
+def test_a_session_that_has_ended_is_not_asked_again(
+    front: RunningGateway, client: openai.OpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
     front.routes.ready = False
     front.report.update(state="SHUTDOWN", message="It was idle for 60 minutes.")
-    begun = time.monotonic()
-    with pytest.raises(openai.InternalServerError, match="idle for 60 minutes"):
+    with (
+        caplog.at_level(logging.INFO),
+        pytest.raises(openai.InternalServerError, match="idle for 60 minutes"),
+    ):
         ask(client)
-    assert time.monotonic() - begun < 1.0  # its first two retries would take longer
+    front.run(lambda: asyncio.sleep(0))  # until the gateway has done what it does for a request
+    assert [record.name for record in caplog.records].count("launcher.gateway") == 1
 
 
 def test_an_engine_that_dies_in_mid_stream_raises_with_the_reason(

@@ -115,5 +115,5 @@ def nothing_is_left(hosts: Loopback) -> Iterator[None]:
     """No ssh, and no file of one, is left by a test."""
     ssh._configured.cache_clear()
     yield
-    wait_until(lambda: not hosts.programs(), 10)
+    wait_until(lambda: not hosts.programs())
     assert not list((hosts.folder / "run").glob("launcher-ssh/*"))

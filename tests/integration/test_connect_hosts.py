@@ -56,19 +56,25 @@ def test_a_broken_ssh_is_made_again_behind_the_same_address(
         os.kill(master, signal.SIGKILL)
         assert asks(tunnel).startswith("Simulated answer")  # the client tries again by itself
         login.drop()
-        wait_until(lambda: sum("Connected again" in sentence for sentence in told) == 2, 20)
+        wait_until(lambda: sum("Connected again" in sentence for sentence in told) == 2)
         assert asks(tunnel).startswith("Simulated answer")
         assert (tunnel.base_url, tunnel.key) == (url, key)
     assert any("was lost" in sentence for sentence in told)
 
 
-def test_an_answer_in_the_middle_of_which_ssh_dies_is_no_whole_answer(running: Session, login: Host) -> None:
-    with running.connect(via="login") as tunnel, tunnel.openai(max_retries=0) as client:
+def test_an_answer_in_the_middle_of_which_ssh_dies_is_no_whole_answer(
+    own_launcher: Launcher, login: Host
+) -> None:
+    with (
+        own_launcher.launch("simulated", engine_args=("--tokens", "2000")) as session,  # 40 s of them
+        session.connect(via="login") as tunnel,
+        tunnel.openai(max_retries=0) as client,
+    ):
         stream = client.chat.completions.create(
             model=tunnel.model,
             stream=True,
             max_tokens=2000,
-            messages=[{"role": "user", "content": "a " * 2000}],
+            messages=[{"role": "user", "content": "Hello"}],
         )
         next(iter(stream))
         login.drop()
@@ -144,7 +150,7 @@ def test_a_host_key_that_has_changed_is_said_and_nothing_is_sent(running: Sessio
     told: list[str] = []
     with running.connect(via="changed", tell=told.append) as tunnel:
         host.new_host_key()
-        wait_until(lambda: any("another host key" in sentence for sentence in told), 30)
+        wait_until(lambda: any("another host key" in sentence for sentence in told))
         assert status_of(tunnel.base_url, tunnel.key) == 503
     done = run("connect", running.id, "--via", "changed")
     assert done.returncode == SchedulerError.exit_code
@@ -198,7 +204,7 @@ def test_another_launcher_over_ssh_tells_and_gets_a_key_of_its_own(running: Sess
         assert seen.connection is not None
         key = far.new_key("laptop")
         url = seen.connection.base_url
-        wait_until(lambda: status_of(url, key) == 200, 10)
+        wait_until(lambda: status_of(url, key) == 200)
         login.drop()
         with pytest.raises(SchedulerError, match="lost"):
             far.look()

@@ -93,7 +93,7 @@ class Terminal:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
         assert done.returncode == 0, f"{block}\n{text}\n{done.stdout}\n{done.stderr}"
@@ -104,7 +104,7 @@ class Terminal:
         sessions: list[Session] = self.launcher.sessions()
         for session in sessions:
             session.stop(wait=False)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not all(session.status().final for session in sessions):
             time.sleep(0.2)
 

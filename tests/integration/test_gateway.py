@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import http.client
 import logging
@@ -26,6 +27,7 @@ from tests.programs.front import (
     resident_mb,
     wait_until,
 )
+from tests.programs.wire import replies
 
 StartEngine = Callable[..., SimulatedEngine]
 StartGateway = Callable[..., RunningGateway]
@@ -73,7 +75,7 @@ def test_a_client_that_leaves_ends_the_silent_engines_request(
     front = start_gateway(engine=engine.socket)
     with send_chat(front, stream=stream):
         wait_until(lambda: engine.counts()["running"] == 1)
-    wait_until(lambda: engine.counts()["running"] == 0, 10)
+    wait_until(lambda: engine.counts()["running"] == 0)
     assert engine.counts()["cancelled"] == 1
     wait_until(lambda: front.usage.in_flight == 0)
     assert front.usage.errors == 0
@@ -86,7 +88,7 @@ def test_a_client_that_leaves_in_mid_stream_ends_the_engines_request(
     front = start_gateway(engine=engine.socket)
     with send_chat(front, stream=True) as connection:
         assert b"200 OK" in connection.recv(65536)
-    wait_until(lambda: engine.counts()["cancelled"] == 1, 10)
+    wait_until(lambda: engine.counts()["cancelled"] == 1)
 
 
 def test_a_slow_reader_holds_the_engine_back_and_costs_no_memory(
@@ -98,7 +100,7 @@ def test_a_slow_reader_holds_the_engine_back_and_costs_no_memory(
         connection.request("POST", CHAT, chat(stream=True), BEARER)
         response = connection.getresponse()
         before_mb = resident_mb(pid)
-        wait_until(lambda: _is_still(lambda: engine.counts()["generation_tokens"]), 40)
+        wait_until(lambda: _is_still(lambda: engine.counts()["generation_tokens"]))
         assert 0 < engine.counts()["generation_tokens"] < 90000, "the engine was not held back"
         assert resident_mb(pid) - before_mb < 10
         answer = response.read()
@@ -135,7 +137,7 @@ def test_more_than_a_hundred_streams_at_once(start_engine: StartEngine, start_ga
     engine = start_engine("--first-token-ms", "30000")
     front = start_gateway(engine=engine.socket)
     connections = [send_chat(front, stream=True, max_tokens=1) for _ in range(150)]
-    wait_until(lambda: engine.counts()["running"] == 150, 30)
+    wait_until(lambda: engine.counts()["running"] == 150)
     for connection in connections:
         connection.close()
 
@@ -255,9 +257,14 @@ def test_an_engine_that_dies_in_mid_stream_ends_it_with_an_error_event(
 ) -> None:
     engine = start_engine("--tokens", "100000", "--token-rate", "50")
     front = start_gateway(engine=engine.socket)
-    threading.Timer(0.7, engine.kill).start()
-    answer = front.ask("POST", CHAT, body=chat(stream=True))
-    last = events(answer.body)[-1]
+    with send_chat(front, stream=True) as connection:
+        received = b""
+        while b"data: " not in received:
+            received += connection.recv(65536)
+        engine.kill()
+        while not received.endswith(b"0\r\n\r\n"):
+            received += connection.recv(65536)
+    last = events(replies(received)[0].body)[-1]
     assert last["error"]["code"] == "engine_died"
     wait_until(lambda: front.usage.errors == 1)
 
@@ -343,7 +350,9 @@ def test_stopping_lets_a_stream_end_and_takes_no_new_request(
         received = connection.recv(65536)
         stopping = threading.Thread(target=front.stop, args=(5.0,))
         stopping.start()
-        time.sleep(0.3)  # a connection in the very moment of the close meets CPython 3.11's gh-109564
+        # A connection in the very moment of the close meets CPython 3.11's gh-109564.
+        wait_until(lambda: front.gateway.stopping)
+        front.run(lambda: asyncio.sleep(0))
         assert not _accepts(front)
         while data := connection.recv(65536):
             received += data
@@ -366,5 +375,5 @@ def test_stopping_does_not_wait_for_ever(start_engine: StartEngine, start_gatewa
         wait_until(lambda: engine.counts()["running"] == 1)
         begun = time.monotonic()
         front.stop(0.3)
-        assert time.monotonic() - begun < 2.0
+        assert time.monotonic() - begun < 30.0, "the engine's first word comes after a minute"
         wait_until(lambda: engine.counts()["running"] == 0)

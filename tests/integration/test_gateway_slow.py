@@ -87,7 +87,7 @@ def test_a_slow_upload_with_the_key_is_let_finish(front: RunningGateway, upstrea
         for _ in range(30):
             connection.sendall(b"xx")
             time.sleep(0.5)
-        connection.settimeout(5)
+        connection.settimeout(30)
         assert replies(connection.recv(65536))[0].json()["bytes"] == 60
     assert upstream.faults == []
 
@@ -130,7 +130,7 @@ def test_hanging_up_in_the_middle_of_an_answer_is_heard_by_the_engine(
         connection.sendall(request("/endless"))
         assert connection.recv(65536)
         end(connection)
-        assert heard.wait(10), "the engine goes on for nobody"
+        assert heard.wait(60), "the engine goes on for nobody"
     wait_until(lambda: front.usage.in_flight == 0)
 
 
@@ -142,7 +142,7 @@ def test_a_client_that_says_no_more_still_gets_its_answer_or_is_let_go(
         with front.connect() as connection:
             connection.sendall(request("/v1/x", method="POST" if body else "GET", body=body))
             connection.shutdown(socket.SHUT_WR)
-            connection.settimeout(5)
+            connection.settimeout(30)
             received, closed = read_all(connection)
         assert closed
         assert [reply.status for reply in replies(received)] in ([200], [])
@@ -150,7 +150,7 @@ def test_a_client_that_says_no_more_still_gets_its_answer_or_is_let_go(
         with front.connect() as connection:
             connection.sendall(sent)
             connection.shutdown(socket.SHUT_WR)
-            connection.settimeout(5)
+            connection.settimeout(30)
             assert read_all(connection)[1]
     wait_until(lambda: front.usage.in_flight == 0)
 
@@ -184,7 +184,7 @@ def test_no_descriptor_is_left_behind(sockets: Path) -> None:
                     connection.settimeout(0.02)
                     connection.recv(1000)
             (reset if number % 2 else socket.socket.close)(connection)
-        wait_until(lambda: files() <= before, 20)
+        wait_until(lambda: files() <= before)
     upstream.close()
     assert upstream.faults == []
     assert KEY not in "".join(upstream.targets)

@@ -32,7 +32,10 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """The core, installed; only these tests write there afterwards."""
     folder = tmp_path_factory.mktemp("site")
-    skipped = shutil.ignore_patterns(".venv", ".git", ".make", ".demo", ".*_cache", "__pycache__", "site.yml")
+    # What other tests may be writing at this moment is none of it.
+    skipped = shutil.ignore_patterns(
+        ".venv", ".git", ".make", ".demo", ".*_cache", ".hypothesis", "__pycache__", "site.yml"
+    )
     shutil.copytree(ROOT, folder / "checkout", ignore=skipped)
     shutil.copy(ROOT / "scripts" / "site.yml", folder / "checkout" / "scripts")
     if (ROOT / ".make" / "uv").exists():

@@ -212,7 +212,7 @@ def test_further_keys_outlive_a_restart_of_the_job(launcher: Launcher) -> None:
             assert ask(second, first.key).status == 401
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
 
 
 def test_a_running_answer_ends_with_its_key(launcher: Launcher) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import stat
@@ -25,8 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def engine_of(supervisor: int) -> int:
     """The process of the simulated engine below the session's."""
     for child in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split():
-        if b"launcher.engines.simulated" in Path(f"/proc/{child}/cmdline").read_bytes():
-            return int(child)
+        with contextlib.suppress(OSError):  # it has just ended
+            if b"launcher.engines.simulated" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
     raise AssertionError("no engine")
 
 

@@ -51,12 +51,12 @@ def test_the_members_of_a_batch_end_one_by_one(
     killed = second.status().pid
     assert killed is not None
     os.kill(killed, signal.SIGKILL)
-    wait_until(lambda: second.status().final, 30)
+    wait_until(lambda: second.status().final)
     assert (second.status().state, second.status().reason) == ("FAILED", "job-exit")
     assert not second.paths.key.exists()
     assert third.status().state == "READY"
     assert third.stop().reason == "user"
-    wait_until(lambda: not local.alive(job), 30)
+    wait_until(lambda: not local.alive(job))
     assert [session.status().reason for session in sessions] == ["user", "job-exit", "user"]
 
 
@@ -65,7 +65,7 @@ def test_together_and_the_end_of_the_whole(launcher: Launcher, capsys: pytest.Ca
     one, other = launcher.batch_launch(["simulated", "simulated"], together=True, page=False)
     launcher.wait_all([one, other])
     one.stop()
-    wait_until(lambda: other.status().final, 30)
+    wait_until(lambda: other.status().final)
     assert other.status().reason == "together"
 
     assert main(["batch-launch", "simulated", "simulated", "--no-page", "--wait"]) == 0
@@ -76,8 +76,8 @@ def test_together_and_the_end_of_the_whole(launcher: Launcher, capsys: pytest.Ca
         assert f"{job}+{place}" in told
         assert session.id in told
     local.cancel(job)
-    wait_until(lambda: all(session.status().final for session in sessions), 30)
-    wait_until(lambda: not local.alive(job), 30)
+    wait_until(lambda: all(session.status().final for session in sessions))
+    wait_until(lambda: not local.alive(job))
     assert not any(session.paths.connection.exists() for session in sessions)
 
 
@@ -87,15 +87,15 @@ def test_a_member_that_ends_with_another_before_it_can_say_so(launcher: Launcher
     launcher.wait_all([one, other])
     job = job_of(one)
     local.cancel(job)
-    wait_until(lambda: not local.alive(job), 30)
+    wait_until(lambda: not local.alive(job))
     # As one that has just begun: it knows its job, and listens to no signal yet.
     said = f'printf \'{{"id": "%s"}}\' "$LAUNCHER_JOB_ID" > {other.paths.job}'
-    other.paths.job_script.write_text(f"#!/bin/bash\n{said}\nexec sleep 60\n")
+    other.paths.job_script.write_text(f"#!/bin/bash\n{said}\nexec sleep 600\n")
     with subprocess.Popen([one.paths.batch_script], start_new_session=True) as again:
         try:
-            wait_until(lambda: one.status().state == "READY", 30)
+            wait_until(lambda: one.status().state == "READY")
             one.stop(wait=False)
-            wait_until(lambda: again.poll() is not None, 30)
+            wait_until(lambda: again.poll() is not None)
         finally:
             again.terminate()
     assert (one.status().reason, other.status().reason) == ("user", "together")
@@ -106,9 +106,9 @@ def test_a_member_that_cannot_be_told_does_not_keep_the_others(launcher: Launche
     launcher.wait_all([one, odd, other])
     odd.paths.stop.mkdir()  # where its end would be written
     one.stop()
-    wait_until(lambda: other.status().final, 30)
+    wait_until(lambda: other.status().final)
     assert other.status().reason == "together"
-    wait_until(lambda: not local.alive(job_of(one)), 30)
+    wait_until(lambda: not local.alive(job_of(one)))
 
 
 def test_one_that_refuses_does_not_keep_the_others_from_being_stopped(launcher: Launcher) -> None:
@@ -119,7 +119,7 @@ def test_one_that_refuses_does_not_keep_the_others_from_being_stopped(launcher: 
     write_job_id(odd.paths.job, "elsewhere:1.1+0")
     with pytest.raises(SchedulerError, match="runs on elsewhere"):
         batch_launch.stop([odd, other])
-    wait_until(lambda: other.status().final, 30)
+    wait_until(lambda: other.status().final)
     write_job_id(odd.paths.job, job_id)
     assert (other.status().reason, odd.status().state) == ("user", "READY")
     assert odd.stop().reason == "user"
@@ -132,10 +132,10 @@ def test_the_script_of_a_batch_alone_starts_the_same_sessions_again(launcher: La
     job = job_of(sessions[0])
     for session in sessions:
         session.stop(wait=False)
-    wait_until(lambda: not local.alive(job), 30)
+    wait_until(lambda: not local.alive(job))
     with subprocess.Popen([sessions[0].paths.batch_script], start_new_session=True) as again:
         try:
-            wait_until(lambda: all(session.status().state == "READY" for session in sessions), 30)
+            wait_until(lambda: all(session.status().state == "READY" for session in sessions))
             assert not {connection.key for connection in launcher.wait_all(sessions)} & {*keys}
         finally:
             again.send_signal(signal.SIGTERM)

@@ -37,7 +37,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def until(session: Session, state: str, timeout_s: float = 30) -> None:
+def until(session: Session, state: str, timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while session.status().state != state:
         assert time.monotonic() < deadline, session.status()
@@ -134,15 +134,15 @@ def test_an_engine_that_crashes_later_fails_within_seconds(
 ) -> None:
     monkeypatch.setenv("LAUNCHER_SESSION__ENGINE_RESTARTS", "0")
     made = Launcher(load())
-    with made.launch("simulated", engine_args=("--fail-at", "1", "--fail-code", "9")) as session:
+    with made.launch("simulated", engine_args=("--fail-at", "3", "--fail-code", "9")) as session:
         session.wait()
-        until(session, "FAILED", 15)
+        until(session, "FAILED")
         assert "exit code 9" in session.status().message
         assert not session.paths.connection.exists()
 
 
 def test_the_time_limit_ends_it(launcher: Launcher) -> None:
-    session = launcher.launch("simulated", hours=6 / 3600)
+    session = launcher.launch("simulated", hours=12 / 3600)  # on a busy machine the start takes most of it
     session.wait()
     assert session.status().ends_soon
     until(session, "SHUTDOWN")
@@ -175,7 +175,7 @@ def test_the_script_alone_starts_the_same_session_again_with_a_new_key(launcher:
         assert second.model == first.model
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
     assert session.status().state == "SHUTDOWN"
 
 
@@ -195,7 +195,7 @@ def test_usage_and_files_are_in_the_record(launcher: Launcher) -> None:
 
 
 def test_the_second_start_says_how_long_the_first_one_took(launcher: Launcher) -> None:
-    slow = ("--start-delay-s", "6")
+    slow = ("--start-delay-s", "10")  # of which six are the weights', while two programs are asked
     with launcher.launch("simulated", engine_args=slow) as first:
         first.wait()
         phases = first.status().phases
@@ -214,7 +214,7 @@ def test_the_second_start_says_how_long_the_first_one_took(launcher: Launcher) -
             [program, "wait", second.id], capture_output=True, text=True, check=True, timeout=30
         )
         ready = second.status()
-    spent = rf"\d s of about {phases[0].elapsed_s:.0f} s"
+    spent = rf"\d+ s of about {phases[0].elapsed_s:.0f} s"
     assert re.search(rf"weights, {spent}", shown.stdout), shown.stdout
     assert re.search(rf"LAUNCHING weights .*\({spent}\)", waited.stdout), waited.stdout
     assert status.expected_s is not None
@@ -253,7 +253,7 @@ def test_ctrl_c_while_waiting_says_how_to_stop_it(launcher: Launcher) -> None:
             if "LAUNCHING" in line:
                 break
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=20)
+        _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "launcher stop simulated-" in error
     assert "Traceback" not in error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -58,8 +59,12 @@ def until(found: Callable[[], bool], timeout_s: float) -> None:
 
 
 def page_of(session: Session) -> psutil.Process:
-    supervisor = psutil.Process(session.status().pid)
-    (page,) = [child for child in supervisor.children() if "launcher.ui" in child.cmdline()]
+    found = []
+    for child in psutil.Process(session.status().pid).children():
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if "launcher.ui" in child.cmdline():
+                found.append(child)
+    (page,) = found
     return page
 
 
@@ -92,7 +97,7 @@ def test_a_session_outlives_a_folder_that_cannot_be_written_for_a_while(launcher
         assert get(connection, "/health")[0] == 200
         away.rename(session.paths.root)
         until(
-            lambda: (s := Status.read(session.paths.status)) is not None and s.updated_at > left_at + 12, 15
+            lambda: (s := Status.read(session.paths.status)) is not None and s.updated_at > left_at + 12, 60
         )
         assert session.status().state == "READY"
         assert session.connection == connection
@@ -108,6 +113,7 @@ def test_a_supervisor_that_is_stopped_for_long_is_not_called_dead(launcher: Laun
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
         try:
+            until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, 15)
             own = Status.read(session.paths.status)
             assert own is not None
             Status(**{f: getattr(own, f) for f in own.__slots__} | {"updated_at": time.time() - 200}).write(
@@ -117,7 +123,7 @@ def test_a_supervisor_that_is_stopped_for_long_is_not_called_dead(launcher: Laun
             assert (found.state, found.reason, found.final) == ("UNHEALTHY", "no-beat", False)
         finally:
             os.kill(pid, signal.SIGCONT)
-        until(lambda: session.status().state == "READY", 15)
+        until(lambda: session.status().state == "READY", 60)
 
 
 def test_a_session_of_another_machine_is_alive_and_stopped_there(launcher: Launcher) -> None:
@@ -148,7 +154,7 @@ def test_an_end_asked_for_before_the_session_can_hear_it_is_remembered(
     write_job_id(paths.job, told)
     ask_end(paths.stop, "together")
     with subprocess.Popen([paths.job_script], env={**os.environ, MEMBER_ID: "job+1"}) as job:
-        until(lambda: (now := Status.read(paths.status)) is not None and now.state == READY, 30)
+        until(lambda: (now := Status.read(paths.status)) is not None and now.state == READY, 60)
         job.terminate()
     ended = Status.read(paths.status)
     assert ended is not None

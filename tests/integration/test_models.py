@@ -60,7 +60,7 @@ def test_on_a_terminal_it_shows_bytes_and_speed(models: Models) -> None:
         while piece := os.read(screen, 1000):
             shown += piece
     os.close(screen)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     assert b"3.9 MB of 3.9 MB, " in shown
     assert b"/s" in shown
 
@@ -77,9 +77,9 @@ def test_ctrl_c_leaves_what_the_next_run_goes_on_with(models: Models) -> None:
     models.hub.trouble(BIG, hold=(3_000_000, gate))
     process = models.start("add", "org/name")
     partial = models.own / "models--org--name" / "blobs"
-    wait_until(lambda: any(p.stat().st_size >= 2 << 20 for p in partial.glob("*.incomplete")), 30)
+    wait_until(lambda: any(p.stat().st_size >= 2 << 20 for p in partial.glob("*.incomplete")))
     process.send_signal(signal.SIGINT)
-    assert "Run the same command again, it continues." in process.communicate(timeout=30)[1]
+    assert "Run the same command again, it continues." in process.communicate(timeout=60)[1]
     assert process.returncode == 130
     (unfinished,) = json.loads(models.run("ls", "--json")[0])["models"]
     assert unfinished["trouble"].endswith("launcher models add org/name")

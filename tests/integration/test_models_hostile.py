@@ -164,7 +164,7 @@ def test_a_lock_that_is_held_is_said_with_its_owner(shared: Shared) -> None:
             said = next(line for line in process.stderr if "waiting" in line)
             assert f"{lock}, a file of {shared.users.bob.name}; waiting." in said
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)
 
 
 @pytest.fixture

@@ -236,7 +236,7 @@ def test_a_reader_that_has_enough_is_no_trouble(laptop: Laptop, installed: Insta
     for command in (f"files cat {NAME}:{folder}/long.txt", f"--cluster {NAME} config show"):
         done = laptop.run(["bash", "-c", f"{installed.launcher} {command} | head -n 1"])
         assert (len(done.stdout.splitlines()), done.stderr) == (1, ""), done
-    wait_until(lambda: not laptop.there("over-ssh"), 20)
+    wait_until(lambda: not laptop.there("over-ssh"))
 
 
 def test_input_is_left_to_the_script_that_calls(laptop: Laptop, installed: Install) -> None:
@@ -270,7 +270,7 @@ def test_a_passphrase_is_asked_for_once(laptop: Laptop, installed: Install) -> N
 
     key = str(laptop.folder / "key")
     laptop.far.drop()
-    wait_until(lambda: not laptop.programs(), 20)
+    wait_until(lambda: not laptop.programs())
     subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", "secret words", "-f", key], check=True)
     os.chown(key, laptop.owner.uid, laptop.owner.gid)
     owner = ["setpriv", f"--reuid={laptop.owner.uid}", f"--regid={laptop.owner.gid}", "--clear-groups"]
@@ -280,7 +280,7 @@ def test_a_passphrase_is_asked_for_once(laptop: Laptop, installed: Install) -> N
         with Terminal(start) as terminal:
             terminal.wait_for("Enter passphrase")
             terminal.press("secret words\r")
-            assert terminal.process.wait(30) == 0
+            assert terminal.process.wait(60) == 0
         with Terminal(start) as terminal:
             terminal.wait_for("Would start")
             assert "passphrase" not in terminal.text
@@ -327,7 +327,7 @@ def test_setup_installs_this_launcher_and_a_second_time_nothing(laptop: Laptop, 
         assert current.resolve() == release
     finally:
         shutil.rmtree(laptop.account.home / "launcher-try", ignore_errors=True)
-        for name in {path.name for path in laptop.account.home.iterdir()} - before - {".local", ".cache"}:
+        for name in {path.name for path in laptop.account.home.glob(".*")} - before - {".local", ".cache"}:
             shutil.rmtree(laptop.account.home / name, ignore_errors=True)
 
 

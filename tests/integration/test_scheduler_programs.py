@@ -69,7 +69,7 @@ def test_ctrl_c_takes_the_program_with_it(tmp_path: Path) -> None:
 
     def press() -> None:
         pid = tmp_path / "pid"
-        wait_until(lambda: pid.exists() and pid.read_text().strip(), 30)
+        wait_until(lambda: pid.exists() and pid.read_text().strip())
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=press)

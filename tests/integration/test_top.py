@@ -95,11 +95,11 @@ def rate(row: str) -> int:
 def test_all_sessions_are_on_one_screen_and_keys_choose(desk: Desk) -> None:
     with desk.terminal("top") as terminal:
         # The one that is frozen says nothing, and holds nothing up.
-        wait_until(lambda: rate(row_of(desk.busy, terminal.rows)) > 0, 20)
+        # Its first figure may be that of a second in which the answer had just begun.
+        wait_until(lambda: 10 <= rate(row_of(desk.busy, terminal.rows)) <= 400)
         rows = terminal.rows
         assert "3 sessions, 2 ready" in rows[0]
         assert rows[1].split()[:8] == ["ID", "Model", "State", "Phase", "Tok/s", "Run", "Wait", "Left"]
-        assert 10 <= rate(row_of(desk.busy, rows)) <= 400
         assert "READY" in row_of(desk.frozen, rows)
         assert "FAILED" in row_of(desk.failed, rows)
         assert rows.index(row_of(desk.failed, rows)) == 4  # what is over comes last
@@ -119,8 +119,9 @@ def test_details_log_and_the_command_that_connects(desk: Desk) -> None:
         terminal.wait_for(desk.failed.id)
         terminal.press("G", "enter")
         terminal.wait_for("What to do")
-        assert "FAILED" in terminal.text
-        assert str(desk.failed.paths.root) in terminal.text.replace("\n", "").replace(" ", "")
+        wait_until(lambda: "FAILED" in terminal.text)
+        shown = str(desk.failed.paths.root)
+        wait_until(lambda: shown in terminal.text.replace("\n", "").replace(" ", ""))
         terminal.press("esc")
         terminal.wait_for("q leave")
         terminal.press("l")
@@ -130,7 +131,8 @@ def test_details_log_and_the_command_that_connects(desk: Desk) -> None:
         terminal.wait_without("engine.log of")
         terminal.press("q", "c")
         terminal.wait_for("launcher connect")
-        assert f"launcher connect {desk.failed.id}" in terminal.rows  # alone on its line, to be copied
+        # Alone on its line, to be copied.
+        wait_until(lambda: f"launcher connect {desk.failed.id}" in terminal.rows)
         terminal.press("q", "q")
         assert terminal.ended() == 0
 
@@ -146,7 +148,7 @@ def test_a_session_is_stopped_only_after_a_yes(desk: Desk) -> None:
         assert not own.status().ended
         terminal.press("s", "y")
         terminal.wait_for("was asked for")
-        wait_until(lambda: own.status().ended, 30)
+        wait_until(lambda: own.status().ended)
         assert own.status().reason == "user"
         terminal.press("q")
         assert terminal.ended() == 0
@@ -159,10 +161,10 @@ def test_the_window_may_be_any_size_and_change_it(desk: Desk) -> None:
         terminal.resize(40, 6)
         terminal.wait_without("Phase")
         # A resize shows what was there, moved, until it is drawn anew.
-        wait_until(lambda: "State" in (head := terminal.rows[1]) and "Model" not in head, 20)
+        wait_until(lambda: "State" in (head := terminal.rows[1]) and "Model" not in head)
         terminal.wait_for(desk.busy.id[-8:])
         # Whole words, the way out among them.
-        wait_until(lambda: terminal.rows[5] == "q leave  Enter details  s stop  l logs", 20)
+        wait_until(lambda: terminal.rows[5] == "q leave  Enter details  s stop  l logs")
         terminal.resize(9, 2)
         terminal.press("j", "enter", "l", "esc", "esc")
         terminal.resize(80, 24)
@@ -236,10 +238,10 @@ def test_metrics_are_drawn_again_in_their_place_until_ctrl_c(desk: Desk) -> None
         wait_until(
             lambda: any("Generation Throughput" in row and "tokens/s" in row for row in terminal.rows), 10
         )
-        rows = terminal.rows
+        rows = terminal.wait_for("Requests Swapped")
         assert sum("Requests Running" in row for row in rows) == 1
         assert "1 reqs" in next(row for row in rows if "Requests Running" in row)
-        assert "not reported" in next(row for row in rows if "Requests Swapped" in row)
+        wait_until(lambda: any("Requests Swapped" in row and "not reported" in row for row in terminal.rows))
         terminal.press("ctrl-c")
         assert terminal.ended() == 130
 
@@ -255,10 +257,10 @@ def test_metrics_for_scripts(desk: Desk) -> None:
         assert process.stdout is not None
         lines = [json.loads(process.stdout.readline()) for _ in range(2)]
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(60) == 130
     assert lines[0]["generation_tokens_per_sec"] is None
     assert lines[1]["total_generation_tokens"] > lines[0]["total_generation_tokens"]
-    said, _ = silent.communicate(timeout=30)
+    said, _ = silent.communicate(timeout=60)
     assert silent.returncode == 6
     assert "no answer within" in json.loads(said)["error"]["message"]
     failed = desk.run("metrics", desk.failed.id)
@@ -274,5 +276,5 @@ def test_metrics_that_are_followed_end_with_the_session(desk: Desk) -> None:
         assert process.stderr is not None
         assert json.loads(process.stdout.readline())["requests_running"] == 0
         own.stop()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert process.stderr.read() == f"{own.id}: SHUTDOWN. You stopped the session.\n"

@@ -72,7 +72,8 @@ def test_three_kills_in_a_row_and_the_same_command_again(shared: Desk) -> None:
     """Blackfish 10: the same command goes on."""
     for folder in ("killed", "plain"):
         shared.audio(f"{folder}/one.wav")
-        shared.audio(f"{folder}/two.wav", repeat=9)  # long enough for three kills before its end
+        # Long enough for three kills, or for another command, before its end.
+        shared.audio(f"{folder}/two.wav", repeat=15)
     shared.audio("other/short.wav", words=("yes",))
     undisturbed = shared.start("plain", "--model", "words", *ALL)
     session = ready(shared)
@@ -154,7 +155,7 @@ def test_a_term_of_a_batch_job_ends_it_as_ctrl_c_does(shared: Desk) -> None:
         starting[:] = [session for session in shared.launcher.sessions() if session.id not in before]
         return bool(starting) and (starting[0].paths.root / "transcribe.lock").exists()
 
-    wait_until(begun, 30)
+    wait_until(begun)
     process.send_signal(signal.SIGTERM)
     error = process.communicate(timeout=100)[1]
     assert process.returncode == 130

@@ -49,7 +49,7 @@ async def answer(endpoint: Endpoint, sampling: Sampling | None = None) -> list[R
 async def test_the_answer_grows_and_is_counted(
     connect: Connected, start_engine: Engines, start_gateway: Gateways
 ) -> None:
-    engine = start_engine("--token-rate", "20", "--answer", "It is Paris, as one knows.")
+    engine = start_engine("--token-rate", "10", "--answer", "It is Paris, as one knows.")
     replies = await answer(connect(start_gateway(engine=engine.socket).url))
     assert len({reply.text for reply in replies}) > 3
     last = replies[-1]

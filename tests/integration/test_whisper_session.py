@@ -131,7 +131,7 @@ def test_the_sessions_own_key_may_name_a_file_and_a_further_key_may_not(
     _, secret = session.keys.new("colleague")
     connection = session.connection
     assert connection is not None
-    wait_until(lambda: is_known(connection, secret), 20)
+    wait_until(lambda: is_known(connection, secret))
     file = recordings / "seven.wav"
     assert named(connection, connection.key, file) == "seven"
     for headers in ({}, {"X-Launcher-Own": "1"}):
@@ -241,8 +241,8 @@ def test_an_engine_that_is_killed_comes_back_and_leaves_nothing(place: Path, rec
         (engine,) = children(pid)
         processes = [engine, *children(engine)]
         os.kill(engine, signal.SIGKILL)
-        wait_until(lambda: session.status().engine_restarts == 1, 30)
-        wait_until(lambda: session.status().state == "READY", 30)
+        wait_until(lambda: session.status().engine_restarts == 1)
+        wait_until(lambda: session.status().state == "READY")
         assert all(gone(process) for process in processes)
         with session.openai() as client, (recordings / "seven.wav").open("rb") as file:
             assert "seven" in client.audio.transcriptions.create(model=MODEL, file=file).text.lower()

@@ -1,4 +1,4 @@
-"""Open OnDemand's reverse proxy for the tests: Debian's real apache2 on a loopback port the kernel chose.
+"""Open OnDemand's reverse proxy for the tests: Debian's real apache2 on a free loopback port.
 
 Owns the web server's configuration, start and stop; what is behind the proxy is the test's. The directives
 are those of OOD's generated portal configuration (mod_proxy, mod_lua, mod_headers), so its quirks are real:
@@ -27,6 +27,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
+
+from tests.slurm.processes import free_ports
 
 MODULES = Path("/usr/lib/apache2/modules")
 LUA = Path(__file__).parent / "lua"
@@ -169,7 +171,7 @@ class Portal:
         if self.scheme == "https":
             self._make_certificate()
         for _ in range(5):
-            self.port = _free_port()
+            (self.port,) = free_ports(1)
             configuration = self._folder / "apache2.conf"
             configuration.write_text(self._configuration())
             with (self._folder / "error.log").open("ab") as errors:
@@ -246,10 +248,3 @@ class Portal:
             except OSError:
                 time.sleep(0.05)
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

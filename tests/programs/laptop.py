@@ -74,7 +74,7 @@ class Laptop(Loopback):
             os.chown(path, self.owner.uid, self.owner.gid)
 
     def run(
-        self, argv: Sequence[str], *, stdin: str | None = None, timeout_s: float = 60, **env: str
+        self, argv: Sequence[str], *, stdin: str | None = None, timeout_s: float = 120, **env: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a program on the laptop."""
         return run_as(

@@ -100,7 +100,7 @@ class Host:
         argv = ["/usr/sbin/sshd", "-D", "-e", "-f", str(self.folder / "sshd_config")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=log)
-        wait_until(self._listens, 10)
+        wait_until(self._listens)
 
     def drop(self) -> None:
         """Break every connection, as a network that goes away does; new ones are taken."""

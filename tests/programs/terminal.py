@@ -77,7 +77,7 @@ class Terminal:
     ) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
         self._listener.join(10)  # until the other side is closed: by then nobody types any more
         os.close(self._master)
 
@@ -96,7 +96,7 @@ class Terminal:
         with self._lock:
             return {str(cell.fg) for cell in self._screen.buffer[row].values()}
 
-    def wait_for(self, text: str, timeout_s: float = 20) -> list[str]:
+    def wait_for(self, text: str, timeout_s: float = 60) -> list[str]:
         """Wait until `text` is somewhere on the screen; the rows."""
         try:
             wait_until(lambda: text in self.text, timeout_s)
@@ -104,7 +104,7 @@ class Terminal:
             raise AssertionError(f"no {text!r} on the screen:\n{self.text}") from None
         return self.rows
 
-    def wait_without(self, text: str, timeout_s: float = 20) -> list[str]:
+    def wait_without(self, text: str, timeout_s: float = 60) -> list[str]:
         """Wait until `text` has left the screen; the rows."""
         wait_until(lambda: text not in self.text, timeout_s)
         return self.rows
@@ -120,9 +120,11 @@ class Terminal:
             self._screen.resize(lines, columns)
         _set_size(self._master, columns, lines)
 
-    def ended(self, timeout_s: float = 30) -> int:
-        """Wait for the end of the program; its exit code."""
-        return self.process.wait(timeout_s)
+    def ended(self, timeout_s: float = 60) -> int:
+        """Wait for the end of the program, and until all that it wrote was read; its exit code."""
+        code = self.process.wait(timeout_s)
+        self._listener.join(10)
+        return code
 
     def end_by(self, number: signal.Signals) -> int:
         self.process.send_signal(number)

@@ -69,7 +69,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu
 DefMemPerCPU=100
-KillWait=5
+KillWait=10
 MinJobAge=300
 OverTimeLimit=0
 ReturnToService=2
@@ -187,7 +187,7 @@ class Cluster:
         """The job's state in one word, such as RUNNING; "" when Slurm has forgotten it."""
         return self.job(job).get("JobState", "")
 
-    def wait_for(self, job: str, *states: str, timeout_s: float = 30) -> dict[str, str]:
+    def wait_for(self, job: str, *states: str, timeout_s: float = 60) -> dict[str, str]:
         """Wait until the job is in one of the states and return its fields."""
         deadline = time.monotonic() + timeout_s
         while True:

@@ -9,6 +9,7 @@ Owns accounts and running a program as one of them; Slurm is in cluster.py. Acco
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import pwd
 import shutil
@@ -53,7 +54,13 @@ def make_people() -> People:
     """The two users of the tests, made when they do not exist."""
     if os.geteuid() != 0:
         return People(myself(), myself())
-    return People(_account("iod_alice"), _account("iod_bob"))
+    # Another process of the same run may want them at the same moment; an account comes before its home.
+    lock = os.open(Path(__file__).parent, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return People(_account("iod_alice"), _account("iod_bob"))
+    finally:
+        os.close(lock)
 
 
 def myself() -> Person:

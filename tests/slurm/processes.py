@@ -6,6 +6,7 @@ Owns processes and their logs, knows nothing of Slurm.
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -30,7 +31,7 @@ class Processes:
                 argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
-    def wait_for(self, name: str, ready: Callable[[], bool], timeout_s: float = 20) -> bool:
+    def wait_for(self, name: str, ready: Callable[[], bool], timeout_s: float = 60) -> bool:
         """Wait until `ready()`; False when the program ended or the time is over."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and self._running[name].poll() is None:
@@ -73,11 +74,21 @@ def connects(address: Path | int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports the kernel has free now; somebody else may take one before it is bound again."""
-    probes = [socket.socket() for _ in range(count)]
+    """Ports that are free now, of those that the kernel gives to nobody who does not name one.
+
+    From its own range any client's connection could take one before it is bound again.
+    """
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    chosen = random.SystemRandom()  # not what Hypothesis or a test has seeded
+    probes: list[socket.socket] = []
     try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
+        while len(probes) < count:
+            probe = socket.socket()
+            probes.append(probe)
+            try:
+                probe.bind(("127.0.0.1", chosen.randrange(first // 2, first)))
+            except OSError:  # somebody's
+                probes.pop().close()
         return [probe.getsockname()[1] for probe in probes]
     finally:
         for probe in probes:

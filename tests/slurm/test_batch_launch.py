@@ -164,7 +164,7 @@ def test_together_means_that_the_end_of_one_ends_all(shared: Site, slurm: Cluste
 def test_a_member_stopped_in_the_queue_never_starts(shared: Site, slurm: Cluster, users: People) -> None:
     """vec-inf 9: a batch that waits shows why; without one member it starts, without all it leaves the queue."""
     alice = users.alice
-    blocker = slurm.submit(alice, "sleep 60", "-p", "gpu", "-N2", "--gpus-per-node=4", "-o", "/dev/null")
+    blocker = slurm.submit(alice, "sleep 300", "-p", "gpu", "-N2", "--gpus-per-node=4", "-o", "/dev/null")
     slurm.wait_for(blocker, "RUNNING")
     file = batch(shared, users, CPU, GPU)
     job, sessions = launch(shared, users, "--batch-config", file)

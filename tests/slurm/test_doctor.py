@@ -206,7 +206,7 @@ def test_a_whole_session_runs_and_is_taken_away(site: Site, slurm: Cluster, user
 
 def test_control_c_leaves_no_session(site: Site, slurm: Cluster, users: People) -> None:
     # All GPUs are taken: the job waits, and somebody loses patience.
-    whole = slurm.submit(users.bob, "sleep 60", "-p", "gpu", "-N2", "--gpus-per-node=4", "-o", "/dev/null")
+    whole = slurm.submit(users.bob, "sleep 300", "-p", "gpu", "-N2", "--gpus-per-node=4", "-o", "/dev/null")
     slurm.wait_for(whole, "RUNNING")
     argv = [site.install.launcher, "doctor", "--job", "--profile", "gpu"]
     home = {"HOME": str(users.alice.home), "PATH": "/usr/bin:/bin", "USER": users.alice.name}

@@ -230,7 +230,7 @@ def test_launch_connect_wait_reconnect_ask_drop_ask_stop(laptop: Laptop, there: 
         while "http://127.0.0.1:" not in (line := connected.stdout.readline()):
             assert line, "it ended"
         os.killpg(connected.pid, signal.SIGINT)  # as Ctrl-C on a terminal
-        connected.communicate(timeout=20)
+        connected.communicate(timeout=60)
     waited = far(laptop, there, "wait", name)  # only the connection is over
     assert waited.code == 0, waited
     assert "READY" in waited.text
@@ -244,7 +244,7 @@ def test_launch_connect_wait_reconnect_ask_drop_ask_stop(laptop: Laptop, there: 
         laptop.far.drop()
         wait_until(lambda: _answers(base_url, key), 60)  # the same address and key, through a new login
         os.killpg(again.pid, signal.SIGINT)
-        again.wait(20)
+        again.wait(60)
     stopped = far(laptop, there, "stop", name, "--json")
     assert stopped.data["state"] == "SHUTDOWN"
     assert stopped.data["reason"] == "user"
@@ -260,7 +260,7 @@ def _answers(base_url: str, key: str) -> bool:
 def test_a_wait_outlives_its_connection(laptop: Laptop, there: Site) -> None:
     """A wait that lost its connection goes on by itself, and ends as it would have."""
     launched = far(
-        laptop, there, "launch", "simulated", "--profile", "cpu", "--json", "--", "--start-delay-s", "6"
+        laptop, there, "launch", "simulated", "--profile", "cpu", "--json", "--", "--start-delay-s", "12"
     )
     name = launched.data["id"]
     with laptop.started([there.install.launcher, "--cluster", NAME, "wait", name]) as waiting:
@@ -296,8 +296,8 @@ def test_a_followed_log_has_each_line_once_whatever_the_connection_does(
                 laptop.far.drop()
         assert said == [f"line {count} – naïve\n" for count in range(40)]
         following.send_signal(signal.SIGINT)
-        assert following.wait(20) == 130
-    wait_until(lambda: not laptop.there("over-ssh"), 20)
+        assert following.wait(60) == 130
+    wait_until(lambda: not laptop.there("over-ssh"))
 
 
 def test_nothing_goes_on_there_when_this_end_is_gone(laptop: Laptop, there: Site) -> None:
@@ -307,12 +307,12 @@ def test_nothing_goes_on_there_when_this_end_is_gone(laptop: Laptop, there: Site
     assert pending.code == 0, pending
     wait = [there.install.launcher, "--cluster", NAME, "wait", pending.data["id"]]
     for how, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
-        wait_until(lambda: not laptop.there("over-ssh"), 20)
+        wait_until(lambda: not laptop.there("over-ssh"))
         with laptop.started(wait, start_new_session=True) as waiting:
-            wait_until(lambda: laptop.there("over-ssh"), 20)
+            wait_until(lambda: laptop.there("over-ssh"))
             os.killpg(waiting.pid, how)  # ssh's master goes on, as it is meant to
-            assert waiting.wait(20) == code
-            wait_until(lambda: not laptop.there("over-ssh"), 20)
+            assert waiting.wait(60) == code
+            wait_until(lambda: not laptop.there("over-ssh"))
     far(laptop, there, "stop", pending.data["id"], "--no-wait")
 
 
@@ -322,12 +322,12 @@ def test_a_terminal_there_is_one_here(laptop: Laptop, there: Site, session: str)
     start = [*owner, "env", "-i", "TERM=xterm", *variables, there.install.launcher, "--cluster", NAME]
     with Terminal([*start, "status"], columns=200) as terminal:
         terminal.wait_for(session)
-        assert terminal.process.wait(20) == 0
+        assert terminal.process.wait(60) == 0
     with Terminal([*start, "logs", session, "-f"]) as terminal:
-        wait_until(lambda: laptop.there("over-ssh"), 20)
+        wait_until(lambda: laptop.there("over-ssh"))
         terminal.press("ctrl-c")
-        assert terminal.process.wait(20) == 130
-    wait_until(lambda: not laptop.there("over-ssh"), 20)
+        assert terminal.process.wait(60) == 130
+    wait_until(lambda: not laptop.there("over-ssh"))
 
 
 def test_nobody_sees_the_keys_on_their_way(laptop: Laptop, there: Site, session: str) -> None:

@@ -49,7 +49,7 @@ def session(slurm: Cluster, tmp_path: Path) -> Iterator[OnDemandSession]:
     launched.wait_for("Completed")
     # Slurm calls it over while the session still tidies up the node; the tests' Slurm would end it in the middle.
     pid = json.loads((launched.staged_root / "status.json").read_text())["pid"]
-    wait_until(lambda: not Path("/proc", str(pid)).exists(), 20)
+    wait_until(lambda: not Path("/proc", str(pid)).exists())
 
 
 def connected(page: Page, portal: Portal, view_html: str) -> Page:

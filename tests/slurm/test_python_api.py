@@ -24,7 +24,7 @@ with Launcher() as launcher:
     sessions = [launcher.launch("simulated", profile="gpu", name=name) for name in ("first", "second")]
     told = []
     connections = launcher.wait_all(
-        sessions, 6, lambda session, status: told.append((session.plan.name, status.state, status.reason))
+        sessions, 15, lambda session, status: told.append((session.plan.name, status.state, status.reason))
     )
     states = [status.state for status in launcher.statuses(sessions)]
     jobs = [session.job_id for session in sessions]
@@ -66,13 +66,13 @@ def test_the_queue_costs_no_time_and_the_block_ends_its_jobs(
 ) -> None:
     """vec-inf 11: the queue is longer than the time that a start is given; Blackfish 15: a block ends its jobs."""
     alice = users.alice
-    blocker = slurm.submit(alice, "sleep 90", "-p", "gpu", "-N2", "--gpus-per-node=4", "-o", "/dev/null")
+    blocker = slurm.submit(alice, "sleep 300", "-p", "gpu", "-N2", "--gpus-per-node=4", "-o", "/dev/null")
     slurm.wait_for(blocker, "RUNNING")
 
     def free() -> None:
         # Both wait, and Slurm has said so more than once.
         wait_until(lambda: len(_waiting(slurm, alice)) == 2, 60)
-        threading.Event().wait(7)
+        threading.Event().wait(16)
         slurm.scancel(blocker)
 
     thread = threading.Thread(target=free)

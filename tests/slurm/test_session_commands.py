@@ -30,7 +30,7 @@ def test_cleanup_removes_what_is_over_and_a_record_starts_the_same_again(
     )
     runs = site.launch(alice, "simulated", "--profile", "cpu")
     jobs = {session: site.until(alice, session, "READY") for session in (over, later, runs)}
-    held = slurm.submit(alice, "sleep 60", "-p", "gpu", "-N2", "--gpus-per-node=4", "-o", "/dev/null")
+    held = slurm.submit(alice, "sleep 300", "-p", "gpu", "-N2", "--gpus-per-node=4", "-o", "/dev/null")
     waits = site.launch(alice, "simulated", "--profile", "gpu")
     details = site.run(alice, "details", later, "--json").data
     assert details["job"]["id"] == jobs[later]["job_id"]

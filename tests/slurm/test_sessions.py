@@ -32,7 +32,7 @@ def ask(site: Site, status: dict[str, Any]) -> str:
 def test_from_pending_to_ready_to_shutdown(site: Site, slurm: Cluster, users: People) -> None:
     """vec-inf 4, vec-inf 8, della 9: each state in its turn on a real Slurm, one answer, and two stops."""
     alice = users.alice
-    session = site.launch(alice, "simulated", "--profile", "gpu", "--", "--start-delay-s", "3")
+    session = site.launch(alice, "simulated", "--profile", "gpu", "--", "--start-delay-s", "6")
     seen: list[str] = []
     status = site.status(alice, session)
     while not seen or seen[-1] != "READY":
@@ -57,7 +57,7 @@ def test_from_pending_to_ready_to_shutdown(site: Site, slurm: Cluster, users: Pe
 
 def test_waiting_in_the_queue_is_pending_with_its_reason(site: Site, slurm: Cluster, users: People) -> None:
     alice = users.alice
-    blocker = slurm.submit(alice, "sleep 60", "-p", "gpu", "-N2", "--gpus-per-node=4", "-o", "/dev/null")
+    blocker = slurm.submit(alice, "sleep 300", "-p", "gpu", "-N2", "--gpus-per-node=4", "-o", "/dev/null")
     slurm.wait_for(blocker, "RUNNING")
     session = site.launch(alice, "simulated", "--profile", "gpu")
     status = site.until(alice, session, "resources", "priority")
@@ -143,7 +143,7 @@ def test_a_preempted_session_is_requeued_and_ready_again_elsewhere(
     session = site.launch(alice, "simulated", "--profile", "preempt")
     first = site.until(alice, session, "READY")
     old_key = site.key(first)
-    high = slurm.submit(alice, "sleep 4", "-p", "urgent", "-w", "g1", "--gpus=4", "-o", "/dev/null")
+    high = slurm.submit(alice, "sleep 8", "-p", "urgent", "-w", "g1", "--gpus=4", "-o", "/dev/null")
     site.until(alice, session, "PENDING", timeout_s=60)
     assert not (Path(first["directory"]) / "connection.json").exists()
     slurm.wait_for(high, "COMPLETED", timeout_s=60)

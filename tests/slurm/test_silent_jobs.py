@@ -33,7 +33,7 @@ def own_launcher(site: Site, person: Person) -> Path:
 def test_what_was_lost_while_the_job_waited_is_named(site: Site, slurm: Cluster, users: People) -> None:
     """vec-inf 5, della 6: a venv that is gone when the job starts: its reason, not `lost`, and no endless waiting."""
     alice = users.alice
-    blocker = slurm.submit(alice, "sleep 60", "-p", "gpu", "-N2", "--gpus-per-node=4", "-o", "/dev/null")
+    blocker = slurm.submit(alice, "sleep 300", "-p", "gpu", "-N2", "--gpus-per-node=4", "-o", "/dev/null")
     slurm.wait_for(blocker, "RUNNING")
     program = own_launcher(site, alice)
     asked = ["launch", "simulated", "--profile", "gpu", "--json"]

@@ -9,20 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.site import Site
+from tests.site import SETTINGS, Site
 from tests.slurm.cluster import Cluster
 from tests.slurm.people import People
 
 pytestmark = [pytest.mark.slurm, pytest.mark.vllm, pytest.mark.timeout(900)]
 
+PAIR = {"cluster": "test", "partition": "gpu", "nodes": 2, "cpus": 2, "memory_gb": 6, "hours_max": 1}
+
 
 @pytest.fixture(scope="module")
 def site(installed: Any, slurm: Cluster) -> Iterator[Site]:
     vllm = {"vllm": {"kind": "venv", "path": str(installed.vllm())}}
-    made = Site(installed, slurm, environments=vllm)
+    profiles = {**SETTINGS["profiles"], "pair": PAIR}
+    made = Site(installed, slurm, profiles=profiles, environments=vllm, allow={"nodes": 2})
     yield made
     made.remove()
 
@@ -87,8 +91,38 @@ def test_no_prompt_and_no_key_is_in_a_file(site: Site, users: People, ready: dic
                 messages=[{"role": "user", "content": prompt}],
                 extra_body={"max_tokens": -1},
             )
-    for path in Path(ready["directory"]).iterdir():
+    visible = Path(ready["directory"]).glob("[!.]*")  # hidden is what becomes status.json in the next moment
+    for path in visible:
         if path.name not in ("api_key", "connection.json"):
             text = path.read_text(errors="replace")
             assert key not in text, path
             assert "private question" not in text, path
+
+
+def test_vllm_answers_from_two_nodes(site: Site, users: People, ready: dict[str, Any]) -> None:
+    """vec-inf 14: half of the layers on each node, and every process ends with the session.
+
+    Here, since it finds what the first start has learnt of the model in the same cache.
+    """
+    assert ready["state"] == "READY", ready
+    session = site.launch(users.alice, "tiny-chat", "--profile", "pair")
+    both = site.until(users.alice, session, "READY", "FAILED", timeout_s=600)
+    folder = Path(both["directory"])
+    first, second = ((folder / name).read_text() for name in ("engine.log", "engine-1.log"))
+    assert both["state"] == "READY", f"{both['message']}\n{first[-4000:]}\n{second[-4000:]}"
+    with openai.OpenAI(base_url=both["base_url"], api_key=site.key(both)) as client:
+        answer = client.chat.completions.create(
+            model="tiny-chat", messages=[{"role": "user", "content": "What is the capital of France?"}]
+        )
+    assert "Paris" in (answer.choices[0].message.content or "")
+    assert "rank 0 in world size 2 is assigned as DP rank 0, PP rank 0" in first
+    assert "rank 1 in world size 2 is assigned as DP rank 0, PP rank 1" in second
+    assert "headless multiproc executor" in second
+    running = [psutil.Process(int(pid)) for pid in set(re.findall(r"pid=(\d+)", first + second))]
+    # Those that have given themselves a name have written it over their environment.
+    where = {process.environ().get("SLURMD_NODENAME") for process in running}
+    assert where - {None} == {"g1", "g2"}
+    stopped = site.run(users.alice, "stop", session, "--json", timeout_s=120).data
+    assert (stopped["state"], stopped["reason"]) == ("SHUTDOWN", "user")
+    _, left = psutil.wait_procs(running, timeout=30)
+    assert left == []

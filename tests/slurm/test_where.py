@@ -24,8 +24,13 @@ GPU = {"cluster": "test", "partition": "gpu", "gpus": 1, "gpu_type": "a100", "cp
 
 @pytest.fixture(autouse=True)
 def idle_cluster(slurm: Cluster) -> Iterator[None]:
-    """Nothing of a test is left for the next one."""
+    """Nothing of a test is left for the next one, nor of another file's for the first."""
+    clear(slurm)
     yield
+    clear(slurm)
+
+
+def clear(slurm: Cluster) -> None:
     jobs = slurm.run_as(slurm.people.alice, ["squeue", "-a", "-h", "-o", "%i"]).stdout.split()
     if jobs:
         slurm.scancel(*jobs)
@@ -36,7 +41,7 @@ def idle_cluster(slurm: Cluster) -> Iterator[None]:
     until(lambda: not slurm.run_as(slurm.people.alice, ["squeue", "-a", "-h"]).stdout)
 
 
-def until(done: Callable[[], Any], timeout_s: float = 40) -> Any:
+def until(done: Callable[[], Any], timeout_s: float = 60) -> Any:
     """The first true answer of `done`."""
     deadline = time.monotonic() + timeout_s
     while not (answer := done()):
@@ -112,8 +117,8 @@ def test_jobs_that_wait_for_hardware_are_counted(site: Site, slurm: Cluster, use
     held = slurm.submit(users.bob, "true", "-p", "gpu", "--hold", "-o", "/dev/null")
     slurm.wait_for(held, "PENDING")
     whole = ("-p", "gpu", "-N2", "--gpus-per-node=4", "-o", "/dev/null")
-    slurm.wait_for(slurm.submit(users.bob, "sleep 60", *whole), "RUNNING")
-    slurm.submit(users.bob, "sleep 60", *whole)
+    slurm.wait_for(slurm.submit(users.bob, "sleep 300", *whole), "RUNNING")
+    slurm.submit(users.bob, "sleep 300", *whole)
     gpu = until(lambda: (found := part(site, users, "gpu", "a100"))["pending"] and found)
     assert (gpu["pending"], gpu["gpus_idle"]) == (1, 0)
     assert gpu["reasons"]["JobHeldUser"] == 1
@@ -141,7 +146,7 @@ def test_the_expected_start_is_when_a_running_job_ends(site: Site, slurm: Cluste
     assert now["now"]
     assert now["idle"] == "8 of 8 a100 GPUs are idle, at most 4 on one node."
     whole = ("-p", "gpu", "-N2", "--gpus-per-node=4", "-t", "30", "-o", "/dev/null")
-    job = slurm.submit(users.bob, "sleep 60", *whole)
+    job = slurm.submit(users.bob, "sleep 300", *whole)
     slurm.wait_for(job, "RUNNING")
     later = start(site, users, "gpu")
     assert not later["now"]

@@ -84,7 +84,7 @@ def test_a_recording_is_transcribed_in_a_job(
         heard(status, key, path=str(recording(bob, "private.wav", tmp_path)))
     assert caught.value.status_code in (403, 404)
     made = site.run(alice, "keys", "new", status["id"], "--name", "colleague", "--json")
-    wait_until(lambda: is_refused(status, made.data["key"], own), 20)
+    wait_until(lambda: is_refused(status, made.data["key"], own))
 
     session.cancel()
     session.wait_for("Completed")

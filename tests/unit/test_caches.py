@@ -84,7 +84,10 @@ def test_a_session_works_on_a_copy_and_brings_back_what_is_new(
     assert not [path for path in kept.rglob("*") if path.is_symlink()]
 
 
-def test_a_session_that_ends_copies_no_more(plan: Plan, tmp_path: Path) -> None:
+def test_a_session_that_ends_copies_no_more(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caches, "_SETTLED_S", 60.0)  # so that it ends before anything is copied
     disk = tmp_path / "disk"
     disk.mkdir()
     found = Caches(near(plan, disk))
@@ -92,7 +95,7 @@ def test_a_session_that_ends_copies_no_more(plan: Plan, tmp_path: Path) -> None:
     bringing = threading.Thread(target=found.bring_back)
     bringing.start()
     found.stop()
-    bringing.join(5)
+    bringing.join(30)
     assert not bringing.is_alive()
     assert files(found.kept) == {}
 

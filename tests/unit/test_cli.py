@@ -25,8 +25,10 @@ from launcher.cli import main
         ("serv", 'Unknown command "serv". See: launcher --help'),
         ("launch x --hours abc", '--hours must be a number, not "abc". See: launcher launch --help'),
         ("launch x --gpus 1.5", '--gpus must be a whole number, not "1.5". See: launcher launch --help'),
-        ("logs x --of all", '--of must be one of engine, gateway, page, job, nodes, engine-1, engine-2, engine-3, not '
-         '"all". See: launcher logs --help'),
+        ("logs x --of all", '--of must be one of engine, gateway, page, job, nodes, engine-1, not "all". '
+         'See: launcher logs --help'),
+        ("logs x --of engine-0", '--of must be one of engine, gateway, page, job, nodes, engine-1, not "engine-0". '
+         'See: launcher logs --help'),
         ("launch", "The following arguments are required: MODEL. See: launcher launch --help"),
     ],
 )  # fmt: skip

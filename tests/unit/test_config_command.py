@@ -150,19 +150,25 @@ def test_check_warns_of_profiles_beyond_the_limits(
 ) -> None:
     site = tmp_path / "site.yml"
     site.write_text(
-        "clusters: {main: {}}\nprofiles:\n  whole:\n    cluster: main\n    gpus: 8\n    hours_max: 48\n"
-        "  two: {cluster: main, gpus: 2, nodes: 3}\n  usual: {cluster: main}\nlimits: {gpus: 4, hours: 12}\n"
+        "clusters: {main: {}, here: {scheduler: local}}\nprofiles:\n"
+        "  whole:\n    cluster: main\n    gpus: 8\n    hours_max: 48\n"
+        "  two: {cluster: main, gpus: 2, nodes: 3}\n  usual: {cluster: main}\n"
+        "  desk: {cluster: here, nodes: 2}\nlimits: {gpus: 4, hours: 12}\nallow: {nodes: 2}\n"
     )
     warned = [
         f"{site}, line 5: profiles.whole.gpus is 8, more than limits.gpus, 4: every session on it is refused.",
         f"{site}, line 6: profiles.whole.hours_max is 48, more than limits.hours, 12, which is what users get.",
         f"{site}, line 7: profiles.two.gpus is 2 on each of 3 nodes, more than limits.gpus, 4: every session on it is "
         "refused.",
+        f"{site}, line 7: profiles.two.nodes is 3, more than allow.nodes, 2: no model gets it without --nodes 2.",
+        f"{site}, line 9: profiles.desk.nodes is 2, and its cluster is one machine: every session on it is refused.",
     ]
     advice = [
         "Write gpus: 4, or raise limits.gpus.",
         "Write hours_max: 12, or raise limits.hours.",
         "Write gpus: 1, or raise limits.gpus.",
+        "Write nodes: 2, or raise allow.nodes.",
+        "Write nodes: 1.",
     ]
     assert main(["config", "check", str(site)]) == 0
     lines = [f"warning: {says} {write}" for says, write in zip(warned, advice, strict=True)]

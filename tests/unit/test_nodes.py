@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from launcher.models.inspect.facts import facts
 from launcher.planning.spread import spread
 from launcher.schedulers import step
 from launcher.serve.meeting import first_place, interface_of, own_address, place_of
-from launcher.serve.others import Others, telling
+from launcher.serve.others import Others, Tale, telling
 from launcher.serve.process import Child
+from launcher.serve.rank import ends
 from launcher.sessions.paths import SessionPaths
 from launcher.settings.layers import load
 from tests.engines.plans import vllm_plan
@@ -199,12 +201,15 @@ def test_the_step_runs_on_every_node_but_the_first() -> None:
 def test_a_job_knows_its_nodes_and_a_step_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_NODELIST", LIST)
     monkeypatch.setenv("SLURM_PROCID", "1")
-    assert step.job_nodes() == ["g01", "g02", "g03", "c1"]
+    assert step.job_nodes(4) == ["g01", "g02", "g03", "c1"]
+    assert step.job_nodes(2) == ["g01", "g02"]
+    with pytest.raises(SchedulerError, match="has 4 of the 5 nodes that its session was planned for"):
+        step.job_nodes(5)
     assert step.own_rank() == 2
     monkeypatch.delenv("SLURM_JOB_NODELIST")
     monkeypatch.setenv("SLURM_PROCID", "$(id)")
     with pytest.raises(SchedulerError, match="no job of Slurm"):
-        step.job_nodes()
+        step.job_nodes(2)
     with pytest.raises(SchedulerError, match="no step of Slurm"):
         step.own_rank()
 
@@ -224,26 +229,91 @@ def test_they_meet_at_the_address_by_which_they_reach_each_other() -> None:
 
 # -- which of them tells why
 
-_VAGUE = Diagnosis("network", "vLLM stopped: its processes could not talk to each other.")
+_VAGUE = Diagnosis("network", "vLLM stopped: its processes could not talk to each other.", "Start again.")
 _CAUSE = Diagnosis("out-of-memory", "vLLM stopped: CUDA out of memory.")
+_UNKNOWN = Diagnosis("engine-exit", "vLLM stopped: KeyError.", "See the log.")
+_OTHER = Diagnosis("engine-exit", "vLLM stopped: AssertionError.", "See the log.")
+_THERE = "On g2 (engine-1.log): "
 
 
 @pytest.mark.parametrize(
     ("first", "other", "said"),
     [
-        (_VAGUE, _CAUSE, "On g2 (engine-1.log): vLLM stopped: CUDA out of memory."),
-        (_CAUSE, _VAGUE, "vLLM stopped: CUDA out of memory."),
-        (None, _VAGUE, "On g2 (engine-1.log): vLLM stopped: its processes could not talk to each other."),
-        (_VAGUE, None, "vLLM stopped: its processes could not talk to each other."),
-        (_CAUSE, Diagnosis("storage", "vLLM stopped: no space."), "vLLM stopped: CUDA out of memory."),
+        ((_VAGUE, 1.0), (_CAUSE, None), f"{_THERE}{_CAUSE.message}"),
+        ((_CAUSE, 2.0), (_VAGUE, 1.0), _CAUSE.message),
+        (None, (_VAGUE, 1.0), f"{_THERE}{_VAGUE.message}"),
+        ((_VAGUE, 1.0), None, _VAGUE.message),
+        ((_CAUSE, 2.0), (Diagnosis("storage", "vLLM stopped: no space."), 1.0), _CAUSE.message),
+        ((_UNKNOWN, 1.0), (_OTHER, 1.4), _UNKNOWN.message),
+        ((_UNKNOWN, 1.4), (_OTHER, 1.0), f"{_THERE}{_OTHER.message}"),
+        ((_UNKNOWN, 1.4), (_OTHER, None), _UNKNOWN.message),
+        ((_VAGUE, 1.0), (_OTHER, 1.4), f"{_THERE}{_OTHER.message}"),
+        ((_VAGUE, 1.0), (_OTHER, None), _VAGUE.message),
+        ((_VAGUE, 1.0), (_VAGUE, 1.4), _VAGUE.message),
         (None, None, None),
     ],
 )
-def test_the_one_that_knows_the_cause_tells_it(
-    first: Diagnosis | None, other: Diagnosis | None, said: str | None
+def test_the_one_that_knows_the_cause_tells_it_else_the_one_that_was_over_first(
+    first: tuple[Diagnosis, float | None] | None,
+    other: tuple[Diagnosis, float | None] | None,
+    said: str | None,
 ) -> None:
-    found = telling(first, {"g2 (engine-1.log)": other} if other else {})
+    tales = [Tale(None, *first)] if first else []
+    found = telling([*tales, *([Tale("g2 (engine-1.log)", *other)] if other else [])])
     assert (found.message if found else None) == said
+    if first and other and found and found.reason in ("network", "engine-exit"):
+        elsewhere = "the first node (engine.log)" if said and said.startswith(_THERE) else "g2 (engine-1.log)"
+        assert (found.hint or "").endswith(f". Look too at {elsewhere}.")
+
+
+def test_each_process_has_its_own_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step has one exit code and is over last of all; what it was told to end is not what failed."""
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "g[1-3]")
+    paths = SessionPaths(tmp_path)
+    said = "rank 2: ended with -9 at 1763795766.125\nsrun: error: g3: task 1: Exited with exit code 137\n"
+    assert ends(f"{said}rank 3: ended with x at 1.000\n rank 1: ended with 0 at 1.000") == {
+        2: (-9, 1763795766.125)
+    }
+    others = Others(vllm_plan(nodes=3), paths)
+    assert others.silent() == ["g2", "g3"]
+    script = f"printf '{said}'; exit 137".replace("\n", "\\n")
+    others._child = asyncio.run(_ended("/bin/sh", "-c", script, log=paths.nodes_log))
+    paths.rank_log(1).write_text("INFO loading\n")
+    paths.rank_log(2).write_text("INFO loading\n")
+    assert others.silent() == []
+    first, second = others.explained(lambda text, code: vllm.explain(text, code, False, 1.0))
+    assert (first.where, second.where) == ("g2 (engine-1.log)", "g3 (engine-2.log)")
+    assert second.at == 1763795766.125
+    assert first.at is not None
+    assert first.at > second.at
+    assert "(signal 9)" in second.found.message
+    assert "(exit code 137)" in first.found.message
+
+
+def test_a_step_takes_no_secret_along_and_its_logs_are_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text('#!/bin/sh\necho "srun $*"\nenv\n')
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{srun.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "g[1-2]")
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijkl")
+    paths = SessionPaths(tmp_path)
+    others = Others(vllm_plan(nodes=2), paths)
+
+    async def lives() -> None:
+        for append in (False, True):
+            await others.start(Place(0, 2, "10.0.0.1", 4711, "10.0.0.1"), append=append)
+            assert await others.wait() == 0
+
+    asyncio.run(lives())
+    said = paths.nodes_log.read_text()
+    assert said.count(f"launcher rank {tmp_path} --address=10.0.0.1 --port=4711") == 2
+    assert "SLURM_JOB_NODELIST=" in said
+    assert "hf_abcdefghijkl" not in said
+    assert [stat.S_IMODE(log.stat().st_mode) for log in (paths.nodes_log, paths.rank_log(1))] == [0o600] * 2
 
 
 async def _ended(*argv: str, log: Path) -> Child:
@@ -272,7 +342,7 @@ def test_a_step_that_starts_nothing_is_explained_by_what_srun_says(
     monkeypatch.setenv("SLURM_JOB_NODELIST", "g[1-2]")
     others = Others(vllm_plan(nodes=2), SessionPaths(tmp_path))
     others._child = asyncio.run(_ended("/bin/sh", "-c", script, log=tmp_path / "nodes.log"))
-    found = telling(None, others.explained(lambda text, code: vllm.explain(text, code, False, 1.0)))
+    found = telling(others.explained(lambda text, code: vllm.explain(text, code, False, 1.0)))
     assert found is not None
     assert (found.reason, says in found.message) == ("nodes", True), found
     assert "--of nodes" in (found.hint or "")
@@ -282,7 +352,7 @@ def test_a_step_that_starts_nothing_is_explained_by_what_srun_says(
 def test_a_split_that_can_be_shared_is_left_as_it_is(arguments: tuple[str, ...]) -> None:
     assert spread(arguments, 2, 2) == ()
     assert spread((), 3, 0) == ("--pipeline-parallel-size", "3")
-    assert spread(("--enforce-eager",), 2, 0)[-1] == "--no-enforce-eager"
+    assert spread(("--enforce-eager",), 2, 0)[-3:-1] == ("--no-enforce-eager", "--compilation-config")
     assert "--no-enforce-eager" not in spread(("--enforce-eager",), 2, 1)
     with pytest.raises(RequestError, match=re.escape("--pipeline-parallel-size 3")):
         spread(arguments, 3, 1)

@@ -251,7 +251,8 @@ def test_the_fields_that_a_site_may_hide_are_the_forms(tmp_path: Path, site: dic
 def test_the_most_gpus_are_those_of_one_node(tmp_path: Path, site: dict[str, Any]) -> None:
     profile = {"cluster": "test", "nodes": 2, "gpus": 1, "gpus_max": 8}
     site = site | {"profiles": {"two": profile}, "limits": {"gpus": 8}}
-    assert offer(_launcher(tmp_path, site))["attributes"]["gpus"]["max"] == 4
+    asked = offer(_launcher(tmp_path, site))["attributes"]["gpus"]
+    assert (asked["max"], asked["help"].partition(";")[0]) == (4, "On each node")
 
 
 def test_the_form_says_what_is_taken_and_how_a_context_is_written(

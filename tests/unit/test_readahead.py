@@ -48,13 +48,13 @@ def test_weights_are_in_memory_before_the_engine_asks(tmp_path: Path) -> None:
     forget(other)
     needs_forgetting(files[0])
     ahead = ReadAhead(tmp_path)
-    wait_until(lambda: ahead.done is not None, 20)
+    wait_until(lambda: ahead.done is not None)
     assert all(map(in_memory, files))
     assert not in_memory(other)
     assert isinstance(ahead.done, Ahead)
     assert (ahead.done.read_bytes, ahead.done.present_bytes) == (2 * _BYTES, 0)
     again = ReadAhead(tmp_path)
-    wait_until(lambda: again.done is not None, 20)
+    wait_until(lambda: again.done is not None)
     assert again.done is not None
     assert (again.done.read_bytes, again.done.present_bytes) == (0, 2 * _BYTES), "nothing is read twice"
 

@@ -88,14 +88,21 @@ class Server:
 def _request(client: socket.socket) -> bytes:
     got = b""
     while b"\r\n\r\n" not in got:
-        got += client.recv(65536)
+        got += _piece(client)
     head, _, body = got.partition(b"\r\n\r\n")
     length = next(
         (int(h.split(b":")[1]) for h in head.split(b"\r\n") if h.lower().startswith(b"content-length")), 0
     )
     while len(body) < length:
-        body += client.recv(65536)
+        body += _piece(client)
     return head + b"\r\n\r\n" + body
+
+
+def _piece(client: socket.socket) -> bytes:
+    piece = client.recv(65536)
+    if not piece:
+        raise ConnectionError("the client left")
+    return piece
 
 
 Serve = Callable[..., Server]

@@ -99,7 +99,7 @@ def test_lines_take_turns(ears: Ears) -> None:
     tickets = [first.put(ask(name)) for name in ("a1", "a2", "a3")]
     tickets += [second.put(ask(name)) for name in ("b1", "b2")] + [third.put(ask("c1"))]
     ears.let(7)
-    wait_until(lambda: all(ticket.done.is_set() for ticket in tickets), 20)
+    wait_until(lambda: all(ticket.done.is_set() for ticket in tickets))
     assert [name for [name] in ears.batches[1:]] == ["a1", "b1", "c1", "a2", "b2", "a3"]
 
 
@@ -111,7 +111,7 @@ def test_a_batch_holds_only_what_is_asked_for_in_one_way(ears: Ears) -> None:
     for other, name, way in zip(others, "abcd", ways, strict=True):
         other.put(ask(name, way))
     ears.let(9)
-    wait_until(lambda: len(ears.batches) == 3, 20)
+    wait_until(lambda: len(ears.batches) == 3)
     assert ears.batches[1:] == [["a", "b", "d"], ["c"]]  # the language is no obstacle, the prompt is
     del line
 
@@ -123,7 +123,7 @@ def test_words_are_aligned_in_one_language(ears: Ears) -> None:
     for language, name in ways:
         line_of(queue).put(ask(name, Decoding(language=language, words=True)))
     ears.let(9)
-    wait_until(lambda: len(ears.batches) == 5, 20)
+    wait_until(lambda: len(ears.batches) == 5)
     assert ears.batches[1:] == [["a", "c"], ["b"], ["d"], ["e"]]
     del line
 

@@ -116,7 +116,7 @@ def whisper_server(base: Path, *options: str, scratch: Path | None = None) -> It
         client.close()
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            process.wait(10)
+            process.wait(60)
 
 
 def _answers(socket: Path) -> bool:

@@ -56,7 +56,7 @@ def clips(folder: Path) -> list[Path]:
 def at_rest(transcriber: Transcriber) -> Iterator[None]:
     """Whatever a test did, nothing is left in the queue."""
     yield
-    wait_until(lambda: transcriber.waiting == 0, 10)
+    wait_until(lambda: transcriber.waiting == 0)
 
 
 def pieces(
@@ -176,7 +176,7 @@ def test_no_piece_follows_one_that_was_not_heard(
         with lock:
             heard, number = heard + 1, heard
         if number == 1:
-            held.wait(20)
+            held.wait(100)
         return hear(asks)
 
     queue = Queue(slow, batch_size=1, parallel=2)
@@ -185,9 +185,9 @@ def test_no_piece_follows_one_that_was_not_heard(
     found = [next(leaving)]
     with ThreadPoolExecutor(1) as pool:
         rest = pool.submit(list, leaving)
-        wait_until(lambda: heard > 4, 20)
+        wait_until(lambda: heard > 4)
         left.set()
-        found += rest.result(20)
+        found += rest.result(90)
     held.set()
     assert found == whole[:1]
 
@@ -241,3 +241,5 @@ def test_what_is_too_long_is_refused_at_once_or_when_it_turns_out(folder: Path, 
     with pytest.raises(Refusal) as refused:
         list(found)
     assert refused.value.status == 413
+    # A process that ends in the middle of a batch aborts in CTranslate2.
+    wait_until(lambda: limited.waiting == 0 and limited._queue._idle == 1)

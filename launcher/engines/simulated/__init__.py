@@ -82,6 +82,8 @@ def explain(log_tail: str, exit_code: int | None, ready: bool, elapsed_s: float)
         return Diagnosis("out-of-memory", message, "Take a profile with more memory.", quote=quote)
     if cause and "[Errno 98]" in cause:
         return Diagnosis("address", message, "Start again.", quote=quote)
+    if cause and "Connection closed by peer" in cause:  # as Gloo says it
+        return Diagnosis("network", message, "Start again.", quote=quote)
     hint = "Look at its --fail-at, --fail-with and --fail-code arguments."
     if exit_code is not None and exit_code < 0:  # mostly somebody from outside
         hint = "Look at engine.log."

@@ -68,7 +68,7 @@ async def _serve(script: Script, socket: Path, name: str, share: Share | None) -
     if not starting.done():
         starting.cancel()
         return 0
-    starting.result()
+    met = starting.result()
 
     def schedule_failure() -> None:
         if script.fail_after_s is not None:
@@ -88,12 +88,14 @@ async def _serve(script: Script, socket: Path, name: str, share: Share | None) -
     _log("[launcher.py:2] Shutting down")
     await runner.cleanup()
     socket.unlink(missing_ok=True)  # asyncio does it by itself only since Python 3.13
+    if met is not None:
+        met.close()
     return 0
 
 
-async def _start(script: Script, name: str, share: Share | None) -> None:
-    if share is not None:
-        _met.append(await gather(share, _lost))
+async def _start(script: Script, name: str, share: Share | None) -> asyncio.Server | None:
+    """Take the time of a start; what the other nodes' processes stay connected to, where there are some."""
+    met = await gather(share, _lost) if share is not None else None
     for part, line in _START:
         _log(line.format(name=name))
         if script.hang_at == "start":
@@ -101,9 +103,7 @@ async def _start(script: Script, name: str, share: Share | None) -> None:
         await asyncio.sleep(part * script.start_delay_s)
         if script.fail_at == "start" and not script.fail_rank:
             _fail(script)
-
-
-_met: list[asyncio.Server] = []  # held, or it would be closed
+    return met
 
 
 def _lost(rank: int) -> None:
