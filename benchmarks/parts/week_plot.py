@@ -131,7 +131,7 @@ def _grid(left: float, top: float, width: float, height: float, most: float, uni
 
 def _nice(most: float) -> float:
     """A round number of four equal parts, above `most`."""
-    scale = 10 ** math.floor(math.log10(max(most, 1)))
+    scale = 10.0 ** math.floor(math.log10(max(most, 1)))
     return next(step * scale for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10) if step * scale >= most)
 
 

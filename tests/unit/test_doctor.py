@@ -23,6 +23,7 @@ from launcher.doctor.proposal import proposal, write
 from launcher.doctor.readable import check_readable, closed_to_others
 from launcher.doctor.slurm import Known
 from launcher.errors import SettingsError, StorageError
+from launcher.sessions.mounts import file_system
 from launcher.settings.layers import load, mistakes_in
 from launcher.settings.schema import GPU_TYPE, TOKEN, Network, Settings
 from tests.unit.slurm_known import node, partition, slurm
