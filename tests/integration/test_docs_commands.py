@@ -1,4 +1,4 @@
-"""The examples of README.md, docs/user.md and docs/shell.md, run as they stand on the simulated engine.
+"""The examples of README.md, docs/user.md, docs/shell.md and docs/batch.md, run as they stand on the simulated engine.
 
 Each page is one terminal: its blocks run in their order, and variables that one exports are there in the next. Only the
 example's session id and address are replaced by the real ones. HOME is a fresh folder, so `~` in the examples is true.
@@ -21,7 +21,7 @@ from launcher.settings.layers import load
 from tests.conftest import needs
 from tests.markdown import ROOT, Block, blocks
 
-PAGES = ("README.md", "docs/user.md", "docs/shell.md")
+PAGES = ("README.md", "docs/user.md", "docs/shell.md", "docs/batch.md")
 EXAMPLE_ID, EXAMPLE_URL = "tiny-chat-3f9a2c1b", "http://gpu07:41823"
 LANGUAGES = {"sh": "bash", "python": "python", "r": "Rscript"}
 # What a user of the example would look for in its output.
@@ -37,6 +37,11 @@ SAYS = {
     "launcher batch-launch": ["READY", "SHUTDOWN"],
     "printenv OPENAI_BASE_URL": ["http://127.0.0.1:"],
     "launcher record": ["simulated"],
+    "> requests.jsonl": ["requests.answers.jsonl"],
+    "launcher batch resume": ["completed", "third.jsonl"],
+    "launcher batch chat": ["Simulated answer"],
+    "client.batches": ["completed", '"custom_id": "2"'],
+    "output_folder_path": ['"status": "validating"', "/answers"],
 }
 SITE = """
 catalog:

@@ -22,8 +22,11 @@ from tests.markdown import PAGES, ROOT, anchors, blocks, commands, links, prose
 
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 STATES = ROOT / "docs" / "states.md"
-# tests/integration/test_docs_commands.py and tests/parity/test_guides.py run these.
-RUN = ("README.md", "docs/user.md", "docs/shell.md", "docs/python.md", "docs/switching.md")
+# tests/integration/test_docs_commands.py, test_docs_endpoint.py and tests/parity/test_guides.py run these.
+RUN = (
+    *("README.md", "docs/user.md", "docs/shell.md", "docs/batch.md", "docs/endpoint.md"),
+    *("docs/python.md", "docs/switching.md"),
+)
 LANGUAGES = ("sh", "python", "r")
 
 
