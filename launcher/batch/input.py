@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from launcher.errors import RequestError, StorageError
 
 LINE_MAX_BYTES = 64 * 2**20
 _ID_MAX = 512
-TODO, DONE, FAULTY, BLANK = range(4)
+TODO, DONE, REPORTED, FAULTY, BLANK = range(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +51,14 @@ class Input:
         self._spec = spec
         self._path = path
         try:
-            self._file = path.open("rb")
+            # A pipe without a writer would be waited for.
+            self._file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
         except OSError as error:
             raise RequestError(
                 f"{path} cannot be read: {error.strerror}.",
                 "Name a file of requests, one JSON object a line.",
             ) from error
-        if not os.path.isfile(path):
+        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
             self._file.close()
             raise RequestError(f"{path} is no file.", "Name a file of requests, one JSON object a line.")
         self._starts = array("Q")

@@ -6,7 +6,6 @@ Owns lock, repair and durability. What is in the lines is the reader's business;
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any, Self
 from launcher.errors import SessionError, StorageError
 
 _LINE_MAX_BYTES = 512 * 2**20
+_HEAD = b'{"id": "batch_req_'  # so begins every line that a run writes (launcher.batch.lines)
 _LOCK_TRIES, _LOCK_PAUSE_S = 10, 0.1  # who only looks whether somebody has it holds it for a moment
 
 
@@ -46,6 +46,8 @@ class Journal:
                 raise SessionError(
                     f"Another run writes {path}.", "Wait for it, or cancel it: launcher batch ls"
                 )
+            self._least = self.size  # all that stands there stays
+            self._there()  # who had the lock before may have taken it away
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -54,7 +56,7 @@ class Journal:
     def entries(self) -> Iterator[dict[str, Any]]:
         """All lines; what a kill or a power cut has torn at the end is taken away once they were read.
 
-        Raises StorageError for a file in whose middle something else stands: nothing is changed then.
+        Raises StorageError for a file that holds something else; nothing is changed then.
         """
         at, torn = 0, None
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
@@ -62,45 +64,48 @@ class Journal:
             while text := file.readline(_LINE_MAX_BYTES):
                 entry = _entry(text)
                 if entry is None:
+                    # What never was a line of ours is somebody's, who named the wrong file.
+                    if torn is None and not _torn(text, at):
+                        raise self._strange(at)
                     torn = at if torn is None else torn
                 elif torn is not None:
-                    raise StorageError(
-                        f"{self.path} holds something that is no answer (byte {torn}).",
-                        "Move it away, or name another output with -o.",
-                    )
+                    raise self._strange(torn)
                 else:
                     yield entry
                 at += len(text)
         if torn is not None:
             os.ftruncate(self._descriptor, torn)
+            self._least = torn
 
     def add(self, line: bytes) -> None:
-        """Put one line at the end in one write; raises StorageError, and leaves no part of it then."""
-        end = -1
+        """Put one line at the end, in one write where there is room; raises StorageError, and leaves no part of it."""
+        rest = memoryview(line)
         try:
-            written = os.write(self._descriptor, line)
-            self._dirty = True
-            if written < len(line):  # a full disk takes what fits
-                end = os.fstat(self._descriptor).st_size - written
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            while rest:  # a full disk takes what fits
+                rest = rest[os.write(self._descriptor, rest) :]
+                self._dirty = True
         except OSError as error:
-            if end >= 0:
+            if len(rest) < len(line):
                 with contextlib.suppress(OSError):
-                    os.ftruncate(self._descriptor, end)
+                    os.ftruncate(self._descriptor, self.size - len(line) + len(rest))
             raise _storage(self.path, error) from error
+        self._least += len(line)
 
     def empty(self) -> None:
         """Take all lines away: they are of no more use."""
         os.ftruncate(self._descriptor, 0)
+        self._least = 0
 
     def sync(self) -> None:
-        """Put all lines onto the disk, safe from a power cut."""
+        """Put all lines onto the disk, safe from a power cut; raises StorageError where somebody took them away."""
         if self._dirty:
             self._dirty = False
             try:
                 os.fdatasync(self._descriptor)
             except OSError as error:
+                self._dirty = True  # not on the disk, whatever the next try says
                 raise _storage(self.path, error) from error
+        self._there()
 
     @property
     def size(self) -> int:
@@ -114,6 +119,25 @@ class Journal:
                     self.path.unlink()
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _there(self) -> None:
+        least = self._least  # lines may be added meanwhile
+        try:
+            named = os.stat(self.path, follow_symlinks=False)
+        except OSError as error:
+            raise _storage(self.path, error) from error
+        own = os.fstat(self._descriptor)
+        if (named.st_dev, named.st_ino) != (own.st_dev, own.st_ino) or own.st_size < least:
+            raise StorageError(
+                f"{self.path} was changed by somebody else.",
+                "Put it back if you can, then resume the run: what is missing is asked again.",
+            )
+
+    def _strange(self, at: int) -> StorageError:
+        return StorageError(
+            f"{self.path} holds something that is no answer (byte {at}).",
+            "Move it away, or name another output with -o.",
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -160,6 +184,14 @@ def _entry(text: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
+
+
+def _torn(text: bytes, at: int) -> bool:
+    """Whether a line of ours may have left `text`: its beginning, or blocks of it that never came to the disk."""
+    if text.startswith(b"\0"):
+        return at > 0 or not text.strip(b"\0\n")
+    begun = text.startswith(_HEAD) or _HEAD.startswith(text)
+    return begun and (not text.endswith(b"\n") or b"\0" in text)
 
 
 def _storage(path: Path, error: OSError) -> StorageError:

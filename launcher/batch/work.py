@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from launcher.batch.input import TODO, Fault, Input
+from launcher.batch.input import DONE, REPORTED, TODO, Fault, Input
 from launcher.batch.journal import Journal
 from launcher.batch.lines import line_of, line_of_fault
 from launcher.batch.pace import Pace
@@ -119,13 +119,8 @@ class Work:
         for a while, why nothing will be (None: wait on); it may block. `ends_at` gives the Unix time when the session
         ends. `tell` gets each answer once it is kept. Raises StorageError when one cannot be kept.
         """
-        if self.spec.strict and self.faults:
-            lines = "a line is" if self.faults == 1 else f"{self.faults} lines are"
-            return self.keep(
-                FAILED, f"Nothing was sent: {lines} wrong, see {self.spec.errors}.", "invalid_lines"
-            )
-        if not self.left:
-            return self.keep(COMPLETED)
+        if (over := self.settled()) is not None:
+            return over
         stop = stop or asyncio.Event()
         window = Window(
             base_url, key, size=min(self.spec.window, max(1, self.left)), retries=self.spec.retries, stop=stop
@@ -182,9 +177,7 @@ class Work:
 
     def _read(self) -> None:
         self._same_source()
-        reported = (
-            bytearray()
-        )  # by line; the file is as large as its lines are many, and more is not believed
+        reported = bytearray()  # by line; no more of them than the input has bytes are believed
         most = Path(self.spec.input).stat().st_size + 1
         for entry in self._errors.entries():
             line = entry.get("line")
@@ -201,7 +194,7 @@ class Work:
         self.pace.begin_count(self._input.faults)
         for line in range(1, len(reported)):
             if reported[line] and self._input.state(line - 1) == TODO:
-                self._input.settle(line - 1)
+                self._input.settle(line - 1, REPORTED)
                 self.pace.failed += 1
         for entry in self._output.entries():
             self._settle(entry)
@@ -211,15 +204,23 @@ class Work:
     def _settle(self, entry: dict[str, Any]) -> None:
         custom_id = entry.get("custom_id")
         number = self._input.find(custom_id) if isinstance(custom_id, str) else None
-        if number is not None and self._input.state(number) == TODO:
+        state = DONE if number is None else self._input.state(number)
+        if number is not None and state in (TODO, REPORTED):
+            if state == REPORTED:  # somebody had it answered after all
+                self.pace.failed -= 1
             self._input.settle(number)
             response = entry.get("response")
             self.pace.recount(usage(response.get("body") if isinstance(response, dict) else None))
         elif not self.spec.changing:
-            what = "an answer" if number is None else "two answers"
+            told = f'to "{str(custom_id)[:80]}"'
+            what = (
+                f"an answer {told}, which {self.spec.input} does not ask"
+                if number is None
+                else f"two answers {told}"
+            )
             raise RequestError(
-                f'{self.spec.output} holds {what} to "{str(custom_id)[:80]}"; {self.spec.input} asks for none.',
-                "Name another output with -o.",
+                f"{self.spec.output} holds {what}.",
+                "Take it away there, or name another output with -o.",
             )
 
     def _same_source(self) -> None:
@@ -268,8 +269,7 @@ class Work:
     def _stopped(self, error: BaseException) -> None:
         self.pace.end()
         message = error.message if isinstance(error, LauncherError) else ""
-        try:
+        with contextlib.suppress(LauncherError):  # it may be why this ends
             self.sync()
+        with contextlib.suppress(LauncherError):
             self.keep(STOPPED, message, error.kind if isinstance(error, LauncherError) else "interrupted")
-        except LauncherError:
-            pass  # a full disk is why it ends

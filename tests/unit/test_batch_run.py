@@ -164,12 +164,48 @@ def test_an_output_that_was_taken_away_begins_anew(desk: Path) -> None:
     assert (run.status().seconds, run.status().gpu_s, run.status().completion_tokens) == (0.0, 0.0, 0)
 
 
-def test_zeros_of_a_power_cut_at_the_end_are_taken_away(desk: Path) -> None:
+@pytest.mark.parametrize(
+    "torn",
+    [
+        bytes(5000) + b"\n" + bytes(700),
+        bytes(4096) + answer("b")[20:],
+        answer("b")[:40] + bytes(4096) + b"}\n",
+        '{"id": "batch_req_1", "custom_id": "é'.encode()[:-1],
+    ],
+)
+def test_what_a_power_cut_leaves_at_the_end_is_taken_away(desk: Path, torn: bytes) -> None:
     run = run_of(desk, [line("a"), line("b")])
-    (desk / "out.jsonl").write_bytes(answer("a") + bytes(5000) + b"\n" + bytes(700))
+    (desk / "out.jsonl").write_bytes(answer("a") + torn)
     with Work(run) as work:
         assert work.left == 1
     assert (desk / "out.jsonl").read_bytes() == answer("a")
+
+
+def test_an_answer_counts_where_both_files_speak_of_a_line(desk: Path) -> None:
+    run = run_of(desk, [line("a"), line("b")])
+    with Work(run) as work:
+        work.give_up("batch_expired", "Too late.")
+    (desk / "out.jsonl").write_bytes(answer("b"))
+    with Work(run) as work:
+        assert (work.left, work.pace.answered, work.pace.failed) == (0, 1, 1)
+
+
+def test_an_output_that_is_changed_under_way_is_noticed(desk: Path) -> None:
+    path = desk / "out.jsonl"
+    for change in (path.unlink, lambda: path.replace(desk / "moved"), lambda: path.write_bytes(b"")):
+        path.unlink(missing_ok=True)
+        with Journal(path) as journal:
+            journal.add(answer("a"))
+            journal.sync()
+            change()
+            with pytest.raises(StorageError):
+                journal.sync()
+    path.unlink(missing_ok=True)
+    with Journal(path) as journal:
+        (desk / "other").write_bytes(answer("b"))
+        (desk / "other").replace(path)  # as an editor saves
+        with pytest.raises(StorageError, match="changed by somebody else"):
+            journal.sync()
 
 
 @pytest.mark.parametrize(
@@ -179,6 +215,12 @@ def test_zeros_of_a_power_cut_at_the_end_are_taken_away(desk: Path) -> None:
         (answer("stranger"), 'holds an answer to "stranger"'),
         (answer("a") + answer("a"), 'holds two answers to "a"'),
         (b'{"custom_id": 3}\n', 'holds an answer to "3"'),
+        # Files of another kind, that nobody is to lose to a slip with -o.
+        (b"Chapter 1\nIt was a dark night.\n", "holds something that is no answer (byte 0)"),
+        (b'{\n  "precious": 1\n}\n', "holds something that is no answer (byte 0)"),
+        (b'{"id": 1, "precious": true}', "holds something that is no answer (byte 0)"),
+        (b"\0\0\0\x18ftypmp42\n", "holds something that is no answer (byte 0)"),
+        (answer("a") + b"my own notes", "holds something that is no answer (byte "),
     ],
 )
 def test_an_output_of_something_else_is_refused_and_left_alone(desk: Path, text: bytes, said: str) -> None:
@@ -262,6 +304,8 @@ def test_a_journal_is_a_file_of_its_own(desk: Path) -> None:
     os.mkfifo(desk / "pipe")
     with pytest.raises(StorageError):
         Journal(desk / "pipe")
+    with pytest.raises(RequestError, match="is no file"):
+        Input(desk / "pipe", spec(desk))
     assert other.read_text() == "mine\n"
     assert not busy(desk / "nothing")
     with Journal(desk / "new") as journal:
