@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Mapping
@@ -147,6 +148,7 @@ def internal() -> Answer:
     return json_answer(500, error_body("The gateway failed.", "server_error", "internal"), close=True)
 
 
+@functools.cache
 def broken_stream_event() -> bytes:
     """The event that ends a stream whose engine died; the openai client raises APIError for it."""
     message = "The engine stopped in the middle of this answer. The answer is not complete."

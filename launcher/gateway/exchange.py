@@ -58,7 +58,7 @@ class Exchange:
     _early: Head | None = None  # of an answer that could still be another's
     _head = _first_head = b""
     _sent_all = _reused = _full = _told_to_go_on = _told_end = False
-    _answered = _tunnel = _chunked = _keep = _sized = False
+    _answered = _tunnel = _chunked = _keep = _sized = _repeatable = False
 
     def __init__(self, client: Client, request: Request, body_max_bytes: int) -> None:
         self.client = client
@@ -176,10 +176,9 @@ class Exchange:
         """Send the request on; its answer follows by itself."""
         self._way, self._head, self._first_head = way, head, head
         self._sent_all = self._full = False
-        if way.again is not None:
-            self.incoming.keep(KEPT_BYTES)
-        elif self.request.method in _IDEMPOTENT:
-            self.incoming.keep(PENDING_BYTES)
+        self._repeatable = way.again is not None or self.request.method in _IDEMPOTENT
+        if self._repeatable:
+            self.incoming.keep(PENDING_BYTES if way.again is None else KEPT_BYTES)
         self.go_on()
         upstream = way.upstreams.take(way.place)
         if upstream is not None:
@@ -331,15 +330,15 @@ class Exchange:
     def _taken_back(self) -> bool:
         """Make ready to send the request once more, from its first byte; False where it is too late for that."""
         self._head, self._early, self._sent_all, self._full = self._first_head, None, False, False
-        return self.incoming.rewind()
+        return self._repeatable and self.incoming.rewind()
 
     def _elsewhere(self, head: Head, data: bytes) -> bool:
-        """Whether this is no answer and the request is on its way to another upstream."""
+        """Whether this is no answer: the request goes to another upstream, or fails where it cannot be repeated."""
         died = head.status == 200 and data.startswith(answers.broken_stream_event())
-        if not (died or head.status in _ELSEWHERE) or not self.incoming.rewind():
-            return False
-        self.lost(True)
-        return True
+        elsewhere = died or head.status in _ELSEWHERE
+        if elsewhere:
+            self.lost(True)
+        return elsewhere
 
     def _unreachable(self) -> None:
         assert self._way is not None
