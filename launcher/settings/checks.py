@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launcher.errors import SettingsError, did_you_mean
+from launcher.settings.pathnames import unset
 from launcher.settings.records import Report, Where, wrong
 from launcher.settings.schema import (
     BLOCKS,
@@ -101,11 +102,14 @@ class Checks:
         state = endpoint.state
         if state is None:
             return
-        if not re.fullmatch(r"sqlite:////[^?#]+|postgresql(\+psycopg)?://\S+", state):
+        if not re.fullmatch(r"sqlite:////[^?#]+(\?network=allowed)?|postgresql(\+psycopg)?://\S+", state):
             advice = "Write sqlite:////FOLDER/state.db, or postgresql+psycopg://HOST/DATABASE."
             self._wrong(
                 "endpoint.state", "must be the URL of a database", state.partition("@")[2] or state, advice
             )
+        elif state.startswith("sqlite:") and (variable := unset(state)) is not None:
+            what = f"{self._where('endpoint.state')}: endpoint.state names {variable}, which is not set."
+            self._report(SettingsError(what, "Write it out, or use what every user has, such as $USER."))
         elif re.match(r"[^/]+//[^/@]*:[^/@]*@", state):
             what = f"{self._where('endpoint.state')}: endpoint.state must hold no password."
             self._report(SettingsError(what, "Write the password into ~/.pgpass, and take it out here."))

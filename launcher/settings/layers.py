@@ -295,9 +295,10 @@ def _entries(key: str, value: Any, place: Where, report: Report) -> Tree:
 
 
 def _expanded(tree: Tree) -> Tree:
-    # ~ and $USER in whatever names a folder or a file; a site's file serves many users.
+    # ~ and $USER in whatever names a folder, a file or a database; a site's file serves many users.
     for key, type_ in (BLOCKS | NAMED).items():
-        names = [field.name for field in dataclasses.fields(type_) if "path" in field.metadata]
+        fields = dataclasses.fields(type_)
+        names = [field.name for field in fields if field.metadata.keys() & {"path", "variables"}]
         entries = tree[key].values() if key in NAMED and isinstance(tree[key], dict) else [tree[key]]
         for entry in entries if names else ():
             if isinstance(entry, dict):

@@ -3,7 +3,7 @@
 Owns names, types and defaults; where values come from is `launcher.settings.layers`'s business. The field
 metadata `choices`, `pattern`, `minimum`, `maximum` and `path` are checked when a record is read, in a list for each
 item; `example` is what its error proposes. In a `path`, `~` and variables are replaced first; what matches `also` is
-one as well.
+one as well. `variables` are replaced in what is no path, too.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class Endpoint:
 
     host: str = field(default="127.0.0.1", metadata={"pattern": r"[A-Za-z0-9][A-Za-z0-9.-]*"})
     port: int = _from(0, 65535, default=0, example=8000)
-    state: str | None = None
+    state: str | None = field(default=None, metadata={"variables": True})
     key_hours: float = _from(0.01, default=48)
     hold_seconds_max: float = _from(0, 86400, default=600)
 

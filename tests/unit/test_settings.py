@@ -124,6 +124,21 @@ def test_folders_may_name_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
 
 
+def test_a_sites_endpoint_may_name_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USER", "alice")
+    for name, found in (
+        ("sqlite:////var/lib/launcher-$USER/e.db", "sqlite:////var/lib/launcher-alice/e.db"),
+        ("sqlite:////home/$USER/e.db?network=allowed", "sqlite:////home/alice/e.db?network=allowed"),
+    ):
+        assert settings(tmp_path, f"{SITE}endpoint: {{state: '{name}'}}\n").endpoint.state == found
+    for name, says in (
+        ("sqlite:////$NOT_SET_ANYWHERE/e.db", "endpoint.state names \\$NOT_SET_ANYWHERE, which is not set"),
+        ("sqlite:////x/e.db?network=no", "must be the URL of a database"),
+    ):
+        with pytest.raises(SettingsError, match=says):
+            settings(tmp_path, f"{SITE}endpoint: {{state: '{name}'}}\n")
+
+
 def test_a_users_own_paths_are_absolute_too(tmp_path: Path) -> None:
     for user, line in (("models:\n  cache: hub", 2), ("environments: {mine: {path: venv}}", 1)):
         with pytest.raises(
