@@ -27,8 +27,9 @@ class Spec:
 
     `endpoint`: the only url that lines may have (None: any of URLS). `models`: names that lines may give (none: any);
     `served`: what is sent instead (None: what the line says). `window`: requests in flight. `retries`: how often a
-    request is tried again after an answer 500; other passing troubles are waited out. `strict`: nothing is sent where
-    any line is wrong. `changing`: the input may be another one each time; what it no longer asks for stays answered.
+    request is tried again that fails by itself (408, 500, 504, …); what all of them suffer from is waited out.
+    `strict`: nothing is sent where any line is wrong. `changing`: the input may be another one each time; what it no
+    longer asks for stays answered.
     """
 
     input: str

@@ -23,11 +23,15 @@ from launcher.batch.input import Request
 _FIRST_PAUSE_S, _MOST_PAUSE_S = 0.25, 30.0
 _RETRY_AFTER_MOST_S = 120.0
 _CONNECT_S = 30.0
-_PASSING = frozenset({408, 409, 425, 429})
-# What stands between us and the engine says these while the engine is away; anything else from 500 on, the engine
-# itself says of this one request.
-_AWAY = frozenset({502, 503, 504})
+# What stands between us and the engine says these while the engine is away, and 429 passes too. Anything else from 500
+# on is said of this one request: one that always takes too long (504) must not keep the run from its end.
+_AWAY = frozenset({502, 503})
+_BUSY = 429
+_ONCE_MORE = frozenset({408, 409, 425})
+_HELD_MOST_BYTES = 256 * 2**20  # of bodies in flight: lines may be long, and the job's memory is the engine's
+_ANSWER_MOST_BYTES = 256 * 2**20
 _QUOTE = 300
+_TOKENS_MOST = 1 << 40
 # All that some reader of lines takes for the end of one.
 _LINE_ENDS = (b"\n", b"\r", b"\xe2\x80\xa8", b"\xe2\x80\xa9", b"\xc2\x85")
 
@@ -55,7 +59,7 @@ class Answer:
 
 
 class DeniedError(Exception):
-    """The key is not, or no longer, a key there: nothing is wrong with any request."""
+    """The key is not, or no longer, a key there: nothing is wrong with any request. The text says what was answered."""
 
 
 class Window:
@@ -73,6 +77,8 @@ class Window:
         self._retries = retries
         self._stop = stop
         self._lives = asyncio.Event()
+        self._room = asyncio.Event()
+        self._held = 0
         self._waiting = 0
         self._http: aiohttp.ClientSession | None = None
         self.in_flight = 0
@@ -94,15 +100,20 @@ class Window:
                 raise several.exceptions[0] from None
 
     async def _slot(self, requests: Iterator[Request], take: Callable[[Answer], None]) -> None:
-        while not self._stop.is_set():
-            request = next(requests, None)
-            if request is None:
+        while True:
+            while self._held >= _HELD_MOST_BYTES:
+                self._room.clear()
+                await self._room.wait()
+            if self._stop.is_set() or (request := next(requests, None)) is None:
                 return
             self.in_flight += 1
+            self._held += len(request.body)
             try:
                 answer = await self._answer(request)
             finally:
                 self.in_flight -= 1
+                self._held -= len(request.body)
+                self._room.set()
             if answer is None:
                 return
             take(answer)
@@ -122,8 +133,10 @@ class Window:
                 continue
             self.heard = time.monotonic()
             if status == 401:
-                raise DeniedError(_message(text) or "The key was refused.")
-            if status in _PASSING or status in _AWAY:
+                raise DeniedError(_message(text) or "HTTP 401")
+            if 300 <= status < 400:  # a portal's login: the prompts are not for whoever it names
+                raise DeniedError(f"the address sends elsewhere (HTTP {status}).")
+            if status == _BUSY or status in _AWAY:
                 self.trouble = f"HTTP {status}: {_message(text)}"
                 pauses += 1
                 wait_s = _retry_after(headers) if "Retry-After" in headers else _backoff(pauses)
@@ -131,7 +144,7 @@ class Window:
                     return None
                 continue
             answer = _judged(request, status, headers, text)
-            if answer is None or answer.status >= 500:
+            if answer is None or status >= 500 or status in _ONCE_MORE:
                 broken += 1
                 if broken <= self._retries:
                     if await self._pause(_backoff(broken), of_all=False):
@@ -145,8 +158,13 @@ class Window:
 
     async def _attempt(self, request: Request) -> tuple[int, Mapping[str, str], bytes]:
         assert self._http is not None
-        async with self._http.post(self._root + request.url, data=request.body) as response:
-            return response.status, response.headers, await response.read()
+        url, text = self._root + request.url, bytearray()
+        async with self._http.post(url, data=request.body, allow_redirects=False) as response:
+            async for piece in response.content.iter_any():
+                text += piece
+                if len(text) > _ANSWER_MOST_BYTES:
+                    return response.status, response.headers, b"It is too long."
+            return response.status, response.headers, bytes(text)
 
     async def _pause(self, seconds: float, *, of_all: bool) -> bool:
         """Wait, or until another request of all that wait was answered; whether the run is being stopped."""
@@ -214,7 +232,7 @@ def usage(body: object) -> tuple[int, int]:
 
     def count(*names: str) -> int:
         found: Any = next((used[name] for name in names if name in used), 0)
-        return found if isinstance(found, int) and not isinstance(found, bool) else 0
+        return found if type(found) is int and 0 <= found < _TOKENS_MOST else 0
 
     return count("prompt_tokens", "input_tokens"), count("completion_tokens", "output_tokens")
 

@@ -70,6 +70,10 @@ class Moody:
             return _error(500, "Internal error.", "internal")
         if mood == "poison":
             return _error(500, "Internal error.", "internal")
+        if mood == "late":
+            return web.Response(status=504, text="<html>Gateway Timeout</html>")
+        if mood == "elsewhere":
+            return web.Response(status=307, headers={"Location": "/v1/login"})
         if mood == "html":
             return web.Response(text="<html>portal</html>" if times == 1 else _json(body, question))
         if mood == "nan" and times == 1:
