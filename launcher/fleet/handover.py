@@ -27,6 +27,8 @@ _HEARD_S = 3.0
 # So long a session that cannot be asked is believed to answer somebody.
 _DEAF_S = 60.0
 _AWAKE_SHARE = 0.5
+# One that is still there so long after it was ended was not: its scheduler may have lost the word.
+_AGAIN_S, _TROUBLE_S = 120.0, 5.0
 
 
 class Handover:
@@ -36,36 +38,36 @@ class Handover:
         self._upstreams = upstreams
         self._left: dict[str, float] = {}  # since when each is known to leave
         self._deaf: dict[str, float] = {}
-        self._ending: set[str] = set()
+        self._ending: dict[str, float] = {}  # since when each is being ended, or tried to be
         self._nudged: dict[str, float] = {}
         self._thread = ThreadPoolExecutor(4, "stop")
 
     def known(self, members: Collection[Member]) -> None:
         """Take in who leaves; what is no longer there is forgotten."""
         now, living = time.time(), {member.id for member in members}
-        for memory in (self._left, self._deaf, self._nudged):
+        for memory in (self._left, self._deaf, self._nudged, self._ending):
             for name in memory.keys() - living:
                 del memory[name]
-        self._ending &= living
         for member in members:
             if member.leaving:
                 self._left.setdefault(member.id, now)
 
     async def stop(self, member: Member, reason: str) -> None:
         """End the member's session if nobody's request runs there; asked again later otherwise."""
-        if member.id in self._ending or member.sighted is None:
+        now = time.time()
+        if now - self._ending.get(member.id, 0.0) < _AGAIN_S or member.sighted is None:
             return
-        self._ending.add(member.id)
+        self._ending[member.id] = now
         try:
             if member.leaving and not await self._empty(member.id, member.sighted):
-                self._ending.discard(member.id)
+                self._ending.pop(member.id, None)
                 return
             _LOG.info("%s is ended: %s", member.id, reason)
             session = member.sighted.session
             await asyncio.get_running_loop().run_in_executor(self._thread, lambda: session.stop(wait=False))
         except (LauncherError, OSError) as error:
             _LOG.warning("%s cannot be stopped: %s", member.id, error)
-            self._ending.discard(member.id)
+            self._ending[member.id] = now - _AGAIN_S + _TROUBLE_S
 
     async def keep_awake(self, sighted: Sighted) -> None:
         """Let a session that shall stay not end for idleness; it is told so when half of its idle time is over."""

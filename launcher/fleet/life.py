@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,8 +41,10 @@ from launcher.settings.schema import Settings
 _LOG = logging.getLogger("launcher.fleet")
 _TICK_S, _LEAST_S = 1.0, 0.05
 _BEGUN_S = 3.0  # so long whoever is told to come back waits to hear that it is being started
-# A session that is not to be seen, or has no job, so long after it was written down, was never submitted.
-_UNSEEN_S, _UNSEEN_FAR_S = 10.0, 120.0
+# A claim that nobody works at is free after the first; a session that is not to be seen, or has no job, so long after
+# it was written down as the second, was never submitted: a network's file system may show it a minute late, and the
+# sbatch of a gateway that was killed may still wait for its controller.
+_UNPLANNED_S, _UNSUBMITTED_S = 10.0, 120.0
 _LOOKED_AT_S = 8.0  # so long a request waits for the look at a replica that did not answer
 _RETRY_S = 5.0
 
@@ -150,12 +153,15 @@ class Life:
             with contextlib.suppress(StorageError):
                 await self._state(self.peers.meet)
             while True:
+                begun = time.monotonic()
                 await self._tick_told()
+                took_s = time.monotonic() - begun
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_TICK_S):
                         await self._wake.wait()
                 self._wake.clear()
-                await asyncio.sleep(_LEAST_S)
+                # However often it is woken, half of the time is for those who ask.
+                await asyncio.sleep(max(_LEAST_S, min(took_s, _TICK_S)))
         finally:
             for task in (*looks, *self._tasks):
                 task.cancel()
@@ -185,10 +191,14 @@ class Life:
             self._state_trouble = None
 
     async def _tick(self) -> None:
-        await self._state(self.peers.exchange, self._facts.traffic())
-        rows = await self._state(self._store.replicas)
-        # A claim that led to nothing is over with its time; margin for a clock that is not the database's.
-        rows = [r for r in rows if r.session is not None or r.until > time.time() - HOLD_S]
+        try:
+            await self._state(self.peers.exchange, self._facts.traffic())
+            rows = await self._state(self._store.replicas)
+        except StorageError:  # where the sessions answer can be seen all the same
+            self._members = joined([member.row for member in self._members], self._all_sighted())
+            self._arrange()
+            self._changed.set()
+            raise
         self._members = joined(rows, self._all_sighted())
         for member in self._members:
             source = self.sources.get(member.row.cluster)
@@ -275,8 +285,16 @@ class Life:
                 if status.state == "FAILED" and not answered:
                     self._board.trouble[row.model] = f"Its last session failed: {status.message}"
             self._answered.discard(member.id)
+            if status is None and member.sighted is not None and not self.sources[row.cluster].far:
+                await self._state(self._forget, member.sighted)
             await self._state(self._store.release, row.model, row.slot, row.session)
         self._members = living
+
+    @staticmethod
+    def _forget(sighted: Sighted) -> None:
+        # As where submitting fails: nobody shall see it wait for ever, and a job that comes late finds nothing to run.
+        _LOG.info("session %s was never submitted", sighted.id)
+        shutil.rmtree(sighted.session.paths.root, ignore_errors=True)
 
     async def _never_was(self, member: Member) -> bool:
         row, sighted = member.row, member.sighted
@@ -291,10 +309,11 @@ class Life:
         if row.session is not None and source is not None and source.over(row.session):
             return True
         now = time.time()
+        if source is not None and source.trouble is not None:  # its job may be there all the same
+            self._unseen[member.id] = now
+            return False
         since = self._unseen.setdefault(member.id, now)
-        # Its folder is there: an sbatch of a gateway that was killed may still wait for its controller.
-        far = source is not None and hasattr(source.launcher, "far")
-        limit_s = _UNSEEN_FAR_S if far or sighted is not None else _UNSEEN_S
+        limit_s = _UNPLANNED_S if row.session is None else _UNSUBMITTED_S
         if source is not None and source.looked_at - since < limit_s:
             source.soon()
             return False
@@ -367,7 +386,12 @@ class Life:
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.error("the endpoint could not look after a session", exc_info=error)
 
     async def _state(self, call: Any, *given: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, partial(call, *given))

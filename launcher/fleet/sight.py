@@ -67,7 +67,8 @@ class Sighted:
 class Source:
     """The user's sessions on one cluster; `tell` is called in the event loop after each look.
 
-    `seen` are those that are not over, by their ids; `ended` those whose end was seen, the latest last.
+    `seen` are those that are not over, by their ids; `ended` those whose end was seen, the latest last. `far`: a
+    launcher there is asked.
     """
 
     def __init__(self, launcher: Launcher, cluster: str, tell: Callable[[Source], object]) -> None:
@@ -79,10 +80,11 @@ class Source:
         self.trouble: str | None = None  # why the scheduler, or the whole cluster, does not answer
         self.trouble_since = 0.0
         self._tell = tell
-        self._far = hasattr(launcher, "far")
+        self.far = hasattr(launcher, "far")
         self._sessions: dict[str, Session] = {}
         self._listed = 0.0
         self._over: set[str] = set()
+        self._broken: set[str] = set()
         self._ways: dict[str, _Reached] = {}
         self._marks: dict[str, object] = {}
         self._waits: dict[str, float] = {}  # since when a session that answered is said to wait
@@ -113,7 +115,7 @@ class Source:
 
     def expect(self) -> None:
         """There should be a session that was not seen yet: another gateway has started it."""
-        if self._far and time.monotonic() - self._listed > _FAR_BUSY_S:
+        if self.far and time.monotonic() - self._listed > _FAR_BUSY_S:
             self._listed = 0.0
         self.soon()
 
@@ -146,7 +148,7 @@ class Source:
         self._ways.clear()
 
     async def _pause(self, began: float) -> None:
-        calm, busy = (_FAR_CALM_S, _FAR_BUSY_S) if self._far else (_CALM_S, _BUSY_S)
+        calm, busy = (_FAR_CALM_S, _FAR_BUSY_S) if self.far else (_CALM_S, _BUSY_S)
         moving = self.trouble is not None
         moving = moving or any(
             seen.status.state != READY or seen.address is None for seen in self.seen.values()
@@ -155,9 +157,9 @@ class Source:
         loop = asyncio.get_running_loop()
         while (left_s := until - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left_s if self._far else min(_FILES_S, left_s)):
+                async with asyncio.timeout(left_s if self.far else min(_FILES_S, left_s)):
                     await self._wanted.wait()
-            if not self._wanted.is_set() and not self._far:
+            if not self._wanted.is_set() and not self.far:
                 marks = await loop.run_in_executor(self._thread, self._files)
                 if marks == self._marks:
                     continue
@@ -203,7 +205,7 @@ class Source:
                 seen[session.id] = self._sighted(session, status)
         for name in self._ways.keys() - {name for name, one in seen.items() if one.connection is not None}:
             self._ways.pop(name).ways.close()
-        if not self._far:
+        if not self.far:
             self._marks = self._files()
         self.seen, self.looked_at = seen, began
         self._say(str(trouble[0]) if trouble else None)
@@ -217,7 +219,7 @@ class Source:
         while self._new:
             session = self._new.pop()
             self._sessions[session.id] = session
-        if self._far:
+        if self.far:
             if time.monotonic() - self._listed >= _LISTED_S or not self._listed:
                 listed = self.launcher.sessions()
                 # What is over there when we first hear of it concerns nobody here: `statuses` tells.
@@ -228,14 +230,16 @@ class Source:
         for name in self._sessions.keys() - entries.keys():
             del self._sessions[name]
         self._over &= entries.keys()
+        self._broken &= entries.keys()
         for name, paths in entries.items():
             if name in self._sessions or name in self._over:
                 continue
             try:
                 session = Session(paths)
-            except SessionError as error:  # one broken file must not hide all the others
-                _LOG.warning("passed over: %s", error)
-                self._over.add(name)
+            except SessionError as error:  # one broken file must not hide all the others; nor is its job over
+                if name not in self._broken:
+                    _LOG.warning("passed over: %s", error)
+                self._broken.add(name)
                 continue
             if session.plan.cluster.name != self.cluster or session.ended_before(time.time()):
                 self._over.add(name)
@@ -250,7 +254,7 @@ class Source:
             return Sighted(session, status)
         self._waits.pop(session.id, None)
         known = self._ways.get(session.id)
-        if self._far and known is not None and known.job_id == status.job_id and known.since == status.since:
+        if self.far and known is not None and known.job_id == status.job_id and known.since == status.since:
             connection: Connection | None = known.connection  # asking costs a program there
         else:
             connection = session.connection

@@ -10,11 +10,13 @@ import asyncio
 import logging
 import re
 import secrets
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from launcher.api.remote.far import LostError
 from launcher.api.session import Session
 from launcher.errors import LauncherError
 from launcher.fleet.offers import own_idle_minutes
@@ -25,6 +27,7 @@ from launcher.settings.schema import Settings
 
 _LOG = logging.getLogger("launcher.fleet")
 _NAME_MAX = 26  # with the rest at most 40, which a session's name may have
+_AGAIN_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Started:
     """What became of a start: the session, or why there is none. `lost`: another gateway had the claim by then."""
 
     session: Session | None
-    trouble: LauncherError | OSError | None = None
+    trouble: Exception | None = None
     lost: bool = False
 
 
@@ -42,9 +45,10 @@ class Starts:
     def __init__(self, settings: Settings, store: Store, gateway: str, sources: Mapping[str, Source]) -> None:
         self._settings, self._store, self._gateway, self._sources = settings, store, gateway, sources
         self._threads: dict[str, ThreadPoolExecutor] = {}
+        self._closing = threading.Event()
 
     async def start(self, offer: Offer, slot: int, start: Start) -> Started:
-        """Submit a replica for a slot that this gateway has claimed; the slot is free again where that fails."""
+        """Submit a replica for a slot that this gateway has claimed; the slot is free again where it failed."""
         thread = self._threads.get(start.cluster)
         if thread is None:
             thread = self._threads[start.cluster] = ThreadPoolExecutor(1, f"start {start.cluster}"[:40])
@@ -56,6 +60,7 @@ class Starts:
 
     def close(self) -> None:
         """Wait for what is being submitted: half a start would be a job that nobody looks after."""
+        self._closing.set()
         for thread in self._threads.values():
             thread.shutdown(wait=True, cancel_futures=True)
 
@@ -76,14 +81,23 @@ class Starts:
                 if not self._plan(offer, slot, start, written):
                     return Started(None, lost=True)
                 session = launcher.submit(plan)
-            if not self._still_ours(offer.name, slot, written):
-                # This process was stopped for so long that somebody else has started another one meanwhile.
-                session.stop(wait=False)
-                return Started(None, lost=True)
-            return Started(session)
-        except (LauncherError, OSError) as error:
-            self._release(offer.name, slot, written)
+        except LostError as error:
+            # It may have been done: the row stays until the session is seen, or was not to be seen for long.
             return Started(None, error)
+        except Exception as error:
+            self._release(offer.name, slot, written)
+            if not isinstance(error, LauncherError | OSError):
+                _LOG.exception("%s could not be started", offer.name)
+            return Started(None, error)
+        # From here on there is a job: the slot is its own, whatever else goes wrong.
+        if self._still_ours(offer.name, slot, written):
+            return Started(session)
+        # This process was stopped for so long that somebody else has started another one meanwhile.
+        try:
+            session.stop(wait=False)
+        except (LauncherError, OSError) as error:
+            _LOG.warning("session %s is one too many and cannot be stopped: %s", session.id, error)
+        return Started(None, lost=True)
 
     def _plan(self, offer: Offer, slot: int, start: Start, session: str) -> bool:
         return self._store.planned(
@@ -91,9 +105,13 @@ class Starts:
         )
 
     def _still_ours(self, model: str, slot: int, session: str) -> bool:
-        return any(
-            (row.model, row.slot, row.session) == (model, slot, session) for row in self._store.replicas()
-        )
+        wanted = (model, slot, session)
+        while True:
+            try:
+                return any((row.model, row.slot, row.session) == wanted for row in self._store.replicas())
+            except LauncherError:  # nothing else is started either while the state is away
+                if self._closing.wait(_AGAIN_S):
+                    return True
 
     def _release(self, model: str, slot: int, session: str | None) -> None:
         try:

@@ -259,10 +259,11 @@ class Store:
             )
 
     def replicas(self) -> list[Replica]:
-        """All living replicas, of every gateway."""
+        """All living replicas, of every gateway; a claim that led to no plan is over with its time."""
         with self.reading() as connection:
-            found = connection.execute(select(replicas).order_by(replicas.c.model, replicas.c.slot))
-            return [Replica(**_dict(row)) for row in found]
+            living = replicas.c.session.is_not(None) | (replicas.c.until > self.now(connection))
+            found = select(replicas).where(living).order_by(replicas.c.model, replicas.c.slot)
+            return [Replica(**_dict(row)) for row in connection.execute(found)]
 
     def take_over(self, gateway: str, hold_s: float, dead: Collection[str] = ()) -> list[Replica]:
         """Take the sessions of gateways whose time is over, or that are `dead` as the caller knows; those taken now."""
