@@ -61,6 +61,11 @@ def commands() -> str:
     return "\n\n".join(parts)
 
 
+def command_names() -> set[str]:
+    """All commands, such as `launch` and `keys new`."""
+    return {*_below(parser())}
+
+
 def _below(parser: argparse.ArgumentParser) -> dict[str, tuple[str, argparse.ArgumentParser]]:
     """The commands of `parser`, those of commands too (`keys new`), with what each does."""
     found: dict[str, tuple[str, argparse.ArgumentParser]] = {}

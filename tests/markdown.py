@@ -85,7 +85,8 @@ def commands(page: Path) -> list[tuple[str, list[str]]]:
     found = []
     for where, text in texts:
         for match in _COMMAND.finditer(text.replace("\\\n", " ")):
-            command = re.split(r"\s{2,}", match[1])[0]  # help texts explain a command after some spaces
+            # Help texts explain a command after some spaces; what is read or written is the shell's.
+            command = re.split(r"\s{2,}|\s\d?[<>]", match[1])[0]
             if "…" not in command:
                 found.append((where, shlex.split(command, comments=True)))
     return found

@@ -108,7 +108,8 @@ def test_commands_parse(name: str) -> None:
         except SystemExit:  # --help, --version
             continue
         except RequestError as error:
-            if arguments[1:] != []:  # `launcher launch` alone only names the command
+            # `launcher launch` and `launcher batch run` alone only name the command
+            if arguments[1:] != [] and " ".join(arguments) not in docs.command_names():
                 wrong.append(f"{where}: launcher {' '.join(arguments)}: {error}")
     assert not wrong, "\n".join(wrong)
 
