@@ -7,15 +7,17 @@ may be another.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from launcher.api.launcher import Launcher
 from launcher.errors import RequestError, SchedulerError
-from launcher.fleet.places import state_folder
+from launcher.fleet.places import own_folder, state_folder
 from launcher.schedulers import Scheduler, scheduler
 from launcher.schedulers.script import option_line
 from launcher.schedulers.slurm import WARNING_S, hardware
 from launcher.sessions.job import WAITING, Job, read_job_id, write_job_id
+from launcher.sessions.ownership import require_own
 from launcher.sessions.paths import write_private
 
 _SCRIPT = """\
@@ -23,14 +25,20 @@ _SCRIPT = """\
 {options}
 # The endpoint of Inference OnDemand as a job. Submitting this by hand works; `launcher gateway submit` wrote it.
 set -u
+next() {{ until {launcher} gateway submit --again; do sleep 20; done; }}
+trap 'next &' USR1
 {launcher} gateway run --host 0.0.0.0 &
 gateway=$!
-trap '{launcher} gateway submit --again' USR1
 trap 'kill -TERM "$gateway"' TERM
 while kill -0 "$gateway" 2>/dev/null; do
   wait "$gateway"
 done
 """
+
+
+def script_of(launcher: str, lines: Sequence[str]) -> str:
+    """What the job runs: the gateway by the program `launcher`, and the next submission; `lines` are for Slurm."""
+    return _SCRIPT.format(options="\n".join(lines), launcher=shlex.quote(launcher))
 
 
 class Carried:
@@ -56,12 +64,13 @@ class Carried:
             )
         options = [*hardware(plan.resources, plan.limits.hours), *plan.resources.sbatch_args]
         options += ["--job-name=launcher-gateway", f"--signal=B:USR1@{WARNING_S}", "--requeue"]
+        # The next one waits for the end of this one: on the same node both would want the same port.
+        options += ["--dependency=singleton"]
         lines = [f"#SBATCH {option_line(option)}" for option in options]
         log = str(self.folder / "gateway.log").replace("%", "%%")
         lines += [f"#SBATCH {option_line(f'--output={log}')}", "#SBATCH --open-mode=append"]
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        text = _SCRIPT.format(options="\n".join(lines), launcher=shlex.quote(plan.launcher))
-        write_private(self.script, text)
+        own_folder(self._launcher.settings)
+        write_private(self.script, script_of(plan.launcher, lines))
         self.script.chmod(0o700)
         write_private(self.folder / "gateway.cluster", where.name + "\n")
         return self.again()
@@ -70,6 +79,7 @@ class Carried:
         """Submit the script that is there once more; the job's id."""
         if not self.script.exists():
             raise RequestError("No gateway was submitted yet.", "Start one: launcher gateway submit")
+        require_own(self.folder, "places.sessions")
         job_id = self._scheduler().submit(self.script)
         write_job_id(self._job, job_id)
         return job_id

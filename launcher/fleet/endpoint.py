@@ -12,15 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from launcher.batch.passes import Passes
-from launcher.errors import RequestError
+from launcher.errors import RequestError, StorageError
 from launcher.fleet.access import Access
 from launcher.fleet.batching import batch_api
 from launcher.fleet.front import EndpointFront
+from launcher.fleet.issued import myself
 from launcher.fleet.keys import StoredKeys
 from launcher.fleet.life import Life
 from launcher.fleet.page import StatusPage
-from launcher.fleet.places import state_folder as state_folder
-from launcher.fleet.places import store_url as store_url
+from launcher.fleet.places import own_folder, store_url
 from launcher.fleet.store import Store
 from launcher.fleet.usage import Uses
 from launcher.gateway.answers import ENDPOINT
@@ -51,10 +51,15 @@ class Endpoint:
     async def run(self, started: Callable[[Endpoint], object]) -> None:
         """Serve until `stop`; `started` is called once requests are taken. Raises StorageError, RequestError."""
         loop = asyncio.get_running_loop()
-        folder = state_folder(self._settings)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = own_folder(self._settings)
         store = await loop.run_in_executor(None, Store, store_url(self._settings))
         try:
+            whose = await loop.run_in_executor(None, store.keep, "user", myself())
+            if whose != myself():  # neither could see or end the other's sessions
+                raise StorageError(
+                    f"{store.where} is the state of {whose}'s endpoint.",
+                    "Set endpoint.state to one of your own; a group runs its endpoint as one user.",
+                )
             uses = Uses(store, folder / "uses")
             try:
                 await self._serve(store, uses, folder, started)

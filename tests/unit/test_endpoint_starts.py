@@ -86,7 +86,8 @@ def test_a_far_start_whose_connection_broke_keeps_its_slot_as_it_may_have_been_d
 def test_a_job_keeps_its_slot_while_the_state_is_away(
     settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session, answers = Ending(), store.replicas
+    session: Any = Ending()
+    answers = store.replicas
     away = [StorageError("The database does not answer.")] * 2
 
     def replicas() -> Any:
@@ -96,7 +97,8 @@ def test_a_job_keeps_its_slot_while_the_state_is_away(
 
     monkeypatch.setattr("launcher.fleet.starts._AGAIN_S", 0.01)
     monkeypatch.setattr(store, "replicas", replicas)
-    assert started(settings, store, here(lambda _: session)).session is session  # type: ignore[comparison-overlap]
+    found: Any = started(settings, store, here(lambda _: session)).session
+    assert found is session
     assert away == []
     assert [row.session for row in answers()] == ["sim-1"]
     assert not session.stopped
