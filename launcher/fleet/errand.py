@@ -77,9 +77,10 @@ class Errand:
         """Write the model's name as the replica knows it into body and query; the query is returned."""
         exchange, question, field = self.exchange, self.question, self.field
         if question is not None:
-            body = question.body(served)
+            came = exchange.incoming.waiting
+            body = question.written(came, served)
             exchange.usage_wanted = question.usage_wanted
-            if body is not exchange.incoming.waiting:
+            if body is not came:
                 exchange.replace_body(body)
         elif field is not None and served and served != field.value:
             name = served.encode()

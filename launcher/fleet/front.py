@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from launcher.errors import LauncherError
@@ -19,6 +20,7 @@ from launcher.fleet.question import ModelField, Question, boundary
 from launcher.fleet.seen import Access, Fleet, ModelSeen
 from launcher.gateway import answers, metrics
 from launcher.gateway.answers import Answer
+from launcher.gateway.body import PENDING_BYTES
 from launcher.gateway.exchange import Exchange
 from launcher.gateway.front import STREAMS, Batches, later
 from launcher.gateway.headers import request_head
@@ -34,7 +36,9 @@ _BODY_BYTES = 64 * 2**20
 _MOVES_MAX = 3
 # A session's gateway keeps a connection for longer than this (gateway.client.KEEP_TIMEOUT_S).
 _IDLE_S = 20.0
-_SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,3})?")
+_SECONDS = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?")
+# So many wait for a start, and then go to one replica at once; who comes later is told to come again.
+_HELD_MAX = 1000
 
 
 class EndpointFront:
@@ -46,19 +50,30 @@ class EndpointFront:
     def __init__(self, fleet: Fleet, access: Access, *, hold_max_s: float) -> None:
         self.usage = Usage()
         self.upstreams = Upstreams(_IDLE_S)
-        self.stopping = False
         self.counts = told.Counts()
         self.batches: Batches | None = None
         self.page: Callable[[Exchange, Target, Holder], Answer] | None = None
         self._fleet = fleet
         self._access = access
         self._hold_max_s = hold_max_s
-        self._waiting: dict[str, int] = {}  # requests held for a start, by model
+        self._stopping = False
+        self._held: dict[Errand, None] = {}  # what waits for a start
         self._errands: dict[str, dict[Errand, None]] = {}  # what runs on each replica
 
     @property
     def ready(self) -> bool:
         return True
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing new is taken; what waits for a start is then told to come again, for the next gateway."""
+        return self._stopping
+
+    @stopping.setter
+    def stopping(self, stopping: bool) -> None:
+        self._stopping = stopping
+        for errand in list(self._held) if stopping else ():
+            errand.exchange.reply(told.stopping())
 
     def admitted(self, exchange: Exchange, target: Target, holder: Holder) -> None:
         """Route it by its model, or answer what the endpoint itself knows."""
@@ -107,8 +122,11 @@ class EndpointFront:
         if not holder.own:
             mine = self.usage.keys.get(holder.name)
             usage = mine.as_json() if mine is not None else {}
-        seen = told.state(self._fleet, self.models(holder), self.counts, self._waiting)
+        seen = told.state(self._fleet, self.models(holder), self.counts, self._waiting())
         return {**seen, "usage": usage}
+
+    def _waiting(self) -> Counter[str]:
+        return Counter(errand.model.name for errand in self._held)
 
     def _listing(self, exchange: Exchange, target: Target, holder: Holder, wanted: Asked) -> Answer:
         clusters = self._fleet.clusters()
@@ -136,7 +154,7 @@ class EndpointFront:
     def _metrics(self, holder: Holder) -> Answer:
         if not holder.own:  # they tell of everybody's keys
             return answers.refused(403, "Metrics are for whose endpoint this is.", "not_yours")
-        more = told.metrics(self._fleet, self.counts, self._waiting)
+        more = told.metrics(self._fleet, self.counts, self._waiting())
         headers = {"Content-Type": metrics.CONTENT_TYPE, "Cache-Control": "no-store"}
         return Answer(200, metrics.render(self.usage, None, more), headers)
 
@@ -155,11 +173,13 @@ class EndpointFront:
     async def _read(self, errand: Errand) -> None:
         errand.exchange.go_on()
         body = await errand.exchange.body(_BODY_BYTES)
-        if body is None:
+        if body is not None:
+            self._ask(errand, body)
+        elif errand.exchange.incoming.crowded:
+            errand.exchange.reply(told.crowded())
+        else:
             text = "The body is too long to look for its model."
             errand.exchange.reply(answers.refused(413, text, "body_too_long", close=True))
-        else:
-            self._ask(errand, body)
 
     def _ask(self, errand: Errand, body: bytes) -> None:
         try:
@@ -182,15 +202,19 @@ class EndpointFront:
                 number += 1
                 if field.feed(pieces[number - 1]):
                     break
-            elif incoming.complete or incoming.waiting_bytes > _BODY_BYTES:
+            elif incoming.complete or incoming.waiting_bytes > _BODY_BYTES or incoming.crowded:
                 break
             else:
                 await incoming.more()
         if field.value is not None:
             errand.field = field
+            incoming.limit_bytes = PENDING_BYTES  # the rest can wait for a replica at the client's
             self._begin(errand, field.value)
+            exchange.client.update_reading()
         elif incoming.complete or field.failed:
             exchange.reply(answers.refused(400, 'The form has no field "model".', "bad_request", close=True))
+        elif incoming.crowded:
+            exchange.reply(told.crowded())
         else:
             text = 'Send the field "model" before the file: it did not come in the first 64 MB.'
             exchange.reply(answers.refused(400, text, "bad_request", close=True))
@@ -199,8 +223,13 @@ class EndpointFront:
         """The model's name is known: may it be used, and is it there?"""
         exchange, holder = errand.exchange, errand.holder
         model = self._fleet.model(name)
-        if model is not None and not (model.offered or self._shown(holder, model)):
-            model = None
+        if (
+            model is not None
+            and not (model.offered and model.name == name)
+            and not self._shown(holder, model)
+        ):
+            # A further name tells nothing of it, and may be that of another one which the key may use.
+            model = next((one for one in self.models(holder) if name in one.served), None)
         hold = exchange.request.headers.text(b"x-launcher-hold").strip()
         if model is None:
             answer: Answer | None = told.no_model(name, self.models(holder))
@@ -263,15 +292,20 @@ class EndpointFront:
         return told.failed()
 
     async def _wait(self, errand: Errand) -> None:
-        name = errand.model.name
-        self._waiting[name] = self._waiting.get(name, 0) + 1
+        if self.stopping:
+            errand.exchange.reply(told.stopping())
+            return
+        name, hold_s = errand.model.name, max(0.0, errand.until - time.monotonic())
+        if len(self._held) >= _HELD_MAX:
+            hold_s = 0.0
+        self._held[errand] = None
         try:
-            model = await self._fleet.wanted(name, max(0.0, errand.until - time.monotonic()))
+            model = await self._fleet.wanted(name, hold_s)
         except LauncherError as error:
             errand.exchange.reply(told.cannot_start(error))
             return
         finally:
-            self._waiting[name] -= 1
+            del self._held[errand]
         ready = [lane for lane in self._fleet.lanes(name) if not lane.leaving]
         if ready and not errand.exchange.done:
             if all(lane in errand.tried for lane in ready):  # they were looked at since

@@ -15,18 +15,22 @@ from typing import Any
 _BOUNDARY = re.compile(r'multipart/form-data\s*;.*?\bboundary="?([!-~]{1,70}?)"?\s*(?:;|$)', re.IGNORECASE)
 _NAME = re.compile(rb'^content-disposition:[^\r\n]*;[ \t]*name="?model"?[ \t]*(?:;|\r?$)', re.I | re.M)
 _PART_HEAD_BYTES, _NAME_BYTES = 16384, 1024
+_PARTS_MAX, _VALUES_MAX = 1000, 2**20
 
 
 class Question:
     """A JSON body, parsed; raises ValueError with a sentence for one that no engine would read.
 
     `streams` says that its path answers with a stream of events if it is asked to; `usage_wanted` whether the client
-    gets the stream's usage, which is always asked for.
+    gets the stream's usage, which is always asked for. The body itself is not kept: it may be long.
     """
 
-    __slots__ = ("_body", "_options", "model", "usage_wanted")
+    __slots__ = ("_end", "_options", "model", "usage_wanted")
 
     def __init__(self, body: bytes, *, streams: bool) -> None:
+        # Parsed, the least values take a hundred times the memory that they take here, and everybody waits meanwhile.
+        if len(body) > _VALUES_MAX and sum(map(body.count, (b",", b"[", b"{"))) > _VALUES_MAX:
+            raise ValueError(f"The body has more than {_VALUES_MAX} values.")
         try:
             asked: Any = json.loads(body.decode())
         except (ValueError, RecursionError):
@@ -34,7 +38,7 @@ class Question:
         model = asked.get("model") if isinstance(asked, dict) else None
         if not isinstance(model, str) or not model:
             raise ValueError('The body must be a JSON object with a "model".')
-        self._body = body
+        self._end = body.rindex(b"}")
         self.model: str = model
         self._options: dict[str, Any] | None = None
         self.usage_wanted = True
@@ -44,8 +48,8 @@ class Question:
                 self.usage_wanted = bool(options.get("include_usage"))
                 self._options = None if self.usage_wanted else {**options, "include_usage": True}
 
-    def body(self, served: str) -> bytes:
-        """The body for a replica that knows the model as `served`.
+    def written(self, body: bytes, served: str) -> bytes:
+        """The body for a replica that knows the model as `served`, from the one that came or was written before.
 
         New words are put last, where JSON's readers let them win; the client's own bytes stay.
         """
@@ -54,10 +58,9 @@ class Question:
             more.append(f'"model":{_quoted(served)}')
         if self._options is not None:
             more.append(f'"stream_options":{json.dumps(self._options)}')
-        if not more:
-            return self._body
-        end = self._body.rindex(b"}")
-        return self._body[:end] + b"," + ",".join(more).encode() + self._body[end:]
+        if not more and body.startswith(b"}", self._end):
+            return body
+        return body[: self._end] + "".join(f",{one}" for one in more).encode() + b"}"
 
 
 _quoted = functools.lru_cache(maxsize=1024)(json.dumps)
@@ -73,13 +76,14 @@ class ModelField:
     """Finds the `model` in a form that comes in pieces, wherever it stands; holds a part's head at most.
 
     `value` is the first one found, which stands from `start` to `end` in the body; `failed` says that there will be
-    none, because the body is no form of this boundary or its field is too long.
+    none, because the body is no form of this boundary, has too many parts, or its field is too long.
     """
 
     def __init__(self, between: bytes) -> None:
         self._mark = b"\r\n--" + between
         self._held = b"\r\n"  # before the first boundary there may be none
         self._at = -2  # where in the body what is held begins
+        self._next = 0  # so much of it has been looked at
         self._step = self._steps()
         self.value: str | None = None
         self.start = self.end = 0
@@ -89,7 +93,9 @@ class ModelField:
     def feed(self, piece: bytes) -> bool:
         """Take the next piece; True once it is known whether there is such a field."""
         if self.value is None and not self.failed:
-            self._held += piece
+            self._held = self._held[self._next :] + piece
+            self._at += self._next
+            self._next = 0
             if next(self._step, None) is None and self.value is None:
                 self.failed = True
         return self.value is not None or self.failed
@@ -97,26 +103,30 @@ class ModelField:
     def _steps(self) -> Iterator[bool]:
         """Go on as far as what came allows, and yield for more; ends when it is decided."""
         yield True
-        while True:
-            while (found := self._held.find(self._mark)) < 0:
-                self._skip(max(0, len(self._held) - len(self._mark)))
+        for _ in range(_PARTS_MAX):
+            while (found := self._held.find(self._mark, self._next)) < 0:
+                self._next = max(self._next, len(self._held) - len(self._mark))
                 yield True
-            self._skip(found + len(self._mark))
-            while (found := self._held.find(b"\r\n\r\n")) < 0:
-                if self._held.startswith(b"--") or len(self._held) > _PART_HEAD_BYTES:
+            self._next = found + len(self._mark)
+            while (found := self._found(b"\r\n\r\n", 0, _PART_HEAD_BYTES)) < 0:
+                if self._held.startswith(b"--", self._next) or self._left > _PART_HEAD_BYTES:
                     return
                 yield True
-            is_model = _NAME.search(self._held[:found]) is not None
-            self._skip(found + 2)  # an empty part's end begins with the same line's end
+            is_model = _NAME.search(self._held, self._next, found) is not None
+            self._next = found + 2  # an empty part's end begins with the same line's end
             if is_model:
-                while (found := self._held.find(self._mark, 2)) < 0 and len(self._held) <= _NAME_BYTES:
+                while (found := self._found(self._mark, 2, _NAME_BYTES)) < 0:
+                    if self._left > _NAME_BYTES + len(self._mark):
+                        return
                     yield True
-                if found < 0:
-                    return
-                self.start, self.end = self._at + 2, self._at + found
-                self.value = self._held[2:found].decode("utf-8", "replace")
+                self.start, self.end = self._at + self._next + 2, self._at + found
+                self.value = self._held[self._next + 2 : found].decode("utf-8", "replace")
                 return
 
-    def _skip(self, count: int) -> None:
-        self._held = self._held[count:]
-        self._at += count
+    @property
+    def _left(self) -> int:
+        return len(self._held) - self._next
+
+    def _found(self, what: bytes, after: int, within: int) -> int:
+        begin = self._next + after
+        return self._held.find(what, begin, begin + within + len(what))

@@ -112,6 +112,13 @@ def failed() -> Answer:
     return answers.json_answer(502, answers.error_body(message, "server_error", "replica_lost"))
 
 
+def crowded() -> Answer:
+    """Too many long requests are on their way for one more."""
+    message = "Too many long requests are being sent at once. Ask again in some seconds."
+    body = answers.error_body(message, "server_error", "overloaded")
+    return answers.json_answer(503, body, {"Retry-After": str(_RETRY_S)}, close=True)
+
+
 def stopping() -> Answer:
     """The endpoint ends, or is replaced by a new one."""
     body = answers.error_body("The endpoint is stopping.", "server_error", "endpoint_stopping")

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
 
 PENDING_BYTES = 65536
 KEPT_BYTES = 64 * 2**20
-# Of all requests together: with many uploads at once the later ones cannot be sent again.
-_KEPT_ALL_BYTES = 512 * 2**20
+# Of all requests together: above it long ones are not kept to be sent again, and not waited for until they are whole.
+_ALL_BYTES = 512 * 2**20
+_LONG_BYTES = 2**20
+
+
+class Held:
+    """How many bytes of bodies are in memory, of all requests together."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+HELD = Held()
 
 
 class Body:
-    """`pieces` are as they came; `keep` keeps those that were taken too, up to so many bytes, until `settle`.
+    """`pieces` are what came; `keep` keeps those that were taken too, up to so many bytes, until `settle`.
 
     `left_bytes` below zero: it is longer than allowed. `limit_bytes` is how much may wait before the client must pause.
     """
 
-    kept_bytes: ClassVar[int] = 0  # by all of them
-
     limit_bytes = PENDING_BYTES
     read_bytes = waiting_bytes = 0
+    _joined = 0  # so many of the pieces are no chunks any more
     _taken = False  # something has gone that was not kept
     _kept: list[bytes] | None = None
     _kept_bytes = _kept_max_bytes = 0
@@ -40,9 +51,14 @@ class Body:
         self.waiting_bytes += len(data)
         self.left_bytes -= len(data)
         self.read_bytes += len(data)
+        HELD.bytes += len(data)
 
     def wake(self) -> None:
         """More has come, or its end: let go on who waits in `more`."""
+        joined = min(self._joined, len(self.pieces))
+        if len(self.pieces) > joined + 1:  # chunks of a few bytes would take many times as much memory
+            self.pieces[joined:] = [b"".join(self.pieces[joined:])]
+        self._joined = len(self.pieces)
         if self._wanted is not None and not self._wanted.done():
             self._wanted.set_result(None)
 
@@ -50,6 +66,11 @@ class Body:
         """Wait for the next piece or the end; to be called while it is not `complete`."""
         self._wanted = asyncio.get_running_loop().create_future()
         await self._wanted
+
+    @property
+    def crowded(self) -> bool:
+        """Whether this is a long one, and there is too much of all together to wait for the rest of it."""
+        return self.waiting_bytes > _LONG_BYTES and HELD.bytes > _ALL_BYTES
 
     @property
     def waiting(self) -> bytes:
@@ -67,6 +88,7 @@ class Body:
 
     def replace(self, body: bytes) -> None:
         """Another body instead of the one that came whole."""
+        HELD.bytes += len(body) - self.waiting_bytes
         self.pieces, self.waiting_bytes = [body], len(body)
 
     def take(self) -> bytes:
@@ -75,15 +97,18 @@ class Body:
         self.pieces, self.waiting_bytes = [], 0
         if self._kept is None:
             self._taken = True
+            HELD.bytes -= len(data)
         elif data:
             self._kept.append(data)
-            self._count(len(data))
-            if self._kept_bytes > self._kept_max_bytes or Body.kept_bytes > _KEPT_ALL_BYTES:
+            self._kept_bytes += len(data)
+            crowded = self._kept_bytes > PENDING_BYTES and HELD.bytes > _ALL_BYTES
+            if crowded or self._kept_bytes > self._kept_max_bytes:
                 self.settle()
         return data
 
     def drop(self) -> None:
         """Nobody wants the rest."""
+        HELD.bytes -= self.waiting_bytes
         self.pieces, self.waiting_bytes = [], 0
         self.settle()
 
@@ -95,18 +120,13 @@ class Body:
     def settle(self) -> None:
         """Nothing is taken back any more."""
         self._kept, self._taken = None, True
-        if self._kept_bytes:
-            self._count(-self._kept_bytes)
+        HELD.bytes -= self._kept_bytes
+        self._kept_bytes = 0
 
     def rewind(self) -> bool:
         """Take back what has gone, so that all of it waits again; False where it was not kept."""
         if self._kept:
             self.pieces = [*self._kept, *self.pieces]
             self.waiting_bytes += self._kept_bytes
-            self._kept = []
-            self._count(-self._kept_bytes)
+            self._kept, self._kept_bytes = [], 0
         return not self._taken
-
-    def _count(self, more: int) -> None:
-        self._kept_bytes += more
-        Body.kept_bytes += more

@@ -79,7 +79,8 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closing = True
-        self._waiting.clear()
+        while self._waiting:
+            self._waiting.popleft().incoming.drop()
         if self._current is not None:
             self._current.cancel()
         self.listener.left(self)

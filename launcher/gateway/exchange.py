@@ -115,13 +115,13 @@ class Exchange:
             self.incoming.wake()
 
     async def body(self, limit_bytes: int) -> bytes | None:
-        """The whole body of a small request, which stays to be sent; None when it is longer than `limit_bytes`."""
+        """The whole body, which stays to be sent; None: it is longer than `limit_bytes`, or long and `crowded`."""
         incoming = self.incoming
         incoming.limit_bytes = limit_bytes
         self.client.update_reading()
-        while not incoming.complete and incoming.waiting_bytes <= limit_bytes:
+        while not incoming.complete and incoming.waiting_bytes <= limit_bytes and not incoming.crowded:
             await incoming.more()
-        return incoming.waiting if incoming.waiting_bytes <= limit_bytes else None
+        return incoming.waiting if incoming.complete and incoming.waiting_bytes <= limit_bytes else None
 
     def replace_body(self, body: bytes) -> None:
         """Send `body` instead of the one that came, which was whole."""

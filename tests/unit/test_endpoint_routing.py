@@ -147,7 +147,7 @@ def test_any_name_is_read_and_written(name: str) -> None:
     question = Question(body, streams=True)
     assert question.model == name
     assert not question.usage_wanted
-    sent = json.loads(question.body("served " + name))
+    sent = json.loads(question.written(body, "served " + name))
     assert sent == {
         "model": "served " + name,
         "stream": True,
@@ -161,8 +161,29 @@ def test_a_body_that_needs_no_change_goes_on_byte_for_byte() -> None:
         b' {"model":"a" ,\n"x":1.0e+0}\n',
         b'{"model":"a","stream":true,"stream_options":{"include_usage":true}}',
     ):
-        assert Question(body, streams=True).body("a") is body
-    assert json.loads(Question(b' {"model":"a" ,\n"x":1e400}\n', streams=True).body("b"))["model"] == "b"
+        assert Question(body, streams=True).written(body, "a") is body
+
+
+def test_each_replica_gets_the_name_that_it_knows_and_nothing_of_the_last_one() -> None:
+    body = b' {"model":"a" ,\n"x":1e400}\n'
+    question = Question(body, streams=True)
+    first = question.written(body, "b")
+    second = question.written(first, "c")
+    assert (json.loads(first)["model"], json.loads(second)["model"]) == ("b", "c")
+    assert second.count(b"model") == 2
+    assert question.written(second, "a") == body[:-1]
+
+
+@pytest.mark.parametrize("piece", [b"[],", b"{},", b"1,", b'"":0,'])
+def test_a_body_of_nothing_but_values_is_not_parsed(piece: bytes) -> None:
+    """A million and more of them would take a hundred times the memory, and hold up everybody."""
+    inside = piece * (2**20 + 1) + (b'"a":1' if b":" in piece else b"1")
+    body = b'{"model":"a",' + (inside if b":" in piece else b'"x":[' + inside + b"]") + b"}"
+    with pytest.raises(ValueError, match="values"):
+        Question(body, streams=False)
+    assert (
+        Question(b'{"model":"a","image":"' + b"," * 2**19 + b"x" * 2**20 + b'"}', streams=False).model == "a"
+    )
 
 
 def form(*fields: tuple[str, bytes]) -> bytes:
@@ -205,11 +226,13 @@ def test_the_model_of_a_form_is_found_wherever_it_stands(size: int, fields: list
     [
         form(SOUND), form(('name="models"', b"x"), ('name="the model"', b"y")), b"--XX--\r\n",
         form(('name="model"', b"x" * 5000)), b"--XX\r\n" + b"X-Head: y\r\n" * 5000,
+        b"--XX\r\n\r\n\r\n" * 1000 + form(('name="model"', b"late")),
     ],
 )  # fmt: skip
-def test_a_form_without_the_field_is_known_as_such(body: bytes) -> None:
+@pytest.mark.parametrize("size", [1, 1000, 100_000])
+def test_a_form_without_the_field_is_known_as_such(size: int, body: bytes) -> None:
     field = ModelField(b"XX")
-    known = any(field.feed(body[at : at + 1000]) for at in range(0, len(body), 1000))
+    known = any(field.feed(body[at : at + size]) for at in range(0, len(body), size))
     assert known
     assert field.value is None
 
