@@ -1,6 +1,6 @@
 """The batches of OpenAI's `/v1/batches` on disk: what was asked for, how far it is, what came of it.
 
-`batch.json` is written once when a batch is made, `state.json` by whoever carries it (launcher.batch.carry), `cancel`
+`batch.json` is written once when a batch is made, `state.json` by whoever carries it (launcher.batch.carrier), `cancel`
 by whoever wants its end: so that two gateways may look after one folder, and a killed one leaves nothing unsaid.
 """
 
@@ -134,24 +134,18 @@ class Place:
     def log(self) -> Path:
         return self.folder / "run.log"
 
-    @property
-    def progress(self) -> Path:
-        """`progress.json`: what the run says of itself."""
-        return self.folder / "progress.json"
-
     def read_state(self) -> State:
-        """How far it is; the beginning where nothing was written yet."""
+        """How far it is; the beginning where nothing was written yet, or a power cut took it."""
         try:
             data = json.loads(self.state.read_bytes())
             return State(**{**data, "errors": tuple(data["errors"])})
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
             return State()
 
-    def tidy(self, asked: Asked) -> None:
+    def tidy(self) -> None:
         """Drop the links to what is in the owner's files, who may delete it there, of a batch that is over."""
-        if not asked.by_path:
-            for path in (self.input, self.output, self.errors):
-                path.unlink(missing_ok=True)
+        for path in (self.input, self.output, self.errors):
+            path.unlink(missing_ok=True)
 
     def write_state(self, state: State, *, durable: bool = True) -> None:
         """Say how far it is; raises OSError."""
@@ -212,6 +206,7 @@ class Batches:
             str(output.with_name(f"{output.name}.errors") if output is not None else place.errors),
             asked.endpoint,
             asked.models,
+            strict=not asked.by_path,  # as OpenAI and FIRST do
         )
 
     def new_id(self) -> str:
@@ -248,7 +243,7 @@ class Batches:
             if asked is None:
                 continue
             if place.read_state().final:
-                place.tidy(asked)
+                place.tidy()
                 self._over.add(folder)
             else:
                 found.append((asked, place))

@@ -16,6 +16,7 @@ import secrets
 import shutil
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -37,7 +38,7 @@ class TooMuchError(StorageError):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one owner may have: bytes of one uploaded file and of all, the number of files, unfinished batches.
+    """What one owner may have: bytes of one uploaded file, of all files, their number, unfinished batches.
 
     `at_once` is how many batches of one owner run at a time, `at_once_all` those of everybody; the others wait.
     """
@@ -82,10 +83,12 @@ class Files:
         self.bounds = bounds
         self._folder = folder
         self._known: dict[Path, StoredFile] = {}  # what is on disk never changes
+        self._coming: Counter[str] = Counter()  # by owner, the bytes of uploads on their way
+        self._counting = threading.Lock()
 
-    def upload(self, owner: str) -> Upload:
-        """A file that is about to come; raises TooMuchError when the owner has too many, or OSError."""
-        mine = [one for one in self.list(owner) if one.purpose == UPLOADED]
+    def room(self, owner: str) -> int:
+        """How many bytes more the owner may have, answers counted too; raises TooMuchError where there are none."""
+        mine = self.list(owner)
         if len(mine) >= self.bounds.files:
             raise TooMuchError(f"There are {len(mine)} files already.", "Delete those that are not needed.")
         room = self.bounds.owner_bytes - sum(one.bytes for one in mine)
@@ -94,7 +97,18 @@ class Files:
                 f"Your files fill the {size_text(self.bounds.owner_bytes)} that one owner may have.",
                 "Delete those that are not needed.",
             )
-        return Upload(self, self._new_folder(owner), min(room, self.bounds.file_bytes))
+        return room
+
+    def upload(self, owner: str) -> Upload:
+        """A file that is about to come; raises TooMuchError when the owner has too many, or OSError."""
+        room = self.room(owner)
+        return Upload(self, owner, self._new_folder(owner), room)
+
+    def coming(self, owner: str, more: int) -> int:
+        """How many bytes the owner's uploads have brought that are under way, with `more`."""
+        with self._counting:
+            self._coming[owner] += more
+            return self._coming[owner]
 
     def get(self, owner: str, file_id: str) -> StoredFile | None:
         """The file of this owner; None: there is none, or it is somebody else's."""
@@ -190,8 +204,8 @@ class Files:
 class Upload:
     """A file on its way in: `write`, then `keep` or `drop`."""
 
-    def __init__(self, files: Files, place: Path, room: int) -> None:
-        self._files, self._place, self._room = files, place, room
+    def __init__(self, files: Files, owner: str, place: Path, room: int) -> None:
+        self._files, self._owner, self._place, self._room = files, owner, place, room
         self.size = 0
         self._writing = threading.Lock()
         self._descriptor = os.open(place / "content", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -199,33 +213,44 @@ class Upload:
     def write(self, data: bytes) -> None:
         """Append `data`; raises TooMuchError beyond what the owner may have, or OSError."""
         self.size += len(data)
-        if self.size > self._room:
-            of_one = self._room == self._files.bounds.file_bytes
-            why = "that one may have" if of_one else "that your other files leave"
+        coming, most = self._files.coming(self._owner, len(data)), self._files.bounds.file_bytes
+        if self.size > most:
             raise TooMuchError(
-                f"The file is larger than the {size_text(self._room)} {why}.",
-                "Split it." if of_one else "Delete those that are not needed.",
+                f"The file is larger than the {size_text(most)} that one may have.", "Split it."
             )
+        if coming > self._room:
+            raise self._too_much(self._room)
         rest = memoryview(data)
         with self._writing:
             while rest:  # a write to a nearly full disk takes what fits
                 rest = rest[os.write(self._descriptor, rest) :]
 
     def keep(self, filename: str, purpose: str, lasts_s: int = KEPT_S) -> StoredFile:
-        """The upload is whole and becomes a file; raises OSError."""
+        """The upload is whole and becomes a file; raises TooMuchError where others came first, or OSError."""
+        if self.size > (room := self._files.room(self._owner)):
+            raise self._too_much(room)
         os.fsync(self._descriptor)
-        os.close(self._descriptor)
-        self._descriptor = -1
+        self._close()
         now = int(time.time())
         return self._files._write(self._place, _shown(filename), purpose, now, now + lasts_s)
 
     def drop(self) -> None:
         """Give the space back."""
         with self._writing:  # or the rest would go into whatever file has this number next
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-                self._descriptor = -1
+            self._close()
         shutil.rmtree(self._place, ignore_errors=True)
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self._files.coming(self._owner, -self.size)
+
+    def _too_much(self, room: int) -> TooMuchError:
+        return TooMuchError(
+            f"The file is larger than the {size_text(room)} that your other files leave.",
+            "Delete those that are not needed.",
+        )
 
 
 def new_id(prefix: str) -> str:

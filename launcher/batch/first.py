@@ -25,7 +25,6 @@ from launcher.batch.batches import (
     STATUSES,
     VALIDATING,
     Asked,
-    Place,
     State,
 )
 from launcher.errors import RequestError
@@ -85,13 +84,15 @@ def output_of(asked: Wish, batch_id: str) -> Path | None:
         return None
     try:
         if place.parent.is_dir() and not place.is_dir() and place.suffix:
-            if place.exists():
-                raise RequestError(f"{_shown(place)} exists.", "Name a file that does not, or a folder.")
+            # Made now: two batches would take each other's answers for their own.
+            os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             return place
         base = asked.input.stem
         folder = place / f"{base}_{asked.model.rpartition('/')[2]}_{batch_id}"
         folder.mkdir(mode=0o700, parents=True)
         return folder / f"{base}_{time.strftime('%Y%m%d_%H%M%S')}.results.jsonl"
+    except FileExistsError as error:
+        raise RequestError(f"{_shown(place)} exists.", "Name a file that does not, or a folder.") from error
     except OSError as error:
         raise RequestError(
             f"{_shown(place)} cannot be used: {error.strerror}.", "Name a folder that you may write."
@@ -124,8 +125,11 @@ def listed(asked: Asked, state: State) -> dict[str, Any]:
     }
 
 
-def result(asked: Asked, place: Place, state: State) -> dict[str, Any]:
-    """What came of a batch; `response_time` are the seconds its runs took, `throughput` tokens a second."""
+def result(asked: Asked, content: Path | None, state: State) -> dict[str, Any]:
+    """What came of a batch, whose answers are `content` where no output was named.
+
+    `response_time` are the seconds its runs took, `throughput` tokens a second.
+    """
     tokens = state.prompt_tokens + state.completion_tokens
     rate = round(tokens / state.running_s, 3) if state.running_s > 0 else 0.0
     metrics = {
@@ -136,7 +140,8 @@ def result(asked: Asked, place: Place, state: State) -> dict[str, Any]:
         "num_responses": state.completed,
         "lines_processed": state.completed + state.failed,
     }
-    of_paths = {"results_file": asked.output or str(place.output)} if asked.by_path else {}
+    results = asked.output or (None if content is None else str(content))
+    of_paths = {"results_file": results} if asked.by_path else {}
     files = {"output_file_id": state.output_file_id, "error_file_id": state.error_file_id}
     return {**of_paths, **files, "metrics": metrics}
 

@@ -1,6 +1,6 @@
 """OpenAI's `/v1/files` and `/v1/batches` at a gateway, a session's or an endpoint's; FIRST's shape of batches too.
 
-Says what each request gets. The files are `files`' business, the batches' course `carry`'s.
+Says what each request gets. The files are `files`' business, the batches' course `carrier`'s.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, quote, unquote
 
-from launcher.batch import first, shown, storing
+from launcher.batch import first, shown
 from launcher.batch.batches import FAILED, Asked, Batches, Place, State
-from launcher.batch.carry import Carrier
+from launcher.batch.carrier import Carrier
 from launcher.batch.files import Bounds, Files, StoredFile, TooMuchError
 from launcher.batch.form import FormError
 from launcher.batch.passes import Passes, owner_of
+from launcher.batch.upload import store
 from launcher.errors import LauncherError, RequestError
 from launcher.gateway import answers
 from launcher.gateway.answers import Answer
@@ -137,7 +138,7 @@ class BatchAPI:
         owner = owner_of(holder)
         match kind, name, what, method:
             case "files", None, None, "POST":
-                stored = await storing.store(exchange, self._files, owner)
+                stored = await store(exchange, self._files, owner)
                 exchange.reply(answers.json_answer(200, stored.as_json()))
             case "files", None, None, "GET":
                 exchange.reply(answers.json_answer(200, await self._list_files(owner, query)))
@@ -240,6 +241,7 @@ class BatchAPI:
             asked = await self._wished(body, holder, asked)
             content = None
         else:
+            await asyncio.to_thread(self._files.room, owner)  # its answers will take some, too
             input_id, content = await self._input(body, owner)
             names = tuple(sorted(self._models(holder))) if self._models is not None else ()
             only = names[0] if len(names) == 1 else None
@@ -309,13 +311,14 @@ class BatchAPI:
         return *found, await asyncio.to_thread(found[1].seen)
 
     async def _result(self, owner: str, name: str, cluster: str | None) -> object:
-        asked, place, state = await self._seen(owner, name)
+        asked, _, state = await self._seen(owner, name)
         if not state.final:
             raise _No(400, "The batch is not completed yet.", "batch_ongoing")
         if state.status == FAILED:
             why = "; ".join(str(error.get("message")) for error in state.errors[:3])
             raise _No(400, f"The batch failed: {why}", "batch_failed")
-        told = first.result(asked, place, state)
+        content = self._files.content(owner, state.output_file_id) if state.output_file_id else None
+        told = first.result(asked, content, state)
         return json.dumps(told) if cluster is not None else told  # FIRST's is a text, which holds JSON
 
 

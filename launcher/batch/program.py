@@ -61,14 +61,14 @@ async def _carried(place: Place, said: dict[str, Any]) -> dict[str, Any]:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     work = await asyncio.to_thread(Work, Run(place.run), fresh=False)
     with work:
-        if said["strict"] and work.faults and (faults := _faults(Path(work.spec.errors))):
-            return {"status": FAILED, "errors": faults}
-        if not work.pace.total:
-            return {"status": FAILED, "code": "empty_file", "message": "The input has no lines."}
         if said["expire"]:
             await asyncio.to_thread(work.give_up, "batch_expired", _LATE)
             work.keep(ALL_DONE)
             return {"status": EXPIRED}
+        if work.spec.strict and work.faults:
+            return {"status": FAILED, "errors": _faults(Path(work.spec.errors))}
+        if not work.pace.total:
+            return {"status": FAILED, "code": "empty_file", "message": "The input has no lines."}
         work.keep(RUNNING)
         sending = asyncio.create_task(
             work.send(said["url"], said["key"], stop=stop, drain_s=_DRAIN_S, gone=lambda: None)

@@ -38,12 +38,12 @@ class Ended:
 class Runner:
     """The program in `place`, which asks `url` with `key`; an async context manager, behind which it is no more.
 
-    `strict`: it sends nothing when a line is wrong. `expire`: it sends nothing, but reports what is left as too late.
+    `expire`: it sends nothing, but reports what is left as too late.
     """
 
-    def __init__(self, place: Place, url: str, key: str, *, strict: bool, expire: bool = False) -> None:
+    def __init__(self, place: Place, url: str, key: str, *, expire: bool = False) -> None:
         self._place = place
-        self._said = {"url": url, "key": key, "strict": strict, "expire": expire}
+        self._said = {"url": url, "key": key, "expire": expire}
         self._process: asyncio.subprocess.Process | None = None
         self._over: asyncio.Task[None] | None = None
         self.ended: Ended | None = None  # None: it was killed

@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from launcher.batch.batches import Asked, Batches, Place
-from launcher.batch.files import Bounds
+from launcher.batch.files import Bounds, Files, TooMuchError
 from launcher.batch.http import BatchAPI
 from launcher.batch.passes import Passes
 from launcher.gateway.front import SessionFront
@@ -179,6 +179,25 @@ def test_files_of_one_owner_have_a_bound(client: openai.OpenAI) -> None:
     client.files.create(file=("a", b"x" * 180_000), purpose="batch")
 
 
+def test_answers_and_uploads_under_way_count_too(tmp_path: Path) -> None:
+    files = Files(tmp_path / "files", Bounds(file_bytes=100, owner_bytes=150))
+    first, second, late = (files.upload("ann") for _ in range(3))
+    first.write(b"x" * 100)
+    with pytest.raises(TooMuchError, match="that your other files leave"):
+        second.write(b"x" * 60)
+    second.drop()
+    first.keep("a", "batch")
+    late.write(b"x" * 60)
+    with pytest.raises(TooMuchError):
+        late.keep("b", "batch")
+    late.drop()
+    (tmp_path / "answers").write_bytes(b"x" * 50)
+    files.adopt("ann", "file-" + "0" * 24, tmp_path / "answers", "answers", None)
+    with pytest.raises(TooMuchError, match="that one owner may have"):
+        files.upload("ann")
+    assert files.room("bob") == 150
+
+
 def test_a_file_lasts_as_long_as_was_asked(client: openai.OpenAI) -> None:
     stored = client.files.create(
         file=("a", b"{}\n"), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
@@ -255,6 +274,7 @@ def test_two_gateways_on_one_folder_run_a_batch_once(start: Callable[[], BatchGa
         assert done.status == "completed"
         found = [one["custom_id"] for one in entries(there, done.output_file_id)]
         assert sorted(found) == sorted(str(n) for n in range(400))
+        there.files.delete(done.output_file_id or "")  # answers count too
         other = begun(there, [tiny(str(n), max_tokens=100) for n in range(700)])
         until(here, other, "in_progress")
         here.batches.cancel(other.id)  # which the other gateway runs

@@ -109,6 +109,8 @@ class Carrier:
                     await asyncio.to_thread(self._files.sweep)
             except OSError as error:  # the file system will be back
                 _LOG.warning("batches cannot be read: %s", error.strerror)
+            except Exception:
+                _LOG.exception("a batch cannot be read")
             await asyncio.sleep(_FOLDER_S)
 
     async def _guarded(self, asked: Asked, place: Place) -> None:
@@ -173,7 +175,7 @@ class Carrier:
         key = self._passes.open(asked.key, asked.owner)
         before_s, begun = state.running_s, time.monotonic()
         try:
-            async with Runner(place, self._url(asked), key, strict=not asked.by_path) as runner:
+            async with Runner(place, self._url(asked), key) as runner:
                 asking_since: float | None = None
                 while not await runner.over(_LOOK_S, self._wake[place.folder]):
                     self._touch()
@@ -251,13 +253,13 @@ class Carrier:
             error_file_id=await asyncio.to_thread(self._hand_out, asked, place.errors, "error"),
         )
         await asyncio.to_thread(place.write_state, state.now(state.end))
-        await asyncio.to_thread(place.tidy, asked)
+        await asyncio.to_thread(place.tidy)
         _LOG.info("%s: %s, %d of %d answered", asked.id, state.end, state.completed, state.total)
 
     async def _expire(self, place: Place, state: State) -> State:
         """Report each line that was not answered as too late."""
         for _ in range(_CRASHES):
-            async with Runner(place, "", "", strict=False, expire=True) as runner:
+            async with Runner(place, "", "", expire=True) as runner:
                 while not await runner.over(_LOOK_S, asyncio.Event()):
                     pass
             if runner.ended is not None and runner.ended.status:
