@@ -91,7 +91,7 @@ def _command(
     shown = [a for a in command._actions if a.help != argparse.SUPPRESS and a.dest != "help"]
     operands = [a for a in shown if not a.option_strings and not isinstance(a, argparse._SubParsersAction)]
     options = [a for a in shown if a.option_strings]
-    words = [f"{a.option_strings[0]} {a.metavar}" for a in options if a.required]
+    words = [f"{a.option_strings[0]} {a.metavar or ''}".rstrip() for a in options if a.required]
     words += [_OPERANDS[name]] if name in _OPERANDS else [_operand(a) for a in operands]
     if name in AFTER_DASHES:
         words.append(f"[-- {AFTER_DASHES[name]} …]")
@@ -159,7 +159,7 @@ def _type(hint: Any, metadata: Mapping[str, Any]) -> str:
     if typing.get_origin(hint) is tuple:
         return f"list of {'paths' if 'path' in metadata else 'plain words' if 'pattern' in metadata else 'texts'}"
     if typing.get_origin(hint) is not None:
-        return "block of texts"
+        return "block of fields" if typing.get_args(hint)[1] is object else "block of texts"
     bounds = f", at least {metadata['minimum']}" if "minimum" in metadata else ""
     if metadata.get("maximum", UNBOUNDED) != UNBOUNDED:
         bounds = f", {metadata['minimum']} to {metadata['maximum']}"
