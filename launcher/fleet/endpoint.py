@@ -25,6 +25,7 @@ from launcher.fleet.store import Store
 from launcher.fleet.usage import Uses
 from launcher.gateway.answers import ENDPOINT
 from launcher.gateway.server import Gateway
+from launcher.serve.node import raise_file_limit
 from launcher.settings.schema import Settings
 
 _LOG = logging.getLogger("launcher.fleet")
@@ -50,6 +51,7 @@ class Endpoint:
 
     async def run(self, started: Callable[[Endpoint], object]) -> None:
         """Serve until `stop`; `started` is called once requests are taken. Raises StorageError, RequestError."""
+        raise_file_limit()  # else a login node's usual limit would be some hundred clients
         loop = asyncio.get_running_loop()
         folder = own_folder(self._settings)
         store = await loop.run_in_executor(None, Store, store_url(self._settings))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -47,6 +47,7 @@ class _Counted:
     lately: dict[str, Sum] = field(default_factory=dict)
     at: float | None = None
     asked_at: float = 0.0
+    counting: Future[None] | None = None
     trouble: str | None = None
 
 
@@ -70,9 +71,11 @@ class StatusPage:
         if len(self._counted) > _KEPT:
             del self._counted[next(iter(self._counted))]
         now = time.monotonic()
-        if now - counted.asked_at >= _COUNTED_ANEW_S:
+        # A state may take minutes to say that it is not there.
+        over = counted.counting is None or counted.counting.done()
+        if over and now - counted.asked_at >= _COUNTED_ANEW_S:
             counted.asked_at = now
-            self._thread.submit(self._count, owner, counted)
+            counted.counting = self._thread.submit(self._count, owner, counted)
         still = target.query == _STILL
         return render(self._report(holder), holder, counted, self._url, target.up(), still=still)
 

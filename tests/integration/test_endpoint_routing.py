@@ -14,8 +14,6 @@ import openai
 import pytest
 from aiohttp import ClientSession
 
-from launcher.fleet import front as endpoint_front
-from launcher.gateway.body import HELD
 from launcher.gateway.place import Place
 from launcher.sessions import keys
 from launcher.sessions.paths import SessionPaths
@@ -247,40 +245,6 @@ def test_a_cold_model_says_when_to_come_again_or_holds_who_asks_for_it(
     assert fresh.fleet.started == ["cold"]
 
 
-@pytest.mark.parametrize("hold", ["900", "1000000000", "9" * 15])
-def test_holding_has_a_bound(hold: str) -> None:
-    with endpoint(hold_max_s=0.1) as front:
-        front.fleet.add("cold")
-        assert front.ask("POST", CHAT, {"X-Launcher-Hold": hold}, chat(model="cold")).status == 503
-
-
-def test_only_so_many_are_held_and_all_are_told_when_the_endpoint_stops(
-    fresh: RunningEndpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever comes later is told to come again at once; a new gateway does not find them still waiting."""
-    monkeypatch.setattr(endpoint_front, "_HELD_MAX", 3)
-    fresh.fleet.add("cold")
-    held = {"X-Launcher-Hold": "30"}
-    with ThreadPoolExecutor(3) as pool:
-        waiting = [pool.submit(fresh.ask, "POST", CHAT, held, chat(model="cold")) for _ in range(3)]
-        wait_until(lambda: fresh.status()["models"][0]["waiting"] == 3)
-        more = fresh.ask("POST", CHAT, held, chat(model="cold"))
-        assert (more.status, more.json()["error"]["code"]) == (503, "model_starting")
-        assert not any(one.done() for one in waiting)
-        fresh.stop(grace_s=20)
-        told = [one.result(20) for one in waiting]
-    assert [one.json()["error"]["code"] for one in told] == ["endpoint_stopping"] * 3
-    assert {one.header("Retry-After") for one in told} == {"5"}
-
-
-@pytest.mark.parametrize(
-    "value", [text for text in HOSTILE if text.strip() and text.isascii() and text.isprintable()]
-)
-def test_a_wrong_hold_is_refused(value: str, front: RunningEndpoint) -> None:
-    refused = front.ask("POST", CHAT, {"X-Launcher-Hold": value}, chat(model="cold"))
-    assert (refused.status, refused.json()["error"]["code"]) == (400, "bad_request")
-
-
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_model_of_any_name_is_not_there(name: str, front: RunningEndpoint) -> None:
     answer = front.ask("POST", CHAT, body=chat(model=name))
@@ -349,25 +313,6 @@ def test_what_was_used_is_told_before_the_client_has_the_whole_answer(front: Run
     connection.close()
     assert set(front.used) == {("other", "other-1", 200, (2, 7))}
     wait_until(lambda: front.rules.spent["other"] == spent + 20 * 9)
-
-
-@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=XX"])
-def test_long_requests_are_not_waited_for_when_there_are_too_many(
-    kind: str, front: RunningEndpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("launcher.gateway.body._ALL_BYTES", 3 * 2**20)
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\nContent-Type: {kind}\r\n"
-    lines = (head + f"Content-Length: {4 * 2**20}\r\n\r\n").encode()
-    with front.connect() as first, front.connect() as second:
-        first.sendall(lines + b"--XX\r\n\r\n" + b"x" * (5 * 2**19))
-        wait_until(lambda: HELD.bytes > 5 * 2**19)
-        second.sendall(lines + b"--XX\r\n\r\n" + b"x" * (5 * 2**19))
-        refused = second.recv(65536)
-        assert refused.startswith(b"HTTP/1.1 503")
-        assert b"overloaded" in refused
-        # A short one still passes.
-        assert front.ask("POST", CHAT, body=chat("word " * 50_000, model="org/chat")).status == 200
-    wait_until(lambda: HELD.bytes == 0)
 
 
 def test_other_methods_and_paths(front: RunningEndpoint) -> None:

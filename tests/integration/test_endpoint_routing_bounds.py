@@ -1,0 +1,82 @@
+"""What an endpoint holds for its clients, and no more: requests that wait for a start, and the bodies of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from launcher.gateway.body import HELD
+from launcher.gateway.place import Place
+from tests.hostile import HOSTILE
+from tests.programs.front import KEY, chat, wait_until
+from tests.programs.recorder import Recorder
+from tests.programs.replicas import REPLICA_KEY, RunningEndpoint, endpoint
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+def front() -> Iterator[RunningEndpoint]:
+    """An endpoint without any model."""
+    with endpoint() as made:
+        yield made
+
+
+@pytest.mark.parametrize("hold", ["900", "1000000000", "9" * 15])
+def test_holding_has_a_bound(hold: str) -> None:
+    with endpoint(hold_max_s=0.1) as short:
+        short.fleet.add("cold")
+        assert short.ask("POST", CHAT, {"X-Launcher-Hold": hold}, chat(model="cold")).status == 503
+
+
+def test_only_so_many_are_held_and_all_are_told_when_the_endpoint_stops(
+    front: RunningEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes later is told to come again at once; a new gateway does not find them still waiting."""
+    monkeypatch.setattr("launcher.fleet.front._HELD_MAX", 3)
+    front.fleet.add("cold")
+    held = {"X-Launcher-Hold": "30"}
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(front.ask, "POST", CHAT, held, chat(model="cold")) for _ in range(3)]
+        wait_until(lambda: front.status()["models"][0]["waiting"] == 3)
+        more = front.ask("POST", CHAT, held, chat(model="cold"))
+        assert (more.status, more.json()["error"]["code"]) == (503, "model_starting")
+        assert not any(one.done() for one in waiting)
+        front.stop(grace_s=20)
+        told = [one.result(20) for one in waiting]
+    assert [one.json()["error"]["code"] for one in told] == ["endpoint_stopping"] * 3
+    assert {one.header("Retry-After") for one in told} == {"5"}
+
+
+@pytest.mark.parametrize(
+    "value", [text for text in HOSTILE if text.strip() and text.isascii() and text.isprintable()]
+)
+def test_a_wrong_hold_is_refused(value: str, front: RunningEndpoint) -> None:
+    front.fleet.add("cold")
+    refused = front.ask("POST", CHAT, {"X-Launcher-Hold": value}, chat(model="cold"))
+    assert (refused.status, refused.json()["error"]["code"]) == (400, "bad_request")
+
+
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=XX"])
+def test_long_requests_are_not_waited_for_when_there_are_too_many(
+    kind: str, front: RunningEndpoint, sockets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream = Recorder(sockets, secret=KEY)
+    front.fleet.add("m", Place(upstream.socket, REPLICA_KEY))
+    monkeypatch.setattr("launcher.gateway.body._ALL_BYTES", 3 * 2**20)
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\nContent-Type: {kind}\r\n"
+    lines = (head + f"Content-Length: {4 * 2**20}\r\n\r\n").encode()
+    with front.connect() as first, front.connect() as second:
+        first.sendall(lines + b"--XX\r\n\r\n" + b"x" * (5 * 2**19))
+        wait_until(lambda: HELD.bytes > 5 * 2**19)
+        second.sendall(lines + b"--XX\r\n\r\n" + b"x" * (5 * 2**19))
+        refused = second.recv(65536)
+        assert refused.startswith(b"HTTP/1.1 503")
+        assert b"overloaded" in refused
+        # A short one still passes.
+        assert front.ask("POST", CHAT, body=chat("word " * 50_000, model="m")).status == 200
+    wait_until(lambda: HELD.bytes == 0)
+    upstream.close()
