@@ -1,6 +1,6 @@
 """What README.md and docs/ hold: code blocks with the comment above them, inline code, links and headings.
 
-A block is run by tests/integration/test_docs_commands.py unless a comment right above it says otherwise:
+A block is run by tests/integration/test_docs_*.py or tests/parity/test_guides.py unless a comment right above it says otherwise:
 `<!-- not run: REASON -->`, `<!-- not ours: REASON -->` (another program's) or `<!-- runs where there is: PROGRAM -->`.
 """
 
