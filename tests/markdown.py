@@ -1,7 +1,8 @@
 """What README.md and docs/ hold: code blocks with the comment above them, inline code, links and headings.
 
 tests/integration/test_docs_*.py and tests/parity/test_guides.py run the blocks, unless a comment right above one says
-otherwise: `<!-- not run: REASON -->`, `<!-- not ours: REASON -->` (another program's) or `<!-- runs where there is: PROGRAM -->`.
+otherwise: `<!-- not run: REASON -->`, `<!-- not ours: REASON -->` (another program's) or
+`<!-- runs where there is: PROGRAM -->`.
 """
 
 from __future__ import annotations
