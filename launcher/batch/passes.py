@@ -49,6 +49,10 @@ class Passes:
         # A refusal would be the answer to each line of the batch; so each is told to wait, and the run its end.
         return dataclasses.replace(run.last, budget=_Shut(None, None), expires_at=None, revoked=False)
 
+    async def anew(self) -> None:
+        """Take over what has changed now."""
+        await self._keys.anew()
+
     def named(self, name: str) -> Holder | None:
         """Who has the key called `name`, as long as it is valid."""
         return self._keys.named(name)

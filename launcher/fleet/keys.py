@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import logging
 import secrets
@@ -19,9 +21,8 @@ from launcher.gateway.limits import Budget, Share
 
 _LOG = logging.getLogger("launcher.gateway")
 _COOKIES_KEPT = 64  # of each key
-# So often, at most, the store is asked for a key that is not known, and so long the gateway waits for it: all stands
-# still meanwhile. One that did not answer in time is not waited for again for a while.
-_ANEW_S, _WAITED_S, _AVOIDED_S, _QUIET = 0.1, 0.25, 10.0, 20
+# So often, at most, the store is asked for a key that is not known, and so long that key waits for the answer.
+_ANEW_S, _WAITED_S = 0.1, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class StoredKeys:
         ] = {}  # to the hash of the secret that logged in, in the order they were made
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keys")
         self._reading: Future[None] | None = None
-        self._asked_at, self._avoid_until, self._told = 0.0, 0.0, False
+        self._asked_at, self._heard_of, self._told = 0.0, 0.0, False
         self._replace(issued.listed(store))
 
     def close(self) -> None:
@@ -67,20 +68,16 @@ class StoredKeys:
 
     def holder(self, candidate: str) -> Holder | None:
         """Whose key `candidate` is. What is looked up is its hash, from which nobody learns a part of a key."""
-        digest = _digest(candidate)
-        found = self._valid(digest)
-        now = time.monotonic()
-        if (
-            found is None and now - self._asked_at >= _ANEW_S and now >= self._avoid_until
-        ):  # a key made just now
-            try:
-                self._read().result(_WAITED_S)
-                # Whoever tries wrong keys must not hold up the others: a slow store is asked more rarely.
-                self._avoid_until = now + _QUIET * (time.monotonic() - now)
-            except TimeoutError:
-                self._avoid_until = now + _AVOIDED_S
-            found = self._valid(digest)
-        return found
+        return self._valid(_digest(candidate))
+
+    async def anew(self) -> None:
+        """Take over what is in the store now, as far as it answers in time; however many ask, it is asked rarely."""
+        since = time.monotonic()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_WAITED_S):
+                while self._heard_of < since:  # one that began before may have missed the key
+                    await asyncio.sleep(self._asked_at + _ANEW_S - time.monotonic())
+                    await asyncio.wait([asyncio.wrap_future(self._read())])
 
     def _valid(self, digest: bytes) -> Holder | None:
         known = self._known.get(digest)
@@ -121,20 +118,20 @@ class StoredKeys:
     def _read(self) -> Future[None]:
         if self._reading is None or self._reading.done():
             self._asked_at = time.monotonic()
-            self._reading = self._thread.submit(self._take)
+            self._reading = self._thread.submit(self._take, self._asked_at)
         return self._reading
 
-    def _take(self) -> None:
+    def _take(self, asked_at: float) -> None:
         try:
-            found = issued.listed(self._store)
+            self._replace(issued.listed(self._store))
             self.share.gateways = max(1, len(self._store.gateways()))
             self._told = False
         except LauncherError as error:
             if not self._told:
                 _LOG.warning("the keys cannot be read, those that are known hold: %s", error)
             self._told = True
-            return
-        self._replace(found)
+        finally:
+            self._heard_of = asked_at
 
     def _replace(self, found: Iterable[Issued]) -> None:
         known: dict[bytes, _Known] = {}

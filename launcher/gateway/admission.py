@@ -50,10 +50,15 @@ class Admission:
             return Refusal(pages.login_page(target.up(), door=self._door), guess=key is not None)
         return Refusal(answers.unauthorized(key is not None, self._door), guess=key is not None)
 
-    async def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
-        """Give a wrong guess its answer, when its time has come."""
+    async def guessed(self, exchange: Exchange, target: Target) -> Holder | None:
+        """Whose key it is that was not known, if it was made just now; else the answer, when its time has come."""
+        await self._keys.anew()
+        verdict = self.admit(exchange.request, target)
+        if not isinstance(verdict, Refusal):
+            return verdict
         in_time = await self._throttle.wrong()
-        exchange.reply(refusal.answer if in_time else answers.too_many_guesses())
+        exchange.reply(verdict.answer if in_time else answers.too_many_guesses())
+        return None
 
     async def login(self, exchange: Exchange, target: Target) -> None:
         """Show the form, or take it: a cookie for the right key, a slow refusal for a wrong one."""
@@ -78,6 +83,9 @@ class Admission:
             return answers.refused(400, "The login form is broken.", "bad_request")
         key = fields.get("key", [""])[0].strip()
         cookie = self._keys.login(key)
+        if cookie is None:  # it may have been made just now
+            await self._keys.anew()
+            cookie = self._keys.login(key)
         if cookie is None and self._keys.holder(key) is not None:
             return pages.login_page(target.up(), trouble=pages.LIMITED_KEY, door=self._door)
         if cookie is None:

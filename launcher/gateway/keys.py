@@ -58,6 +58,9 @@ class KeyRing(Protocol):
     def holder(self, candidate: str) -> Holder | None:
         """Whose key `candidate` is."""
 
+    async def anew(self) -> None:
+        """Somebody came with a key that is not known: take over what has changed now."""
+
     def login(self, candidate: str) -> str | None:
         """A new cookie value for a right key."""
 
@@ -94,6 +97,9 @@ class Keys:
             self.refresh()
             found = self._holder(candidate)
         return found
+
+    async def anew(self) -> None:
+        """Nothing more than `holder` does itself: the file is near."""
 
     def _holder(self, candidate: str) -> Holder | None:
         digest, found = _digest(candidate), None

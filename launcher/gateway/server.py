@@ -137,17 +137,21 @@ class Gateway:
         else:
             verdict = self._admission.admit(request, target)
             if not isinstance(verdict, Refusal):
-                exchange.holder, exchange.client.trusted = verdict, True
-                if target.path == "/logout":
-                    exchange.reply(self._admission.logout(request, target))
-                else:
-                    self._hand_over(exchange, target, verdict)
+                self._hand_over(exchange, target, verdict)
             elif verdict.guess:
-                later(exchange, self._admission.refuse(exchange, verdict))
+                later(exchange, self._guessed(exchange, target))
             else:
                 exchange.reply(verdict.answer)
 
+    async def _guessed(self, exchange: Exchange, target: Target) -> None:
+        if (holder := await self._admission.guessed(exchange, target)) is not None:
+            self._hand_over(exchange, target, holder)
+
     def _hand_over(self, exchange: Exchange, target: Target, holder: Holder) -> None:
+        exchange.holder, exchange.client.trusted = holder, True
+        if target.path == "/logout":
+            exchange.reply(self._admission.logout(exchange.request, target))
+            return
         try:
             self._front.admitted(exchange, target, holder)
         except Exception:  # a mistake of ours must not leave somebody waiting
