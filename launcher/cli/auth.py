@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import sys
+import time
 
 from launcher.api import Launcher
 from launcher.cli.parser import add_command
@@ -60,11 +61,11 @@ def _login(url: str | None, *, force: bool, as_json: bool) -> int:
         who = Client(url, key).get("/whoami")
         ends = who.get("expires_at") if isinstance(who, dict) else None
         known = keep(settings, url, key, ends if isinstance(ends, int | float) else None)
-    left_s = None if known.expires_at is None else max(0.0, known.expires_at - known.made_at)
+    left_s = None if known.expires_at is None else max(0.0, known.expires_at - time.time())
     if as_json:
         return print_json({"url": known.url, "expires_at": known.expires_at})
-    until = "it is revoked" if left_s is None else f"{clock(left_s)} from now"
-    print(f"You are logged in: your key is good until {until}. Print it: launcher auth get-access-token")
+    long = "until it is revoked" if left_s is None else f"for {clock(left_s)}"
+    print(f"You are logged in: your key is good {long}. Print it: launcher auth get-access-token")
     return 0
 
 

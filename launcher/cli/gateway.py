@@ -104,8 +104,11 @@ def _run(arguments: argparse.Namespace) -> int:
     told: list[int] = []
 
     def end(signum: int) -> None:
-        if told:  # a second time: at once
+        # Ctrl-C once more: at once. TERM may come twice without a wish: from Slurm, and from the script of our job.
+        if told and signum == signal.SIGINT:
             os._exit(128 + signum)
+        if told:
+            return
         told.append(signum)
         print("The gateway ends; its sessions go on.", file=sys.stderr, flush=True)
         endpoint.stop()
@@ -222,11 +225,10 @@ def _stop(as_json: bool, *, sessions: bool) -> int:
     launcher = Launcher()
     store = Store(store_url(launcher.settings))
     try:
-        job = Carried(launcher).stop()
-        elsewhere = [] if job is not None else [one for one in store.gateways() if not _ended_here(one)]
-        ended = len(store.gateways())
+        job, found = Carried(launcher).stop(), store.gateways()
+        awaited = {one.id for one in found if _ended_here(one) or job is not None}
         until = time.monotonic() + _STOP_S
-        while [one for one in store.gateways() if one not in elsewhere] and time.monotonic() < until:
+        while awaited & {one.id for one in store.gateways()} and time.monotonic() < until:
             time.sleep(0.2)
         left = store.gateways()
         stopped = _stop_sessions(launcher, store) if sessions else []
@@ -234,10 +236,11 @@ def _stop(as_json: bool, *, sessions: bool) -> int:
         store.close()
     if as_json:
         still = [{"host": one.host, "pid": one.pid} for one in left]
-        return print_json({"job": job, "still_running": still, "sessions": stopped}) if not left else 1
+        print_json({"job": job, "still_running": still, "sessions": stopped})
+        return 1 if left else 0
     for one in left:
         print(f"launcher: a gateway on {one.host} (PID {one.pid}) goes on. Stop it there.", file=sys.stderr)
-    if job is None and not ended:
+    if job is None and not found:
         print("No gateway runs.")
     elif not left:
         print("The gateway has ended." + ("" if sessions else " Its sessions go on until nobody uses them."))
@@ -248,13 +251,16 @@ def _stop(as_json: bool, *, sessions: bool) -> int:
 
 def _ended_here(gateway: Running) -> bool:
     """Ask a gateway of this machine to end; False for one of another."""
-    from launcher.schedulers.local import alive
+    from launcher.schedulers.local import pid_of
 
     if gateway.host != os.uname().nodename:
         return False
-    if alive(gateway.id):
+    # Not the number in its row: the name tells that it is still that process.
+    if (pid := pid_of(gateway.id)) is not None:
         try:
-            os.kill(gateway.pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:  # it has ended just now
+            return True
         except PermissionError:
             return False
     return True
@@ -266,11 +272,8 @@ def _stop_sessions(launcher: Launcher, store: Any) -> list[str]:
         if row.session is None:
             continue
         try:
-            far = (
-                launcher.settings.clusters[row.cluster].remote
-                if row.cluster in launcher.settings.clusters
-                else False
-            )
+            cluster = launcher.settings.clusters.get(row.cluster)
+            far = cluster is not None and cluster.remote
             there = Launcher(launcher.settings, cluster=row.cluster) if far else launcher
             session = there.session(row.session)
             session.stop(wait=False)

@@ -113,7 +113,7 @@ def openai_client(settings: Settings | None = None, **more: Any) -> OpenAI:
     from launcher.fleet.ticket import address, token
 
     try:
-        from openai import OpenAI
+        from openai import DefaultHttpxClient, OpenAI
     except ImportError as error:
         raise LauncherError(
             "The package openai is not installed.", "Install it: pip install openai"
@@ -124,6 +124,8 @@ def openai_client(settings: Settings | None = None, **more: Any) -> OpenAI:
         settings = load()
     known = settings
     kept = _Kept(lambda: token(known).key)
+    # A cluster's http_proxy is for the world outside, and would be given the key.
+    more.setdefault("http_client", DefaultHttpxClient(trust_env=False))
     return OpenAI(base_url=address(settings, token(settings)), api_key=kept.key, **more)
 
 

@@ -257,8 +257,11 @@ def test_a_key_above_its_limit_is_told_when_to_come_again(endpoint: Endpoint) ->
     assert endpoint.chat("sim", hold_s=60)[0] == 200
 
 
-def test_python_gets_a_ready_client(endpoint: Endpoint) -> None:
-    """FIRST 14: a helper returns a ready openai.OpenAI; its key renews itself."""
+def test_python_gets_a_ready_client(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FIRST 14: a helper returns a ready openai.OpenAI; its key renews itself, and no proxy sees it."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
     client = openai_client(load(endpoint.env), max_retries=50)
     with client:
         assert {model.id for model in client.models.list().data} == {"sim", "secret"}
