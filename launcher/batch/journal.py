@@ -42,10 +42,7 @@ class Journal:
                 raise StorageError(
                     f"{path} is in the way: it is no file of its own.", "Name another one with -o."
                 )
-            if not _locked(self._descriptor):
-                raise SessionError(
-                    f"Another run writes {path}.", "Wait for it, or cancel it: launcher batch ls"
-                )
+            lock(self._descriptor, path)
             self._least = self.size  # all that stands there stays
             self._there()  # who had the lock before may have taken it away
         except BaseException:
@@ -163,7 +160,8 @@ def busy(path: Path) -> bool:
     return False
 
 
-def _locked(descriptor: int) -> bool:
+def lock(descriptor: int, output: Path) -> None:
+    """Lock an open file for the one who writes `output`; raises SessionError while another does."""
     for _ in range(_LOCK_TRIES):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -171,9 +169,9 @@ def _locked(descriptor: int) -> bool:
             time.sleep(_LOCK_PAUSE_S)
             continue
         except OSError:
-            pass  # a file system without locks: there nothing keeps two runs apart
-        return True
-    return False
+            pass  # a file system without locks: there only the run's folder keeps two of them apart
+        return
+    raise SessionError(f"Another run writes {output}.", "Wait for it, or cancel it: launcher batch ls")
 
 
 def _entry(text: bytes) -> dict[str, Any] | None:

@@ -18,7 +18,8 @@ from launcher.errors import RequestError, StorageError
 
 class Run:
     """The run in `folder` (mode 0700): `run.json` its Spec, `status.json` its Status, `cancel` the wish to end it,
-    `source.json` the digest of its input. Output and error file lie where the Spec says."""
+    `source.json` the digest of its input, `lock` locked by who carries it: output and error file lie where the Spec
+    says, which may be a file system without locks."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,6 +59,10 @@ class Run:
         return self.folder / "source.json"
 
     @property
+    def lock_path(self) -> Path:
+        return self.folder / "lock"
+
+    @property
     def spec(self) -> Spec:
         """What is asked; raises SessionError where this is no run's folder."""
         return Spec.read(self.spec_path)
@@ -65,7 +70,7 @@ class Run:
     @property
     def running(self) -> bool:
         """Whether some process is at it now."""
-        return busy(Path(self.spec.output))
+        return busy(self.lock_path) or busy(Path(self.spec.output))
 
     def status(self) -> Status:
         """How it stands; a run whose process was killed is `stopped`."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 from launcher.batch.input import DONE, REPORTED, TODO, Fault, Input
-from launcher.batch.journal import Journal
+from launcher.batch.journal import Journal, lock
 from launcher.batch.lines import line_of, line_of_fault
 from launcher.batch.pace import Pace
 from launcher.batch.report import (
@@ -44,22 +45,23 @@ class Work:
     def __init__(self, run: Run, *, fresh: bool = True) -> None:
         self.run = run
         self.spec = run.spec
-        self._output = Journal(Path(self.spec.output))
-        try:
+        output = Path(self.spec.output)
+        with contextlib.ExitStack() as held:
+            try:
+                self._lock = os.open(run.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise self._unwritable(error) from error
+            held.callback(os.close, self._lock)
+            lock(self._lock, output)
+            self._output = Journal(output)
+            held.callback(self._output.close, keep_empty=False)
             self._errors = Journal(Path(self.spec.errors))
-        except BaseException:
-            self._output.close()
-            raise
-        try:
+            held.callback(self._errors.close, keep_empty=False)
             if fresh:
                 run.cancel_path.unlink(missing_ok=True)
-            before = Status.read(run.status_path)
-            self.pace = Pace(before)
+            self.pace = Pace(Status.read(run.status_path))
             self._input = Input(Path(self.spec.input), self.spec)
-        except BaseException:
-            self._errors.close(keep_empty=False)
-            self._output.close(keep_empty=False)
-            raise
+            held.pop_all()  # from here on `close` does it
         try:
             self.keep(VALIDATING)
             self._read()
@@ -86,10 +88,7 @@ class Work:
         try:
             status.write(self.run.status_path)
         except OSError as error:
-            where = self.run.folder
-            raise StorageError(
-                f"{where} cannot be written: {error.strerror}.", "Free some space there."
-            ) from error
+            raise self._unwritable(error) from error
         return status
 
     def settled(self) -> Status | None:
@@ -168,6 +167,7 @@ class Work:
         self._input.close()
         self._errors.close(keep_empty=False)
         self._output.close()
+        os.close(self._lock)
 
     def __enter__(self) -> Self:
         return self
@@ -242,9 +242,7 @@ class Work:
         try:
             write_private(path, json.dumps(now) + "\n")
         except OSError as error:
-            raise StorageError(
-                f"{path} cannot be written: {error.strerror}.", "Free some space there."
-            ) from error
+            raise self._unwritable(error) from error
 
     def _take(self, answer: Answer) -> None:
         (self._output if answer.good else self._errors).add(line_of(answer))
@@ -273,3 +271,8 @@ class Work:
             self.sync()
         with contextlib.suppress(LauncherError):
             self.keep(STOPPED, message, error.kind if isinstance(error, LauncherError) else "interrupted")
+
+    def _unwritable(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"{self.run.folder} cannot be written: {error.strerror}.", "Free some space there."
+        )

@@ -268,6 +268,14 @@ def test_one_runner_at_a_time(desk: Path) -> None:
         assert run.status().state == RUNNING
         with pytest.raises(SessionError, match="Another run writes"):
             Work(run)
+        elsewhere = Run.create(desk / "another", run.spec)
+        with pytest.raises(SessionError, match="Another run writes"):
+            Work(elsewhere)
+        (desk / "out.jsonl").rename(desk / "moved")  # as where the output's file system has no locks
+        assert run.running
+        with pytest.raises(SessionError, match="Another run writes"):
+            Work(run)
+        (desk / "moved").rename(desk / "out.jsonl")
     assert (run.running, run.status().message) == (False, "Its process is gone.")
     assert run.status().state == STOPPED, "whoever said that it runs is gone"
 
