@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from launcher.errors import LauncherError
 from launcher.fleet import told
 from launcher.fleet.choice import pick
 from launcher.fleet.errand import Errand
@@ -301,9 +300,6 @@ class EndpointFront:
         self._held[errand] = None
         try:
             model = await self._fleet.wanted(name, hold_s)
-        except LauncherError as error:
-            errand.exchange.reply(told.cannot_start(error))
-            return
         finally:
             del self._held[errand]
         ready = [lane for lane in self._fleet.lanes(name) if not lane.leaving]

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from launcher.errors import LauncherError
 from launcher.fleet.choice import Lane
 from launcher.fleet.paths import Asked
 from launcher.fleet.seen import READY, Fleet, ModelSeen
@@ -98,12 +97,6 @@ def not_there(model: ModelSeen) -> Answer:
     told.update(param="model", state=model.state, estimate_s=left_s)
     retry_s = min(max(left_s or _RETRY_S, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
     return answers.json_answer(503, error, {"Retry-After": str(retry_s)})
-
-
-def cannot_start(error: LauncherError) -> Answer:
-    """The model is cold and no job could be started for it."""
-    body = answers.error_body(f"{error}", "server_error", "model_unavailable")
-    return answers.json_answer(503, body, {"Retry-After": str(_LONGEST_RETRY_S)})
 
 
 def failed() -> Answer:

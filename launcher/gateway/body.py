@@ -8,7 +8,6 @@ PENDING_BYTES = 65536
 KEPT_BYTES = 64 * 2**20
 # Of all requests together: above it long ones are not kept to be sent again, and not waited for until they are whole.
 _ALL_BYTES = 512 * 2**20
-_LONG_BYTES = 2**20
 
 
 class Held:
@@ -70,7 +69,7 @@ class Body:
     @property
     def crowded(self) -> bool:
         """Whether this is a long one, and there is too much of all together to wait for the rest of it."""
-        return self.waiting_bytes > _LONG_BYTES and HELD.bytes > _ALL_BYTES
+        return self.waiting_bytes > PENDING_BYTES and HELD.bytes > _ALL_BYTES
 
     @property
     def waiting(self) -> bytes:

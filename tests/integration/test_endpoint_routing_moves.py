@@ -212,31 +212,34 @@ def test_a_replica_that_is_given_up_loses_nothing_that_was_not_begun(
     front: RunningEndpoint, upstream: Starting
 ) -> None:
     """A node that is lost closes no connection: what hangs there moves when the fleet says so."""
-    hanging = threading.Event()
 
     def hangs(seen: Seen) -> Iterator[bytes]:
-        hanging.set()
         if b'"stream"' in seen.body:
             yield HEAD + b"a\r\ndata: {}\n\n\r\n"
         threading.Event().wait(20)
 
-    upstream(hangs)
+    first = upstream(hangs)
     (lane,) = front.fleet.known["m"]
     lane.speed = 1000.0
-    with ThreadPoolExecutor(2) as pool:
+    body = chat(model="m", stream=True).encode()
+    lines = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with ThreadPoolExecutor(1) as pool, front.connect() as stream:
         whole = pool.submit(front.ask, "POST", CHAT, None, chat(model="m"))
-        stream = pool.submit(front.ask, "POST", CHAT, None, chat(model="m", stream=True))
-        wait_until(lambda: lane.in_flight == 2 and hanging.is_set())
-        wait_until(lambda: front.usage.in_flight == 2)
+        stream.sendall(lines.encode() + body)
+        received = b""
+        while b"data: {}\n\n" not in received:
+            received += stream.recv(65536)
+        wait_until(lambda: len(first.requests) == 2)
         upstream()
-        threading.Event().wait(0.2)
 
         async def forsake() -> None:
             front.front.forsake("m-1")
 
         front.run(forsake)
         assert whole.result(20).json()["target"] == CHAT
-        assert events(stream.result(20).body)[-1]["error"]["code"] == "engine_died"
+        while not received.endswith(b"0\r\n\r\n"):
+            received += stream.recv(65536)
+        assert b'"code": "engine_died"' in received
     assert lane.in_flight == 0
     assert counted(front) == (1, 1)
 
