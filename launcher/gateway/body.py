@@ -6,17 +6,18 @@ import asyncio
 
 PENDING_BYTES = 65536
 KEPT_BYTES = 64 * 2**20
-# Of all requests together: above it long ones are not kept to be sent again, and not waited for until they are whole.
+# Of all requests together: where more waits, long ones are not waited for until they are whole; where more has gone and
+# is kept, long ones cannot be sent again.
 _ALL_BYTES = 512 * 2**20
 
 
 class Held:
-    """How many bytes of bodies are in memory, of all requests together."""
+    """How many bytes of bodies are in memory, of all requests together: those that wait, and those that are kept."""
 
-    __slots__ = ("bytes",)
+    __slots__ = ("kept", "waiting")
 
     def __init__(self) -> None:
-        self.bytes = 0
+        self.waiting = self.kept = 0
 
 
 HELD = Held()
@@ -50,7 +51,7 @@ class Body:
         self.waiting_bytes += len(data)
         self.left_bytes -= len(data)
         self.read_bytes += len(data)
-        HELD.bytes += len(data)
+        HELD.waiting += len(data)
 
     def wake(self) -> None:
         """More has come, or its end: let go on who waits in `more`."""
@@ -68,8 +69,8 @@ class Body:
 
     @property
     def crowded(self) -> bool:
-        """Whether this is a long one, and there is too much of all together to wait for the rest of it."""
-        return self.waiting_bytes > PENDING_BYTES and HELD.bytes > _ALL_BYTES
+        """Whether this is a long one, and too much of all together waits to wait for the rest of it."""
+        return self.waiting_bytes > PENDING_BYTES and HELD.waiting > _ALL_BYTES
 
     @property
     def waiting(self) -> bytes:
@@ -87,27 +88,28 @@ class Body:
 
     def replace(self, body: bytes) -> None:
         """Another body instead of the one that came whole."""
-        HELD.bytes += len(body) - self.waiting_bytes
+        HELD.waiting += len(body) - self.waiting_bytes
         self.pieces, self.waiting_bytes = [body], len(body)
 
     def take(self) -> bytes:
         """What waits, which goes on now."""
         data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
         self.pieces, self.waiting_bytes = [], 0
+        HELD.waiting -= len(data)
         if self._kept is None:
             self._taken = True
-            HELD.bytes -= len(data)
         elif data:
             self._kept.append(data)
             self._kept_bytes += len(data)
-            crowded = self._kept_bytes > PENDING_BYTES and HELD.bytes > _ALL_BYTES
+            HELD.kept += len(data)
+            crowded = self._kept_bytes > PENDING_BYTES and HELD.kept > _ALL_BYTES
             if crowded or self._kept_bytes > self._kept_max_bytes:
                 self.settle()
         return data
 
     def drop(self) -> None:
         """Nobody wants the rest."""
-        HELD.bytes -= self.waiting_bytes
+        HELD.waiting -= self.waiting_bytes
         self.pieces, self.waiting_bytes = [], 0
         self.settle()
 
@@ -119,7 +121,7 @@ class Body:
     def settle(self) -> None:
         """Nothing is taken back any more."""
         self._kept, self._taken = None, True
-        HELD.bytes -= self._kept_bytes
+        HELD.kept -= self._kept_bytes
         self._kept_bytes = 0
 
     def rewind(self) -> bool:
@@ -127,5 +129,7 @@ class Body:
         if self._kept:
             self.pieces = [*self._kept, *self.pieces]
             self.waiting_bytes += self._kept_bytes
+            HELD.waiting += self._kept_bytes
+            HELD.kept -= self._kept_bytes
             self._kept, self._kept_bytes = [], 0
         return not self._taken

@@ -71,12 +71,12 @@ def test_long_requests_are_not_waited_for_when_there_are_too_many(
     lines = (head + f"Content-Length: {4 * 2**20}\r\n\r\n").encode()
     with front.connect() as first, front.connect() as second:
         first.sendall(lines + b"--XX\r\n\r\n" + b"x" * (5 * 2**19))
-        wait_until(lambda: HELD.bytes > 5 * 2**19)
+        wait_until(lambda: HELD.waiting > 5 * 2**19)
         second.sendall(lines + b"--XX\r\n\r\n" + b"x" * (5 * 2**19))
         refused = second.recv(65536)
         assert refused.startswith(b"HTTP/1.1 503")
         assert b"overloaded" in refused
         # A short one still passes.
         assert front.ask("POST", CHAT, body=chat("word " * 5000, model="m")).status == 200
-    wait_until(lambda: HELD.bytes == 0)
+    wait_until(lambda: HELD.waiting == HELD.kept == 0)
     upstream.close()

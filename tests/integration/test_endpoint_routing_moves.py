@@ -247,7 +247,7 @@ def test_a_replica_that_is_given_up_loses_nothing_that_was_not_begun(
 def test_what_was_too_long_to_be_kept_is_counted_as_lost(
     front: RunningEndpoint, upstream: Starting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(body, "_ALL_BYTES", 100_000)
+    monkeypatch.setattr("launcher.gateway.exchange.KEPT_BYTES", 100_000)
     long = chat("word " * 40_000, model="m")
     for trouble in (says(401), says(503), hangs_up):
         front.fleet.known["m"] = []
@@ -257,7 +257,7 @@ def test_what_was_too_long_to_be_kept_is_counted_as_lost(
         assert (refused.status, refused.json()["error"]["code"]) == (502, "replica_lost")
     wait_until(lambda: idle(front))
     assert counted(front) == (0, 3)
-    assert body.HELD.bytes == 0
+    assert body.HELD.waiting == body.HELD.kept == 0
 
 
 def test_a_recording_that_is_half_sent_moves_whole(front: RunningEndpoint, upstream: Starting) -> None:
@@ -347,5 +347,5 @@ def test_whatever_fails_in_between_each_request_has_its_own_answer(
             assert b"replica_lost" in received
     assert good > 200
     wait_until(lambda: idle(front, *lanes))
-    assert body.HELD.bytes == 0
+    assert body.HELD.waiting == body.HELD.kept == 0
     assert sum(counted(front)) >= 50
