@@ -134,13 +134,10 @@ class BatchRun:
 
     def start(self) -> Session:
         """Submit a job of its own; raises RequestError while one lives."""
-        with self._starting():
-            last = self.session
-            if last is not None and not last.status().ended:
-                raise SessionError(
-                    f"Session {last.id} carries the run already.", "See: launcher batch status"
-                )
-            return self._submit(planned(self.launcher, self.means, self.run.folder))
+        session, new = self._begun()
+        if not new:
+            raise SessionError(f"Session {session.id} carries the run already.", "See: launcher batch status")
+        return session
 
     def go_on(self, former: Plan) -> Session | None:
         """Submit the next job after that of `former`, which is about to end; None where that is of no use."""
@@ -159,14 +156,27 @@ class BatchRun:
 
     def again(self) -> Session | None:
         """Submit another job after one that is over without the run being so; None where three brought nothing."""
-        return None if self._in_vain() else self.start()
+        return None if self._in_vain() else self._begun()[0]
+
+    def _begun(self) -> tuple[Session, bool]:
+        """The session that carries it, and whether it was submitted now."""
+        with self._starting():
+            last = self.session
+            if last is not None and not last.status().ended:
+                return last, False
+            return self._submit(planned(self.launcher, self.means, self.run.folder)), True
 
     def _submit(self, plan: Plan, replaces: int = 0) -> Session:
         from launcher.api.batch_launch import submit
 
-        (session,) = submit(self.launcher, [plan], new=1 - replaces)
-        starts = [*self._starts(), {"id": session.id, "done": self.run.status().done}]
-        write_private(self.run.folder / "sessions.json", json.dumps(starts) + "\n")
+        path, before = self.run.folder / "sessions.json", self._starts()
+        # Before it is submitted: a job that nobody remembers would be followed by a second one.
+        write_private(path, json.dumps([*before, {"id": plan.id, "done": self.run.status().done}]) + "\n")
+        try:
+            (session,) = submit(self.launcher, [plan], new=1 - replaces)
+        except BaseException:
+            write_private(path, json.dumps(before) + "\n")
+            raise
         return session
 
     @property

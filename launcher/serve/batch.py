@@ -42,7 +42,7 @@ async def carry_batch(folder: Path, paths: SessionPaths, url: str, began: float)
             code = await child.wait()
         finally:
             await child.stop(_GRACE_S)
-        status = Run(folder).status()
+        status = await asyncio.to_thread(Run(folder).status)
         if status.state in OVER:
             return ending("batch-done")
         if status.code == "time-limit":
@@ -59,7 +59,7 @@ async def carry_batch(folder: Path, paths: SessionPaths, url: str, began: float)
 async def next_job(folder: Path, root: Path, reason: str) -> None:
     """Submit the job that goes on where this one, which ends for `reason`, has to leave off."""
     try:
-        if reason not in _GOES_ON or Run(folder).status().state in OVER:
+        if reason not in _GOES_ON or (await asyncio.to_thread(Run(folder).status)).state in OVER:
             return
     except LauncherError:
         return
