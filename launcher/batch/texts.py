@@ -7,6 +7,7 @@ corrected is never replaced. Requests and answers are kept in a hidden folder of
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -46,24 +47,14 @@ class Texts:
         where they cannot be written.
         """
         left_out: list[str] = []
-        lines = []
-        for name, text in self._found(left_out):
-            content = prompt.replace(PLACE, text) if PLACE in prompt else f"{prompt.rstrip()}\n\n{text}"
-            asked = {**body, "messages": [{"role": "user", "content": content}]}
-            # With other words or other options it is another request.
-            told = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
-            line = {
-                "custom_id": f"{name}#{told}",
-                "method": "POST",
-                "url": "/v1/chat/completions",
-                "body": asked,
-            }
-            lines.append(json.dumps(line) + "\n")
-        if not lines:
-            raise RequestError(f"There is no text below {self.source}.", "Name a folder of text files.")
         try:
+            found = self._found(left_out)
+            if (first := next(found, None)) is None:
+                raise RequestError(f"There is no text below {self.source}.", "Name a folder of text files.")
             self.requests.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_private(self.requests, "".join(lines))
+            # One by one: a folder may hold more than the memory.
+            texts = itertools.chain((first,), found)
+            write_private(self.requests, (_request(name, text, prompt, body) for name, text in texts))
         except OSError as error:
             raise _storage(self.requests, error) from error
         return left_out
@@ -131,6 +122,15 @@ class Texts:
             os.replace(part, path)
         except OSError as error:
             raise _storage(path, error) from error
+
+
+def _request(name: str, text: str, prompt: str, body: Mapping[str, Any]) -> str:
+    content = prompt.replace(PLACE, text) if PLACE in prompt else f"{prompt.rstrip()}\n\n{text}"
+    asked = {**body, "messages": [{"role": "user", "content": content}]}
+    # With other words or other options it is another request.
+    told = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+    line = {"custom_id": f"{name}#{told}", "method": "POST", "url": "/v1/chat/completions", "body": asked}
+    return json.dumps(line) + "\n"
 
 
 def _text(body: object) -> str:

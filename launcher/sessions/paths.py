@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +122,7 @@ class SessionPaths:
         return self.root / "ui.log"
 
 
-def write_private(path: Path, text: str, *, durable: bool = True) -> None:
+def write_private(path: Path, text: str | Iterable[str], *, durable: bool = True) -> None:
     """Replace `path` by a 0600 file holding `text`, in one step: a reader sees the old or the new, never a part.
 
     What is written again every few seconds need not be `durable`; waiting for the disk would hold up the gateway.
@@ -131,7 +132,7 @@ def write_private(path: Path, text: str, *, durable: bool = True) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.writelines((text,) if isinstance(text, str) else text)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
