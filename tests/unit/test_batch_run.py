@@ -18,7 +18,6 @@ from launcher.batch.journal import Journal, busy
 from launcher.batch.report import CANCELLED, COMPLETED, FAILED, RUNNING, STOPPED, Status, cost
 from launcher.batch.run import Run
 from launcher.batch.spec import Spec
-from launcher.batch.texts import Texts
 from launcher.batch.work import Work
 from launcher.errors import RequestError, SessionError, StorageError
 from launcher.settings.layers import load
@@ -356,54 +355,6 @@ def test_the_line_of_what_it_took() -> None:
         "9 of 10 answered, 1 with an error, 10 s, 4000 tokens (3000 generated, 300.0 a second), 2.00 GPU-hours, "
         "2000 tokens per GPU-hour"
     )
-
-
-def reply(texts: Texts, custom_id: str, words: str) -> None:
-    body = {"choices": [{"message": {"role": "assistant", "content": words}}]}
-    entry = {"id": "1", "custom_id": custom_id, "response": {"status_code": 200, "body": body}, "error": None}
-    with texts.answers.open("a") as file:
-        file.write(json.dumps(entry) + "\n")
-
-
-def ids_of(texts: Texts) -> list[str]:
-    return [json.loads(one)["custom_id"] for one in texts.requests.read_text().splitlines()]
-
-
-def test_a_folder_of_texts(desk: Path) -> None:
-    """Blackfish 11: batch chat over files: one answer each, a changed text again, a corrected answer never replaced."""
-    source, target = desk / "in", desk / "in" / "answers"
-    (source / "deep").mkdir(parents=True)
-    (source / "a.txt").write_text("one")
-    (source / "deep" / "b.md").write_text("two {text}")
-    (source / ".hidden").write_text("no")
-    (source / "bytes.bin").write_bytes(b"\xff\xfe\x00")
-    texts = Texts(str(source), str(target))
-    assert texts.write_requests("Say: {text}!", {"model": "m", "max_tokens": 5}) == [
-        "b'bytes.bin': it is no UTF-8 text."
-    ]
-    requests = [json.loads(one) for one in texts.requests.read_text().splitlines()]
-    assert [one["body"]["messages"][0]["content"] for one in requests] == ["Say: one!", "Say: two {text}!"]
-    first, second = ids_of(texts)
-    reply(texts, first, "eins")
-    reply(texts, second, "zwei")
-    reply(texts, "../../evil#1", "no")
-    texts.keeper()
-    assert (target / "a.txt").read_text() == "eins\n"
-    assert (target / "deep" / "b.md.txt").read_text() == "zwei\n"
-    assert not (desk / "evil.txt").exists()
-
-    (source / "a.txt").write_text("three")
-    (target / "deep" / "b.md.txt").write_text("corrected\n")
-    texts.write_requests("Say: {text}!", {"model": "m", "max_tokens": 5})
-    again, same = ids_of(texts)
-    assert (again != first, same) == (True, second)
-    reply(texts, again, "drei")
-    reply(texts, f"{second.partition('#')[0]}#other", "neu")
-    texts.keeper()
-    assert (target / "a.txt").read_text() == "drei\n"
-    assert (target / "deep" / "b.md.txt").read_text() == "corrected\n"
-    with pytest.raises(RequestError, match="no text"):
-        Texts(str(target / ".launcher-batch" / "none"), str(desk / "x")).write_requests("", {})
 
 
 def test_over_ssh_a_run_is_made_where_its_files_are(desk: Path) -> None:
