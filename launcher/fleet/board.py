@@ -1,16 +1,20 @@
-"""The models of the endpoint as they stood at the last look: every offer, and what else the user's sessions serve."""
+"""What people and programs are told of the models and jobs: states, sentences, how long it will take."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from launcher.fleet import shown
+from launcher.fleet import seen
 from launcher.fleet.lanes import Lanes
-from launcher.fleet.learnt import Learnt
+from launcher.fleet.learnt import UNKNOWN_QUEUE_S, UNKNOWN_START_S, Learnt
 from launcher.fleet.offers import engine_of
-from launcher.fleet.replicas import Member
+from launcher.fleet.replicas import Member, by_model
 from launcher.fleet.scale import Offer
 from launcher.fleet.seen import ModelSeen
+from launcher.fleet.sight import Sighted
+from launcher.sessions.status import LAUNCHING, PENDING, READY, UNHEALTHY
 from launcher.settings.schema import Settings
 
 
@@ -36,13 +40,105 @@ class Board:
     def write(self, members: Sequence[Member], lanes: Lanes, learnt: Learnt) -> None:
         """Take in what is seen now."""
         models: dict[str, ModelSeen] = {}
+        of_model = by_model(members)
         for name, offer in self._offers.items():
-            mine = [m for m in members if m.row.model == name]
+            mine = of_model.get(name, [])
             ready = any(not lane.leaving for lane in lanes.of(name))
-            models[name] = shown.offered(
-                offer, mine, ready, learnt, self.trouble.get(name), self._engines[name]
-            )
+            models[name] = offered(offer, mine, ready, learnt, self.trouble.get(name), self._engines[name])
         for name, sessions in lanes.others.items():
-            models[name] = shown.other(name, sessions)
+            models[name] = other(name, sessions)
         self._models = models
         self._names = {served: name for name, model in reversed(models.items()) for served in model.served}
+
+
+def offered(
+    offer: Offer, members: Sequence[Member], ready: bool, learnt: Learnt, trouble: str | None, engine: str
+) -> ModelSeen:
+    """An offer as it is now; `ready`: a request would be answered. `trouble` is why its last start led to nothing."""
+    clusters = tuple(
+        dict.fromkeys([m.row.cluster for m in members if m.row.cluster] + [w.cluster for w in offer.profiles])
+    )
+    plans = [m.sighted.session.plan for m in members if m.sighted is not None]
+    names = {offer.model, *(plan.model.served_name for plan in plans)} - {offer.name}
+    state, message, retry_s = seen.STARTABLE, trouble or "It is started when somebody asks for it.", None
+    starting = [m for m in members if not m.leaving]
+    if ready:
+        state, message = seen.READY, "Ready."
+    elif starting:
+        state = seen.STARTING
+        first = min(starting, key=lambda m: left_s(m, offer, learnt) or UNKNOWN_START_S)
+        message = _said(first)
+        retry_s = left_s(first, offer, learnt)
+    elif members:
+        state, message = seen.LEAVING, "Its session ends; the next request starts another."
+    return ModelSeen(
+        offer.name,
+        state,
+        message,
+        retry_s,
+        clusters,
+        plans[0].engine if plans else engine,
+        offer.groups,
+        min((plan.created_at for plan in plans), default=0.0),
+        frozenset(names),
+        True,
+    )
+
+
+def other(name: str, sessions: Sequence[Sighted]) -> ModelSeen:
+    """A model of the user's own sessions that nobody offers."""
+    plans = [one.session.plan for one in sessions]
+    clusters = tuple(dict.fromkeys(plan.cluster.name for plan in plans))
+    names = frozenset(plan.model.id for plan in plans) - {name}
+    created = min(plan.created_at for plan in plans)
+    return ModelSeen(
+        name, seen.READY, "Ready.", None, clusters, plans[0].engine, frozenset(), created, names, False
+    )
+
+
+def left_s(member: Member, offer: Offer, learnt: Learnt) -> float | None:
+    """How long a start will still take if it goes like former ones; None where nothing is known."""
+    now = time.time()
+    lead = learnt.lead(offer.model, member.row.cluster, member.row.profile)
+    status = member.sighted.status if member.sighted is not None else None
+    start_s = None if lead.start_s == UNKNOWN_START_S else lead.start_s
+    if status is not None and status.expected_s is not None:
+        start_s = status.expected_s
+    if start_s is None:
+        return None
+    if status is not None and status.state != PENDING and status.phases:
+        return max(1.0, status.phases[0].started_at + start_s - now)
+    queue_s = 0.0 if lead.queue_s == UNKNOWN_QUEUE_S else lead.queue_s
+    return max(1.0, member.row.claimed_at + queue_s + start_s - now)
+
+
+def jobs(sighted: Iterable[Sighted], models: Mapping[str, str]) -> dict[str, Any]:
+    """FIRST's lists of jobs; `models` are the names by which sessions are asked for, by session."""
+    found: dict[str, list[dict[str, Any]]] = {"running": [], "queued": [], "stopped": [], "others": []}
+    for one in sighted:
+        plan, status = one.session.plan, one.status
+        kind = "stopped" if status.ended else "queued" if status.state == PENDING else "others"
+        kind = "running" if status.state in (READY, LAUNCHING, UNHEALTHY) else kind
+        found[kind].append(
+            {
+                "Models": models.get(one.id, one.served),
+                "Framework": plan.engine,
+                "Cluster": plan.cluster.name,
+                "Model Status": status.state.lower(),
+                "Job ID": status.job_id,
+                "Session": one.id,
+                "Host Name": status.host,
+                "Message": status.message,
+                "Ends At": status.ends_at,
+            }
+        )
+    return {**found, "private-batch-running": [], "private-batch-queued": []}
+
+
+def _said(member: Member) -> str:
+    if member.sighted is None:
+        return "Its job is being submitted."
+    if member.sighted.trouble is not None:
+        return member.sighted.trouble
+    status = member.sighted.status
+    return f"{status.message} Phase: {status.phase}." if status.phase else status.message

@@ -116,6 +116,11 @@ def _server(url: URL, where: str) -> Engine:
     usual = {
         "connect_timeout": 10,
         "application_name": "launcher",
+        # Of a host that vanished nothing comes any more, not even an error, for a quarter of an hour.
+        "tcp_user_timeout": _WAIT_S * 1000,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 4,
         "options": f"-c statement_timeout={_WAIT_S}s -c lock_timeout={_WAIT_S}s",
     }
     own: dict[str, Any] = {name: value for name, value in usual.items() if name not in url.query}

@@ -31,6 +31,10 @@ class Facts:
     def seen(self, member: Member, offer: Offer, clusters: Sequence[ClusterSeen]) -> Seen:
         """The replica `member` of `offer` as it is seen now."""
         seen = self._seen_there(member)
+        if not offer.minimum:
+            # Whoever sends a batch to the session itself uses it no less. (What is kept ready is told
+            # to stay awake, which looks like use.)
+            seen = dataclasses.replace(seen, last_used_at=max(seen.last_used_at, member.used_at))
         if seen.cluster:
             return seen
         # A claim does not say yet where; the rules count no replica that may be out of reach.

@@ -69,16 +69,16 @@ class Handover:
             _LOG.warning("%s cannot be stopped: %s", member.id, error)
             self._ending[member.id] = now - _AGAIN_S + _TROUBLE_S
 
-    async def keep_awake(self, sighted: Sighted) -> None:
+    async def keep_awake(self, member: Member) -> None:
         """Let a session that shall stay not end for idleness; it is told so when half of its idle time is over."""
-        idle = sighted.status.idle
-        if idle is None or sighted.address is None or sighted.connection is None:
+        sighted = member.sighted
+        if sighted is None or sighted.status.idle is None or not member.answering:
             return
-        now = time.time()
-        since = max(idle.since, self._nudged.get(sighted.id, 0.0))
+        idle, now = sighted.status.idle, time.time()
+        since = max(idle.since, self._nudged.get(member.id, 0.0))
         if now - since < idle.limit_s * _AWAKE_SHARE:
             return
-        self._nudged[sighted.id] = now
+        self._nudged[member.id] = now
         await fetch(self._upstreams, _place(sighted), "/keep-alive", "POST")
 
     def close(self) -> None:

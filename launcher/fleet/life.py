@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import StorageError
-from launcher.fleet import shown
-from launcher.fleet.board import Board
+from launcher.fleet.board import Board, jobs
 from launcher.fleet.capacity import Capacity
 from launcher.fleet.choice import Lane
 from launcher.fleet.facts import Facts
@@ -28,7 +27,7 @@ from launcher.fleet.lanes import Lanes
 from launcher.fleet.learnt import Learnt
 from launcher.fleet.offers import offers_of
 from launcher.fleet.peers import HOLD_S, Peers
-from launcher.fleet.replicas import Member, joined
+from launcher.fleet.replicas import Member, by_model, joined
 from launcher.fleet.scale import ClusterSeen, Leave, Offer, Start, Stop, decide
 from launcher.fleet.seen import LEAVING, STARTABLE, ModelSeen
 from launcher.fleet.sight import Sighted, Source, sources
@@ -140,7 +139,7 @@ class Life:
         wanted = [s for name, s in self.sources.items() if cluster in (None, name)]
         found = [one for source in wanted for one in (*source.seen.values(), *source.ended.values())]
         names = {m.sighted.id: m.row.model for m in self._members if m.sighted is not None}
-        return shown.jobs(found, names)
+        return jobs(found, names)
 
     # -- its loop
 
@@ -210,13 +209,13 @@ class Life:
         self._arrange()
         clusters = [self._cluster(source) for source in self.sources.values()]
         if self._first_look_over():
+            of_model = by_model(self._members)
             for offer in self.offers.values():
-                await self._follow(offer, clusters)
+                await self._follow(offer, of_model.get(offer.name, []), clusters)
         self._arrange()
         self._changed.set()
 
-    async def _follow(self, offer: Offer, clusters: Sequence[ClusterSeen]) -> None:
-        members = [m for m in self._members if m.row.model == offer.name]
+    async def _follow(self, offer: Offer, members: list[Member], clusters: Sequence[ClusterSeen]) -> None:
         by_id = {member.id: member for member in members}
         seen = [self._facts.seen(member, offer, clusters) for member in members]
         now = time.time()
@@ -240,8 +239,7 @@ class Life:
             elif isinstance(action, Stop):
                 self._later(self._handover.stop(by_id[action.replica], action.reason))
         for member in [m for m in members if m.answering and not m.leaving][: offer.minimum]:
-            assert member.sighted is not None
-            self._later(self._handover.keep_awake(member.sighted))
+            self._later(self._handover.keep_awake(member))
 
     async def _start(self, offer: Offer, members: list[Member], start: Start) -> None:
         taken = {member.row.slot for member in members} | {

@@ -80,10 +80,13 @@ class Load:
         while self._refused and self._refused[0] <= now:
             self._refused.popleft()
         before, self._count = self._count, self._in_flight + self._held + len(self._refused)
-        if not self._spans or now >= self._spans[-1].begin + _SPAN_S:
+        last = self._spans[-1] if self._spans else None
+        if last is None or now >= last.begin + _SPAN_S:
             # As it was until now, it was through all the time since the last look.
-            self._spans.append(_Span(now, before, before))
-        last = self._spans[-1]
+            if last is not None and last.low == last.high == before:
+                last.begin = now  # of many alike the latest is remembered for the longest: it stands for all
+            else:
+                self._spans.append(last := _Span(now, before, before))
         last.low, last.high = min(last.low, self._count), max(last.high, self._count)
         while len(self._spans) > 1 and self._spans[0].begin + _SPAN_S <= now - max(self._calm_s, STEADY_S):
             self._spans.popleft()

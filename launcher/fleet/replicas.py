@@ -6,7 +6,7 @@ makes the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from launcher.fleet.scale import LEAVING, LOST, READY, STARTING, Seen
@@ -17,6 +17,7 @@ from launcher.sessions import status as of
 from launcher.sessions.status import Status
 
 _ENDING = "ending"  # the reason of a session that cleans up
+_PROBED_S = 10.0  # so soon after it was ready a session was used by nobody but itself
 _SILENT = "no-beat"  # its files are old, which says nothing of what it answers
 
 
@@ -47,6 +48,18 @@ class Member:
     def answering(self) -> bool:
         """Whether requests can go there."""
         return self.sighted is not None and answering(self.sighted)
+
+    @property
+    def used_at(self) -> float:
+        """When somebody last used the session, by whatever way, as it says itself; 0: not since it was ready."""
+        status = self.sighted.status if self.sighted is not None else None
+        if (
+            status is None
+            or status.idle is None
+            or status.idle.since <= (_ready_at(status) or 0.0) + _PROBED_S
+        ):
+            return 0.0
+        return status.idle.since
 
     def seen(self, in_flight: int, used_at: float) -> Seen:
         """As the rules want it."""
@@ -79,6 +92,14 @@ class Member:
 def joined(rows: Sequence[Replica], sighted: Mapping[str, Sighted]) -> list[Member]:
     """Each row with its session."""
     return [Member(row, found(row.session, sighted)) for row in rows]
+
+
+def by_model(members: Iterable[Member]) -> dict[str, list[Member]]:
+    """Those of each model, in their order."""
+    grouped: dict[str, list[Member]] = {}
+    for member in members:
+        grouped.setdefault(member.row.model, []).append(member)
+    return grouped
 
 
 def found(session: str | None, sighted: Mapping[str, Sighted]) -> Sighted | None:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from launcher.settings.schema import Settings
 
 _LOG = logging.getLogger("launcher.fleet")
-_FILES_S = 0.5  # how often the files of living sessions are looked at
+# How often the files of living sessions are looked at, and how many times what a look at very many takes lies between.
+_FILES_S, _FILES_SHARE = 0.5, 10.0
 _BUSY_S, _CALM_S = 3.0, 15.0  # how often a scheduler is asked: while something starts or ends, and else
 _FAR_BUSY_S, _FAR_CALM_S = 5.0, 30.0  # a program is started there for each question
 _SOONEST_S = 1.0
@@ -154,13 +155,15 @@ class Source:
             seen.status.state != READY or seen.address is None for seen in self.seen.values()
         )
         until = began + (busy if moving else calm)
-        loop = asyncio.get_running_loop()
+        loop, files_s = asyncio.get_running_loop(), _FILES_S
         while (left_s := until - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left_s if self.far else min(_FILES_S, left_s)):
+                async with asyncio.timeout(left_s if self.far else min(files_s, left_s)):
                     await self._wanted.wait()
             if not self._wanted.is_set() and not self.far:
+                asked_at = time.monotonic()
                 marks = await loop.run_in_executor(self._thread, self._files)
+                files_s = max(_FILES_S, _FILES_SHARE * (time.monotonic() - asked_at))
                 if marks == self._marks:
                     continue
                 self._marks = marks

@@ -110,7 +110,7 @@ class Checks:
         elif state.startswith("sqlite:") and (variable := unset(state)) is not None:
             what = f"{self._where('endpoint.state')}: endpoint.state names {variable}, which is not set."
             self._report(SettingsError(what, "Write it out, or use what every user has, such as $USER."))
-        elif re.match(r"[^/]+//[^/@]*:[^/@]*@", state):
+        elif re.match(r"[^/]+//[^/@]*:[^/@]*@", state) or re.search(r"[?&](ssl)?password=", state):
             what = f"{self._where('endpoint.state')}: endpoint.state must hold no password."
             self._report(SettingsError(what, "Write the password into ~/.pgpass, and take it out here."))
 

@@ -20,7 +20,7 @@ from launcher.planning import Request, make_plan
 from launcher.sessions import registry
 from launcher.sessions import status as of
 from launcher.sessions.connection import Connection
-from launcher.sessions.status import Phase, Status
+from launcher.sessions.status import Idle, Phase, Status
 from launcher.settings.layers import load
 from launcher.settings.schema import Settings
 from tests.hostile import HOSTILE
@@ -192,6 +192,14 @@ def test_a_row_and_its_session_tell_when_it_began_answered_and_ends(session: Ses
         NOW, NOW + 20, NOW + 50, NOW + 9000
     )  # fmt: skip
     assert (seen.in_flight, seen.last_used_at) == (2, NOW + 70)
+
+
+@pytest.mark.parametrize(("since", "used_at"), [(51.0, 0.0), (400.0, NOW + 400)])
+def test_a_session_that_is_used_past_the_endpoint_says_so(
+    session: Session, since: float, used_at: float
+) -> None:
+    idle = Idle(1800.0, NOW + since, NOW + since + 1800)
+    assert Member(row(session.id), sighted(session, of.READY, phases=PHASES, idle=idle)).used_at == used_at
 
 
 def test_a_job_that_waits_has_not_begun(session: Session) -> None:

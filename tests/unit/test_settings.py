@@ -139,6 +139,13 @@ def test_a_sites_endpoint_may_name_the_user(tmp_path: Path, monkeypatch: pytest.
             settings(tmp_path, f"{SITE}endpoint: {{state: '{name}'}}\n")
 
 
+@pytest.mark.parametrize("url", ["postgresql://me:se%23ret@h/d", "postgresql:///d?user=me&password=se%23ret"])
+def test_the_endpoints_state_holds_no_password(tmp_path: Path, url: str) -> None:
+    with pytest.raises(SettingsError, match="must hold no password") as caught:
+        settings(tmp_path, f"{SITE}endpoint: {{state: '{url}'}}\n")
+    assert "ret" not in f"{caught.value.message} {caught.value.hint}"
+
+
 def test_a_users_own_paths_are_absolute_too(tmp_path: Path) -> None:
     for user, line in (("models:\n  cache: hub", 2), ("environments: {mine: {path: venv}}", 1)):
         with pytest.raises(
