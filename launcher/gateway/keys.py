@@ -235,7 +235,8 @@ def without_our_cookies(header: str) -> str:
 def _holder_of(key: NamedKey) -> Holder:
     limited = key.requests_per_minute is not None or key.tokens_per_minute is not None
     budget = Budget(key.requests_per_minute, key.tokens_per_minute) if limited else None
-    return Holder(key.name, False, budget, key.expires_at)
+    # Files and batches are the key's, not those of the next one that gets its name.
+    return Holder(key.name, False, budget, key.expires_at, owner=key.digest)
 
 
 def _mark(found: os.stat_result) -> tuple[int, ...]:

@@ -220,7 +220,9 @@ def test_batches_come_in_pages_and_by_status(client: openai.OpenAI, connection: 
     assert (status, refused["error"]["code"]) == (400, "invalid_value")
 
 
-def test_nobody_sees_what_is_another_keys(client: openai.OpenAI, other: Callable[..., openai.OpenAI]) -> None:
+def test_nobody_sees_what_is_another_keys(
+    session: Session, client: openai.OpenAI, other: Callable[..., openai.OpenAI]
+) -> None:
     mine = ended(client, begun(client, [line("private")]))
     with other("ann") as ann:
         for secret in (mine.input_file_id, mine.output_file_id or ""):
@@ -237,6 +239,9 @@ def test_nobody_sees_what_is_another_keys(client: openai.OpenAI, other: Callable
         assert hers.status == "completed"
         assert [one.id for one in ann.batches.list()] == [hers.id]
     assert hers.id not in [one.id for one in client.batches.list(limit=100)]
+    session.keys.revoke("ann")
+    with other("ann") as another_ann:
+        assert list(another_ann.batches.list()) == []
 
 
 def test_a_batch_uses_up_the_limits_of_its_key_and_ends_with_it(
