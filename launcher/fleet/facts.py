@@ -55,12 +55,18 @@ class Facts:
             return member.seen(others.in_flight, others.asked_at)
         return member.seen(lane.in_flight + others.in_flight, max(lane.used_at, others.asked_at))
 
-    def demand(self, offer: Offer, now: float) -> Demand:
-        """What is asked of the offer, here and at other gateways."""
-        load = self.loads[offer.name]
+    def demand(self, offer: Offer, members: Sequence[Member], now: float) -> Demand:
+        """What is asked of the offer's replicas `members`, here and at other gateways.
+
+        What the user's own sessions carry of it asks for no replica.
+        """
+        load, replicas = self.loads[offer.name], {member.id for member in members}
         lanes = self._lanes.of(offer.name)
         others = [self._peers.of(offer.name, lane.replica) for lane in lanes]
-        in_flight = sum(lane.in_flight for lane in lanes) + sum(told.in_flight for told in others)
+        in_flight = 0
+        for lane, told in zip(lanes, others, strict=True):
+            carried = 0 if lane.replica in replicas else offer.in_flight_per_replica
+            in_flight += max(0, lane.in_flight + told.in_flight - carried)
         waiting = self._peers.of(offer.name).waiting
         load.changed(now, in_flight=in_flight, held=self._held[offer.name] + waiting)
         used_at = max([0.0, *(lane.used_at for lane in lanes), *(told.asked_at for told in others)])

@@ -219,7 +219,7 @@ class Life:
         by_id = {member.id: member for member in members}
         seen = [self._facts.seen(member, offer, clusters) for member in members]
         now = time.time()
-        demand = self._facts.demand(offer, now)
+        demand = self._facts.demand(offer, members, now)
         actions = decide(offer, seen, demand, self._learnt, clusters, now)
         places = {where.cluster for where in offer.profiles}
         deaf = [c for c in clusters if c.name in places and not c.healthy]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import yaml
 
 from launcher.api.session import Session
 from launcher.errors import LauncherError, SettingsError
+from launcher.fleet.facts import Facts
+from launcher.fleet.lanes import Lanes
 from launcher.fleet.offers import offers_of, own_idle_minutes
+from launcher.fleet.peers import Peers
 from launcher.fleet.replicas import Member, found, joined
 from launcher.fleet.scene import LEAVING, LOST, READY, STARTING, Offer, Where
 from launcher.fleet.sight import Sighted
-from launcher.fleet.store import Replica
+from launcher.fleet.store import Replica, Store
 from launcher.planning import Request, make_plan
 from launcher.sessions import registry
 from launcher.sessions import status as of
@@ -200,6 +204,23 @@ def test_a_session_that_is_used_past_the_endpoint_says_so(
 ) -> None:
     idle = Idle(1800.0, NOW + since, NOW + since + 1800)
     assert Member(row(session.id), sighted(session, of.READY, phases=PHASES, idle=idle)).used_at == used_at
+
+
+def test_what_the_users_own_session_carries_asks_for_no_replica(
+    session: Session, settings: Any, tmp_path: Path
+) -> None:
+    offers = offers_of(settings(offers={"chat": {"in_flight": 4}}))
+    lanes = Lanes(offers)
+    with contextlib.closing(Store(f"sqlite:///{tmp_path}/state/endpoint.db")) as store:
+        facts = Facts(offers, lanes, Peers(store, ""))
+        mine = sighted(session, of.READY)
+        lanes.arrange([], [mine], {})
+        (lane,) = lanes.of("chat")
+        lane.in_flight = 4
+        assert facts.demand(offers["chat"], [], NOW).load == 0
+        lane.in_flight = 6
+        assert facts.demand(offers["chat"], [], NOW).load == 2
+        assert facts.demand(offers["chat"], [Member(row(session.id), mine)], NOW).load == 6
 
 
 def test_a_job_that_waits_has_not_begun(session: Session) -> None:
