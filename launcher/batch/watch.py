@@ -44,10 +44,12 @@ class Watch:
         while not sending.done():
             await asyncio.wait({sending}, timeout=_TICK_S)
             now = time.monotonic()
+            self._work.pace.in_flight = self._window.in_flight
             self._look()
             if self._stop.is_set() and deadline is None:
                 deadline = now + self._drain_s
-            why = await self._lost(now)
+            # Whoever stopped it is not told that the session is over, and nobody tries again then.
+            why = None if self._stop.is_set() else await self._lost(now)
             if why:
                 self.why, self.code = why, "session-over"
                 deadline = now
@@ -95,5 +97,4 @@ class Watch:
         return f"Waiting: {self._window.trouble}" if self._window.trouble and quiet_s > _QUIET_S else ""
 
     def _status(self) -> Status:
-        self._work.pace.in_flight = self._window.in_flight
         return self._work.pace.status(RUNNING, self._trouble(), "")
