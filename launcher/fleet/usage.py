@@ -23,7 +23,8 @@ from launcher.gateway.exchange import Exchange
 from launcher.gateway.usage import BROKEN_OFF, CLIENT_LEFT
 
 BY = ("key", "model", "owner", "cluster")
-_COUNT_MAX = 2**62  # what an engine says is believed as far as a database can count
+_STATUS_MAX = 999
+_COUNT_MAX = 2**40  # what an engine says is believed as far as a database can add it up
 _MONTH = re.compile(r"([0-9]{4})-([0-9]{2})")
 _RECENT_S = 60.0
 
@@ -82,26 +83,32 @@ class Use:
 
     @classmethod
     def parsed(cls, line: bytes) -> Self | None:
-        """What `line` says; None for one that was torn."""
+        """What `line` says; None for one that was torn, or is not ours."""
         try:
-            made = cls(*json.loads(line))
-        except (ValueError, TypeError, RecursionError):
+            return cls(*json.loads(line))._believed()
+        except (ValueError, TypeError, RecursionError, OverflowError):
             return None
-        return made._believed()
 
     def _believed(self) -> Self | None:
-        """With what every database takes: no NUL, no half of a character, no number that is none."""
+        """With what every database takes: no NUL, no half of a character, no number that is none; else None."""
         changed: dict[str, Any] = {}
-        for name in _NAMES:
-            value = getattr(self, name)
-            if isinstance(value, str):
-                changed[name] = value.encode("utf-8", "replace").decode().replace("\0", "")
-            elif isinstance(value, int):
-                changed[name] = max(-_COUNT_MAX, min(value, _COUNT_MAX))
-            elif isinstance(value, float):
-                changed[name] = value if math.isfinite(value) else 0.0
-            elif value is not None or name != "first_byte_s":
-                return None
+        for field in dataclasses.fields(self):
+            match field.type, getattr(self, field.name):
+                case "str", str(text):
+                    changed[field.name] = text.encode("utf-8", "replace").decode().replace("\0", "")
+                case "int", bool():
+                    return None
+                case "int", int(count):
+                    most = _STATUS_MAX if field.name == "status" else _COUNT_MAX
+                    changed[field.name] = max(-most, min(count, most))
+                case "float" | "float | None", bool():
+                    return None
+                case "float" | "float | None", int() | float() as number:
+                    changed[field.name] = float(number) if math.isfinite(number) else 0.0
+                case "float | None", None:
+                    pass
+                case _:
+                    return None
         return dataclasses.replace(self, **changed)
 
 

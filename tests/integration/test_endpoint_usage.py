@@ -128,14 +128,16 @@ def test_a_gateway_on_another_host_that_lives_keeps_its_file(store: Store, tmp_p
     assert os.listdir(folder) == ["other-host.lives.lines"]
 
 
-def test_lines_wait_while_the_database_is_gone(postgres: Postgres, tmp_path: Path) -> None:
+def test_lines_wait_while_the_database_is_gone(
+    postgres: Postgres, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with contextlib.closing(Store(postgres.database())) as store:
         folder = tmp_path / "spool"
         uses = Uses(store, folder)
         postgres.kill()
         try:
             uses.add(use("while-it-was-away"))
-            time.sleep(0.7)  # it tries
+            wait_until(lambda: "what was used waits on the disk" in caplog.text)
             assert uses.waiting_bytes
             uses.close()  # and ends without it
             assert len(os.listdir(folder)) == 1
@@ -188,7 +190,8 @@ def test_a_line_names_key_owner_model_and_place_and_nothing_else() -> None:
         ("model", "a\0b", "ab"),
         ("model", "half \ud83d", "half ?"),
         ("model", "naïve ☃ $(id)", "naïve ☃ $(id)"),
-        ("prompt_tokens", 10**30, 2**62),
+        ("prompt_tokens", 10**30, 2**40),
+        ("status", 10**6, 999),
         ("audio_s", float("nan"), 0.0),
         ("seconds", float("inf"), 0.0),
     ],
@@ -206,6 +209,16 @@ def test_what_no_database_takes_does_not_stop_the_rest(
             == kept
         )
     assert ids(store) == ["next", "odd"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"status": "200"}, {"status": True}, {"at": "now"}, {"seconds": 10**400}, {"key": None}, {"at": None}],
+)
+def test_a_line_that_is_not_ours_does_not_stop_the_rest(changed: dict[str, object]) -> None:
+    whole = use("odd")
+    assert Use.parsed(whole.line) == whole
+    assert Use.parsed(use("odd", **changed).line) is None
 
 
 def test_the_sums_of_a_month(store: Store, tmp_path: Path) -> None:
