@@ -163,6 +163,11 @@ class Place:
         return dataclasses.replace(state, status=CANCELLING, times={**state.times, "cancelling_at": since})
 
 
+def errors_of(output: Path) -> Path:
+    """The error file beside an output that was named."""
+    return output.with_name(f"{output.name}.errors")
+
+
 class Batches:
     """All batches below `folder`. Blocking: called in threads."""
 
@@ -203,7 +208,7 @@ class Batches:
         return Spec(
             asked.input or str(place.input),
             str(output or place.output),
-            str(output.with_name(f"{output.name}.errors") if output is not None else place.errors),
+            str(errors_of(output) if output is not None else place.errors),
             asked.endpoint,
             asked.models,
             strict=not asked.by_path,  # as OpenAI and FIRST do

@@ -26,6 +26,7 @@ from launcher.batch.batches import (
     VALIDATING,
     Asked,
     State,
+    errors_of,
 )
 from launcher.errors import RequestError
 
@@ -84,7 +85,9 @@ def output_of(asked: Wish, batch_id: str) -> Path | None:
         return None
     try:
         if place.parent.is_dir() and not place.is_dir() and place.suffix:
-            # Made now: two batches would take each other's answers for their own.
+            # Made now, and with no errors beside it: a batch would take another's for its own.
+            if errors_of(place).exists():
+                raise FileExistsError
             os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             return place
         base = asked.input.stem

@@ -49,6 +49,16 @@ class Form:
         self._count = 0
         self.complete = False
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of what was fed it has not looked at, or not given yet."""
+        return len(self._rest)
+
+    @property
+    def in_part(self) -> bool:
+        """Whether the bytes that come next are of the last Part."""
+        return self._state == self._body
+
     def feed(self, data: bytes) -> Iterator[Part | bytes]:
         """What `data` brought; raises FormError."""
         self._rest += data

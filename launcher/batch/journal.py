@@ -112,7 +112,8 @@ class Journal:
         """Give the lock back; without `keep_empty` a file that holds nothing does not stay."""
         if self._descriptor >= 0:
             if not keep_empty and not self.size:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, StorageError):
+                    self._there()  # not what somebody put in its place
                     self.path.unlink()
             os.close(self._descriptor)
             self._descriptor = -1

@@ -104,6 +104,12 @@ def test_the_body_at_openais_path_and_an_output_file(
     status, refused = ask(connection, "POST", "/v1/batches", body)
     assert (status, refused["error"]["code"]) == (400, "invalid_value")  # what is there is not written over
     assert len(wanted.read_text().splitlines()) == 2
+    wanted.unlink()
+    status, refused = ask(connection, "POST", "/v1/batches", body)
+    assert (status, refused["error"]["code"]) == (400, "invalid_value"), (
+        "nor are old errors taken for its own"
+    )
+    assert not wanted.exists()
 
 
 def test_answers_that_nobody_said_a_place_for(connection: Connection, requests: Path) -> None:
