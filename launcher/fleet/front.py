@@ -11,11 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from launcher.batch.form import FormError
 from launcher.fleet import told
 from launcher.fleet.choice import pick
 from launcher.fleet.errand import Errand
 from launcher.fleet.paths import REALTIME, ROUTED, Asked, asked, named_in
-from launcher.fleet.question import ModelField, Question, boundary
+from launcher.fleet.question import ModelField, Question
 from launcher.fleet.seen import Access, Fleet, ModelSeen
 from launcher.gateway import answers, metrics
 from launcher.gateway.answers import Answer
@@ -161,9 +162,9 @@ class EndpointFront:
 
     def _route(self, exchange: Exchange, target: Target, holder: Holder, wanted: Asked) -> None:
         errand = Errand(exchange, holder, wanted, target.query)
-        between = boundary(exchange.request.headers.text(b"content-type"))
-        if between is not None:
-            later(exchange, self._read_form(errand, ModelField(between)))
+        kind = exchange.request.headers.text(b"content-type")
+        if kind[:10].lower() == "multipart/":
+            later(exchange, self._read_form(errand, kind))
         elif (body := exchange.incoming.arrived) is not None:
             self._ask(errand, body)
         else:
@@ -188,9 +189,30 @@ class EndpointFront:
         else:
             self._begin(errand, errand.question.model)
 
-    async def _read_form(self, errand: Errand, field: ModelField) -> None:
+    async def _read_form(self, errand: Errand, kind: str) -> None:
         """Look for the model in a form, which may come after a long recording, and go on with the rest of it."""
+        try:
+            field = ModelField(kind)
+            await self._look_for(field, errand.exchange)
+        except FormError as error:
+            errand.exchange.reply(answers.refused(400, str(error), "malformed_form", close=True))
+            return
         exchange, incoming = errand.exchange, errand.exchange.incoming
+        if field.value is not None:
+            errand.field = field
+            incoming.limit_bytes = PENDING_BYTES  # the rest can wait for a replica at the client's
+            self._begin(errand, field.value)
+            exchange.client.update_reading()
+        elif incoming.complete:
+            exchange.reply(answers.refused(400, 'The form has no field "model".', "bad_request", close=True))
+        elif incoming.crowded:
+            exchange.reply(told.crowded())
+        else:
+            text = 'Send the field "model" before the file: it did not come in the first 64 MB.'
+            exchange.reply(answers.refused(400, text, "bad_request", close=True))
+
+    async def _look_for(self, field: ModelField, exchange: Exchange) -> None:
+        incoming = exchange.incoming
         exchange.go_on()
         incoming.limit_bytes = _BODY_BYTES
         exchange.client.update_reading()
@@ -200,23 +222,11 @@ class EndpointFront:
             if number < len(pieces):
                 number += 1
                 if field.feed(pieces[number - 1]):
-                    break
+                    return
             elif incoming.complete or incoming.waiting_bytes > _BODY_BYTES or incoming.crowded:
-                break
+                return
             else:
                 await incoming.more()
-        if field.value is not None:
-            errand.field = field
-            incoming.limit_bytes = PENDING_BYTES  # the rest can wait for a replica at the client's
-            self._begin(errand, field.value)
-            exchange.client.update_reading()
-        elif incoming.complete or field.failed:
-            exchange.reply(answers.refused(400, 'The form has no field "model".', "bad_request", close=True))
-        elif incoming.crowded:
-            exchange.reply(told.crowded())
-        else:
-            text = 'Send the field "model" before the file: it did not come in the first 64 MB.'
-            exchange.reply(answers.refused(400, text, "bad_request", close=True))
 
     def _begin(self, errand: Errand, name: str) -> None:
         """The model's name is known: may it be used, and is it there?"""

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import functools
 import json
-import re
-from collections.abc import Iterator
 from typing import Any
 
-_BOUNDARY = re.compile(r'multipart/form-data\s*;.*?\bboundary="?([!-~]{1,70}?)"?\s*(?:;|$)', re.IGNORECASE)
-_NAME = re.compile(rb'^content-disposition:[^\r\n]*;[ \t]*name="?model"?[ \t]*(?:;|\r?$)', re.I | re.M)
-_PART_HEAD_BYTES, _NAME_BYTES = 16384, 1024
-_PARTS_MAX, _VALUES_MAX = 1000, 2**20
+from launcher.batch.form import Form, FormError, Part, boundary
+
+_NAME_BYTES, _VALUES_MAX = 1024, 2**20
 
 
 class Question:
@@ -66,67 +63,35 @@ class Question:
 _quoted = functools.lru_cache(maxsize=1024)(json.dumps)
 
 
-def boundary(content_type: str) -> bytes | None:
-    """What stands between the parts of a form; None: the body is no such form."""
-    found = _BOUNDARY.match(content_type)
-    return found[1].encode("ascii") if found else None
-
-
 class ModelField:
-    """Finds the `model` in a form that comes in pieces, wherever it stands; holds a part's head at most.
+    """Finds the `model` in a form that comes in pieces, wherever it stands.
 
-    `value` is the first one found, which stands from `start` to `end` in the body; `failed` says that there will be
-    none, because the body is no form of this boundary, has too many parts, or its field is too long.
+    `value` is the first one found, which stands from `start` to `end` in the body. What is no form raises FormError.
     """
 
-    def __init__(self, between: bytes) -> None:
-        self._mark = b"\r\n--" + between
-        self._held = b"\r\n"  # before the first boundary there may be none
-        self._at = -2  # where in the body what is held begins
-        self._next = 0  # so much of it has been looked at
-        self._step = self._steps()
+    def __init__(self, content_type: str) -> None:
+        self._form = Form(boundary(content_type))
+        self._fed_bytes = 0
+        self._found: bytes | None = None
         self.value: str | None = None
         self.start = self.end = 0
-        self.failed = False
-        next(self._step)
 
     def feed(self, piece: bytes) -> bool:
-        """Take the next piece; True once it is known whether there is such a field."""
-        if self.value is None and not self.failed:
-            self._held = self._held[self._next :] + piece
-            self._at += self._next
-            self._next = 0
-            if next(self._step, None) is None and self.value is None:
-                self.failed = True
-        return self.value is not None or self.failed
+        """Take the next piece; True once the field is known."""
+        self._fed_bytes += len(piece)
+        for what in self._form.feed(piece):
+            if isinstance(what, bytes) and self._found is not None:
+                self._found += what
+                if len(self._found) > _NAME_BYTES:
+                    raise FormError('The field "model" of the form is too long.')
+                if not self._form.in_part:
+                    return self._know(self._found)
+            elif self._found is not None:
+                return self._know(self._found)
+            elif isinstance(what, Part) and what.name == "model":
+                self._found, self.start = b"", self._fed_bytes - self._form.held_bytes
+        return self._found is not None and not self._form.in_part and self._know(self._found)
 
-    def _steps(self) -> Iterator[bool]:
-        """Go on as far as what came allows, and yield for more; ends when it is decided."""
-        yield True
-        for _ in range(_PARTS_MAX):
-            while (found := self._held.find(self._mark, self._next)) < 0:
-                self._next = max(self._next, len(self._held) - len(self._mark))
-                yield True
-            self._next = found + len(self._mark)
-            while (found := self._found(b"\r\n\r\n", 0, _PART_HEAD_BYTES)) < 0:
-                if self._held.startswith(b"--", self._next) or self._left > _PART_HEAD_BYTES:
-                    return
-                yield True
-            is_model = _NAME.search(self._held, self._next, found) is not None
-            self._next = found + 2  # an empty part's end begins with the same line's end
-            if is_model:
-                while (found := self._found(self._mark, 2, _NAME_BYTES)) < 0:
-                    if self._left > _NAME_BYTES + len(self._mark):
-                        return
-                    yield True
-                self.start, self.end = self._at + self._next + 2, self._at + found
-                self.value = self._held[self._next + 2 : found].decode("utf-8", "replace")
-                return
-
-    @property
-    def _left(self) -> int:
-        return len(self._held) - self._next
-
-    def _found(self, what: bytes, after: int, within: int) -> int:
-        begin = self._next + after
-        return self._held.find(what, begin, begin + within + len(what))
+    def _know(self, found: bytes) -> bool:
+        self.value, self.end = found.decode("utf-8", "replace"), self.start + len(found)
+        return True

@@ -69,10 +69,11 @@ def test_long_requests_are_not_waited_for_when_there_are_too_many(
     monkeypatch.setattr("launcher.gateway.body._ALL_BYTES", 3 * 2**20)
     head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\nContent-Type: {kind}\r\n"
     lines = (head + f"Content-Length: {4 * 2**20}\r\n\r\n").encode()
+    begun = b'--XX\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + b"x" * (5 * 2**19)
     with front.connect() as first, front.connect() as second:
-        first.sendall(lines + b"--XX\r\n\r\n" + b"x" * (5 * 2**19))
+        first.sendall(lines + begun)
         wait_until(lambda: HELD.waiting > 5 * 2**19)
-        second.sendall(lines + b"--XX\r\n\r\n" + b"x" * (5 * 2**19))
+        second.sendall(lines + begun)
         refused = second.recv(65536)
         assert refused.startswith(b"HTTP/1.1 503")
         assert b"overloaded" in refused
