@@ -75,7 +75,8 @@ class Endpoint:
     ) -> None:
         loop = asyncio.get_running_loop()
         life = self.life = Life(self._settings, store)
-        keys = StoredKeys(store, {name: group.owners for name, group in self._settings.groups.items()})
+        groups = {name: group.owners for name, group in self._settings.groups.items()}
+        keys = await loop.run_in_executor(None, StoredKeys, store, groups)
         passes = Passes(keys)
         limits = {o.name: (o.requests_per_minute, o.tokens_per_minute) for o in life.offers.values()}
         front = EndpointFront(
@@ -84,8 +85,9 @@ class Endpoint:
         gateway = Gateway(keys=passes, front=front, name="endpoint", door=ENDPOINT)
         gateway.on_end = uses.on_end
         life.on_gone = front.forsake
+        shown = await loop.run_in_executor(None, self._shown)  # asks the name server
         port = await self._listen(gateway, store)
-        self.url = f"http://{self._shown()}:{port}/v1"
+        self.url = f"http://{shown}:{port}/v1"
         life.peers.url = self.url
         page = StatusPage(store, front.report, self.url)
         front.page = page.answer

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -32,19 +33,19 @@ _AGAIN_S, _TROUBLE_S = 120.0, 5.0
 
 
 class Handover:
-    """Ends replicas that have left; the moments are those of the wall clock, as elsewhere in the fleet."""
+    """Ends replicas that have left; a clock that is set anew neither hurries nor holds it up."""
 
     def __init__(self, upstreams: Upstreams) -> None:
         self._upstreams = upstreams
         self._left: dict[str, float] = {}  # since when each is known to leave
         self._deaf: dict[str, float] = {}
         self._ending: dict[str, float] = {}  # since when each is being ended, or tried to be
-        self._nudged: dict[str, float] = {}
+        self._nudged: dict[str, float] = {}  # a Unix time, as a session's idle time is
         self._thread = ThreadPoolExecutor(4, "stop")
 
     def known(self, members: Collection[Member]) -> None:
         """Take in who leaves; what is no longer there is forgotten."""
-        now, living = time.time(), {member.id for member in members}
+        now, living = time.monotonic(), {member.id for member in members}
         for memory in (self._left, self._deaf, self._nudged, self._ending):
             for name in memory.keys() - living:
                 del memory[name]
@@ -54,8 +55,8 @@ class Handover:
 
     async def stop(self, member: Member, reason: str) -> None:
         """End the member's session if nobody's request runs there; asked again later otherwise."""
-        now = time.time()
-        if now - self._ending.get(member.id, 0.0) < _AGAIN_S or member.sighted is None:
+        now = time.monotonic()
+        if now - self._ending.get(member.id, -math.inf) < _AGAIN_S or member.sighted is None:
             return
         self._ending[member.id] = now
         try:
@@ -86,7 +87,7 @@ class Handover:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     async def _empty(self, name: str, sighted: Sighted) -> bool:
-        now = time.time()
+        now = time.monotonic()
         if now - self._left.setdefault(name, now) < _HEARD_S:
             return False
         if sighted.address is None or sighted.connection is None:
