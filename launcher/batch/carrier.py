@@ -32,6 +32,7 @@ from launcher.batch.batches import (
     State,
 )
 from launcher.batch.files import Bounds, Files
+from launcher.batch.journal import cut
 from launcher.batch.passes import Passes
 from launcher.batch.report import PENDING, Status
 from launcher.batch.runner import Ended, Runner
@@ -274,6 +275,7 @@ class Carrier:
         if self._files.get(asked.owner, file_id) is not None:  # handed out before a kill
             return file_id
         try:
+            cut(path)  # of a program that was killed in the middle of one
             if not path.stat().st_size:
                 return None
         except FileNotFoundError:

@@ -18,6 +18,7 @@ from typing import Any, Self
 from launcher.errors import SessionError, StorageError
 
 _LINE_MAX_BYTES = 512 * 2**20
+_BLOCK_BYTES = 2**16
 _HEAD = b'{"id": "batch_req_'  # so begins every line that a run writes (launcher.batch.lines)
 _LOCK_TRIES, _LOCK_PAUSE_S = 10, 0.1  # who only looks whether somebody has it holds it for a moment
 
@@ -159,6 +160,21 @@ def busy(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def cut(path: Path) -> None:
+    """Take away a last line without an end, of a file that nobody will go on with; raises OSError."""
+    with path.open("r+b") as file:
+        end = at = file.seek(0, os.SEEK_END)
+        while at > 0:
+            start = max(0, at - _BLOCK_BYTES)
+            file.seek(start)
+            if (found := file.read(at - start).rfind(b"\n")) >= 0:
+                at = start + found + 1
+                break
+            at = start
+        if at < end:
+            file.truncate(at)
 
 
 def lock(descriptor: int, output: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from launcher.batch.batches import Asked, Batches, Place
 from launcher.batch.files import Bounds, Files, TooMuchError
 from launcher.batch.http import BatchAPI
+from launcher.batch.journal import cut
 from launcher.batch.passes import Passes
 from launcher.gateway.front import SessionFront
 from launcher.gateway.keys import Keys
@@ -244,6 +245,14 @@ def test_a_kill_before_the_last_word_loses_nothing(start: Callable[[], BatchGate
         assert (again.status, again.output_file_id) == ("completed", done.output_file_id)
         assert [one["custom_id"] for one in entries(client, again.output_file_id)] == ["a"]
         assert [one["custom_id"] for one in entries(client, again.error_file_id)] == ["b"]
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"id": "batch', b"x" * 200_000])
+@pytest.mark.parametrize("whole", [b"", b'{"id": "batch_req_1"}\n', b"x" * 70_000 + b"\n"])
+def test_half_a_line_is_not_handed_out(tmp_path: Path, whole: bytes, torn: bytes) -> None:
+    (tmp_path / "output").write_bytes(whole + torn)
+    cut(tmp_path / "output")
+    assert (tmp_path / "output").read_bytes() == whole
 
 
 def test_what_is_not_done_in_time_is_told_line_by_line(client: openai.OpenAI, tmp_path: Path) -> None:
