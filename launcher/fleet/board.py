@@ -11,7 +11,7 @@ from launcher.fleet.lanes import Lanes
 from launcher.fleet.learnt import UNKNOWN_QUEUE_S, UNKNOWN_START_S, Learnt
 from launcher.fleet.offers import engine_of
 from launcher.fleet.replicas import Member, by_model
-from launcher.fleet.scale import Offer
+from launcher.fleet.scene import Offer
 from launcher.fleet.seen import ModelSeen
 from launcher.fleet.sight import Sighted
 from launcher.sessions.status import LAUNCHING, PENDING, READY, UNHEALTHY

@@ -10,7 +10,7 @@ from launcher.fleet.lanes import Lanes
 from launcher.fleet.load import Load
 from launcher.fleet.peers import Peers
 from launcher.fleet.replicas import Member
-from launcher.fleet.scale import ClusterSeen, Demand, Offer, Seen, Start
+from launcher.fleet.scene import ClusterSeen, Demand, Offer, Seen, Start
 from launcher.fleet.store import Traffic
 
 

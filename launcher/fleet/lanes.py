@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from launcher.fleet.choice import Lane
 from launcher.fleet.replicas import Member, answering
-from launcher.fleet.scale import Offer
+from launcher.fleet.scene import Offer
 from launcher.fleet.sight import Sighted
 from launcher.gateway.place import Place
 from launcher.sessions.status import PENDING

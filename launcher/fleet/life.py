@@ -28,7 +28,8 @@ from launcher.fleet.learnt import Learnt
 from launcher.fleet.offers import offers_of
 from launcher.fleet.peers import HOLD_S, Peers
 from launcher.fleet.replicas import Member, by_model, joined
-from launcher.fleet.scale import ClusterSeen, Leave, Offer, Start, Stop, decide
+from launcher.fleet.scale import decide
+from launcher.fleet.scene import ClusterSeen, Leave, Offer, Start, Stop
 from launcher.fleet.seen import LEAVING, STARTABLE, ModelSeen
 from launcher.fleet.sight import Sighted, Source, sources
 from launcher.fleet.starts import Starts

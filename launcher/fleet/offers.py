@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from launcher.errors import SettingsError, did_you_mean
-from launcher.fleet.scale import Offer, Where
+from launcher.fleet.scene import Offer, Where
 from launcher.planning.request import Request
 from launcher.settings.schema import Offered, Settings
 

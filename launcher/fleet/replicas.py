@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from launcher.fleet.scale import LEAVING, LOST, READY, STARTING, Seen
+from launcher.fleet.scene import LEAVING, LOST, READY, STARTING, Seen
 from launcher.fleet.sight import Sighted
 from launcher.fleet.store import LEAVING as ROW_LEAVING
 from launcher.fleet.store import Replica

@@ -13,19 +13,21 @@ import math
 from collections.abc import Mapping, Sequence
 
 from launcher.fleet.learnt import Lead, Learnt
-from launcher.fleet.scene import LEAVING as LEAVING
-from launcher.fleet.scene import LOST as LOST
-from launcher.fleet.scene import READY as READY
-from launcher.fleet.scene import STARTING as STARTING
-from launcher.fleet.scene import Action as Action
-from launcher.fleet.scene import ClusterSeen as ClusterSeen
-from launcher.fleet.scene import Demand as Demand
-from launcher.fleet.scene import Leave as Leave
-from launcher.fleet.scene import Offer as Offer
-from launcher.fleet.scene import Seen as Seen
-from launcher.fleet.scene import Start as Start
-from launcher.fleet.scene import Stop as Stop
-from launcher.fleet.scene import Where as Where
+from launcher.fleet.scene import (
+    LEAVING,
+    LOST,
+    READY,
+    STARTING,
+    Action,
+    ClusterSeen,
+    Demand,
+    Leave,
+    Offer,
+    Seen,
+    Start,
+    Stop,
+    Where,
+)
 
 # A load is believed when it lasted so long: another replica takes minutes to come, and a burst is over before it does.
 STEADY_S = 30.0

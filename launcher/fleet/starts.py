@@ -20,7 +20,7 @@ from launcher.api.remote.far import LostError
 from launcher.api.session import Session
 from launcher.errors import LauncherError
 from launcher.fleet.offers import own_idle_minutes
-from launcher.fleet.scale import Offer, Start
+from launcher.fleet.scene import Offer, Start
 from launcher.fleet.sight import Source
 from launcher.fleet.store import Store
 from launcher.settings.schema import Settings

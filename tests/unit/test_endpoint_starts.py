@@ -16,7 +16,7 @@ from launcher.api.remote.far import LostError
 from launcher.errors import SchedulerError, StorageError
 from launcher.fleet import life
 from launcher.fleet.life import Life
-from launcher.fleet.scale import Offer, Start, Where
+from launcher.fleet.scene import Offer, Start, Where
 from launcher.fleet.starts import Started, Starts
 from launcher.fleet.store import Store
 from launcher.settings.layers import load
