@@ -17,8 +17,10 @@ import stat
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from launcher.errors import RequestError, SessionError, StorageError
 from launcher.fleet.issued import find, myself, new, revoke, rotate
@@ -124,13 +126,29 @@ def drop(settings: Settings) -> bool:
 
 
 def address(settings: Settings, ticket: Ticket) -> str:
-    """The base URL of the endpoint that the key is for; raises SessionError where no gateway runs."""
+    """The base URL of the endpoint that the key is for; raises SessionError where none is reached from here."""
     if ticket.url is not None:
         return ticket.url
     with contextlib.closing(Store(store_url(settings))) as store:
-        if running := store.gateways():
-            return running[-1].url
-    raise SessionError("No gateway of yours runs.", "Start one: launcher gateway")
+        running = store.gateways()
+    if not running:
+        raise SessionError("No gateway of yours runs.", "Start one: launcher gateway")
+    # At a loopback address of another host somebody else may listen here, who would be given the key.
+    reached = [one for one in running if one.host == os.uname().nodename or not _loopback(one.url)]
+    if not reached:
+        raise SessionError(
+            f"Your gateway answers on {running[-1].host} alone.",
+            "Use it there, or set endpoint.host to an address that other hosts reach.",
+        )
+    return reached[-1].url
+
+
+def _loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _own(settings: Settings, store: Store, known: Ticket | None, anew: bool) -> Ticket:

@@ -26,7 +26,7 @@ from launcher.cli import main
 from launcher.errors import LauncherError
 from launcher.fleet import issued, tables
 from launcher.fleet.store import Store
-from launcher.fleet.ticket import held, token
+from launcher.fleet.ticket import address, held, token
 from launcher.settings.layers import load
 from tests.hostile import HOSTILE
 from tests.programs.endpoint import Endpoint
@@ -271,6 +271,24 @@ def test_python_gets_a_ready_client(endpoint: Endpoint, monkeypatch: pytest.Monk
             extra_headers={"X-Launcher-Hold": "60"},
         )
         assert answer.choices[0].message.content
+
+
+def test_a_key_is_not_sent_to_whoever_listens_here_at_another_hosts_loopback(quiet: Endpoint) -> None:
+    settings = load(quiet.env)
+    ticket = token(settings)
+    row = {"host": "elsewhere", "pid": 1, "started_at": 1.0, "until": time.time() + 600}
+    with contextlib.closing(Store(quiet.state)) as store:
+
+        def runs(url: str) -> None:
+            with store.writing() as connection:
+                connection.execute(tables.gateways.insert().values(id=url, url=url, **row))
+
+        for host in ("127.0.0.1", "localhost", "[::1]"):
+            runs(f"http://{host}:4711/v1")
+        with pytest.raises(LauncherError, match="answers on elsewhere alone"):
+            address(settings, ticket)
+        runs("http://elsewhere:4711/v1")
+        assert address(settings, ticket) == "http://elsewhere:4711/v1"
 
 
 def test_usage_is_a_table_of_the_month(endpoint: Endpoint) -> None:
