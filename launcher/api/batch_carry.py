@@ -34,7 +34,7 @@ _LOOK_S = 0.5
 _SETTLES_S = 5.0
 _WANTED = ("user", "cancelled")
 # Ends of a job that brought nothing which the next one need not have.
-_PASSING = ("time-limit", "node-fail", "preempted", "boot-fail", "lost", "job-exit")
+_PASSING = ("time-limit", "node-fail", "preempted", "boot-fail", "lost", "job-exit", "never-started")
 Tell = Callable[[str], None]
 
 
