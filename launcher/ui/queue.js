@@ -179,6 +179,7 @@
     running.set(item, request);
     const end = await request.over;
     running.set(item, null);
+    page.growNow(); // who sees that it is over, however, sees all that was heard
     return end;
   };
 
@@ -190,7 +191,7 @@
 
   const finish = (item, { event, rest: pending }) => {
     grow(item, pending);
-    page.growNow(); // who sees that it is done sees all of it
+    page.growNow();
     const duration_s = event.duration ?? event.usage?.seconds ?? item.duration_s;
     change(item, { state: "done", done_s: duration_s, duration_s, said: "", finished: event.language });
     page.speak(`${item.name} is transcribed.`);

@@ -120,7 +120,8 @@ def test_the_end_of_the_session(visitor: Visitor, address: Address, session: Lis
     state(page, LONG, "cut")
     expect(row(page, LONG)).to_contain_text("The session has ended. Transcribed until 0:")
     expect(notice(page)).to_contain_text("you can still edit and download them")
-    heard = page.locator("#lines .said").all_inner_texts()
+    heard = downloaded(page, "Text")[1].splitlines()
+    expect(page.locator("#lines .said")).to_have_text(heard)  # they are shown a moment after they were heard
     page.locator("#lines .said").first.dblclick()
     page.keyboard.type("!")
     page.keyboard.press("Enter")

@@ -17,7 +17,7 @@ import pytest
 from launcher import Launcher
 from tests.hostile import HOSTILE
 from tests.integration.models import BIG, CONFIG, FILES, Models, before_a_hub, weights
-from tests.programs.front import wait_until
+from tests.programs.front import size_of, wait_until
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_ctrl_c_leaves_what_the_next_run_goes_on_with(models: Models) -> None:
     models.hub.trouble(BIG, hold=(3_000_000, gate))
     process = models.start("add", "org/name")
     partial = models.own / "models--org--name" / "blobs"
-    wait_until(lambda: any(p.stat().st_size >= 2 << 20 for p in partial.glob("*.incomplete")))
+    wait_until(lambda: any(size_of(p) >= 2 << 20 for p in partial.glob("*.incomplete")))
     process.send_signal(signal.SIGINT)
     assert "Run the same command again, it continues." in process.communicate(timeout=60)[1]
     assert process.returncode == 130

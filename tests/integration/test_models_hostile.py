@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.integration.models import BIG, FILES, GROUP, Models, before_a_hub, shared_by_a_group, start_as
-from tests.programs.front import wait_until
+from tests.programs.front import size_of, wait_until
 from tests.site import Install
 from tests.slurm.people import People
 
@@ -124,7 +124,7 @@ def test_a_beginning_that_is_swapped_meanwhile_harms_nothing(shared: Shared) -> 
     to = ("add", "org/name", "--to", str(shared.models.shared))
     process = start_as(shared.users.alice, 0o022, shared.installed, shared.models, *to)
     partial = shared.root / "blobs" / f"{HASH}.incomplete"
-    wait_until(lambda: partial.exists() and partial.stat().st_size >= 2 << 20, 60)
+    wait_until(lambda: size_of(partial) >= 2 << 20, 60)
     partial.rename(partial.with_name(".x"))
     partial.symlink_to(private / HASH)
     shared.plant(partial)

@@ -15,7 +15,7 @@ from typing import Any
 
 from launcher import Launcher, Session
 from launcher.settings.layers import load
-from tests.programs.front import wait_until
+from tests.programs.front import size_of, wait_until
 from tests.speech import speech
 
 WORDS = ("zero", "one", "two", "three", "yes", "no", "hello", "stop", "go")
@@ -124,13 +124,6 @@ class Desk:
                 process.communicate()
         for session in self.launcher.sessions():
             session.stop()
-
-
-def size_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def transcripts(folder: Path) -> dict[str, bytes]:

@@ -226,6 +226,14 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None
         time.sleep(0.02)
 
 
+def size_of(path: Path) -> int:
+    """The bytes of a file that may go at any moment; 0 when there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def chat(text: str = "Hello, you.", **more: object) -> str:
     """The body of a chat request."""
     return json.dumps({"model": "tiny", "messages": [{"role": "user", "content": text}], **more})
