@@ -43,7 +43,8 @@ class Board:
         of_model = by_model(members)
         for name, offer in self._offers.items():
             mine = of_model.get(name, [])
-            ready = any(not lane.leaving for lane in lanes.of(name))
+            # For everybody: what its owner launched by hand answers no one else.
+            ready = any(not lane.leaving and lane.open_to(own=False) for lane in lanes.of(name))
             models[name] = offered(offer, mine, ready, learnt, self.trouble.get(name), self._engines[name])
         for name, sessions in lanes.others.items():
             models[name] = other(name, sessions)

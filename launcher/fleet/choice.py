@@ -22,7 +22,7 @@ class Lane:
 
     `served` is the model's name there, `speed` in tokens a second for one request (None: not measured yet), `leaving`
     says that it takes no new requests, `used_at` is the wall clock's time of its last request. `given` counts its
-    requests, the older ones less; below zero: none yet.
+    requests, the older ones less; below zero: none yet. `private`: its owner launched it by hand, for own requests.
     """
 
     replica: str
@@ -34,6 +34,11 @@ class Lane:
     leaving: bool = False
     used_at: float = 0.0
     given: float = -1.0
+    private: bool = False
+
+    def open_to(self, own: bool) -> bool:
+        """Whether requests with a key that is its owner's `own`, or is not, may go there."""
+        return own or not self.private
 
     def measured(self, tokens: float, seconds: float) -> None:
         """An answer of so many tokens took so long."""

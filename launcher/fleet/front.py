@@ -6,6 +6,8 @@ what is access's, and the rule of the choice is `launcher.fleet.choice`.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
 import time
 from collections import Counter
@@ -13,11 +15,11 @@ from collections.abc import Callable
 
 from launcher.batch.form import FormError
 from launcher.fleet import told
-from launcher.fleet.choice import pick
+from launcher.fleet.choice import Lane, pick
 from launcher.fleet.errand import Errand
 from launcher.fleet.paths import REALTIME, ROUTED, Asked, asked, named_in
 from launcher.fleet.question import ModelField, Question
-from launcher.fleet.seen import Access, Fleet, ModelSeen
+from launcher.fleet.seen import READY, Access, Fleet, ModelSeen
 from launcher.gateway import answers, metrics
 from launcher.gateway.answers import Answer
 from launcher.gateway.body import PENDING_BYTES
@@ -109,7 +111,17 @@ class EndpointFront:
 
     def models(self, holder: Holder) -> list[ModelSeen]:
         """The models that the holder may use."""
-        return [model for model in self._fleet.models() if self._shown(holder, model)]
+        return [self._for(holder, model) for model in self._fleet.models() if self._shown(holder, model)]
+
+    def _for(self, holder: Holder, model: ModelSeen) -> ModelSeen:
+        # What is not ready for everybody may be so for who has launched a session of it.
+        if model.state == READY or not any(not lane.leaving for lane in self._lanes(holder, model.name)):
+            return model
+        return dataclasses.replace(model, state=READY, message="Ready.", retry_s=None)
+
+    def _lanes(self, holder: Holder, model: str) -> list[Lane]:
+        """The replicas of it for this holder."""
+        return [lane for lane in self._fleet.lanes(model) if lane.open_to(holder.own)]
 
     def _shown(self, holder: Holder, model: ModelSeen) -> bool:
         # A session that is no offer is private, unless a key was made for it by name.
@@ -122,7 +134,8 @@ class EndpointFront:
         if not holder.own:
             mine = self.usage.keys.get(holder.name)
             usage = mine.as_json() if mine is not None else {}
-        seen = told.state(self._fleet, self.models(holder), self.counts, self._waiting())
+        lanes = functools.partial(self._lanes, holder)
+        seen = told.state(lanes, self.models(holder), self.counts, self._waiting())
         return {**seen, "usage": usage}
 
     def _waiting(self) -> Counter[str]:
@@ -145,7 +158,7 @@ class EndpointFront:
         return _not_found()
 
     def _jobs(self, holder: Holder, cluster: str | None) -> dict[str, object]:
-        jobs = self._fleet.jobs(cluster)
+        jobs = self._fleet.jobs(cluster, holder.own)
         if holder.own:
             return jobs
         names = {model.name for model in self.models(holder)}
@@ -262,7 +275,7 @@ class EndpointFront:
 
     def _send(self, errand: Errand) -> None:
         """To the best lane that it has not failed on, or wait for one."""
-        free, cluster = self._fleet.lanes(errand.model.name), errand.asked.cluster
+        free, cluster = self._lanes(errand.holder, errand.model.name), errand.asked.cluster
         if errand.tried:
             free = [lane for lane in free if lane not in errand.tried]
         near = [lane for lane in free if lane.cluster == cluster] if cluster is not None else ()
@@ -309,10 +322,10 @@ class EndpointFront:
             hold_s = 0.0
         self._held[errand] = None
         try:
-            model = await self._fleet.wanted(name, hold_s)
+            model = await self._fleet.wanted(name, hold_s, errand.holder.own)
         finally:
             del self._held[errand]
-        ready = [lane for lane in self._fleet.lanes(name) if not lane.leaving]
+        ready = [lane for lane in self._lanes(errand.holder, name) if not lane.leaving]
         if ready and not errand.exchange.done:
             if all(lane in errand.tried for lane in ready):  # they were looked at since
                 errand.forgive()

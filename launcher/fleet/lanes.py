@@ -83,6 +83,7 @@ class Lanes:
                     others.setdefault(model, []).append(one)
             lane = self._lane(name, one, cluster)
             lane.leaving = member is not None and member.leaving
+            lane.private = member is None and model in self._offers
             by_model.setdefault(model, []).append(lane)
         for name in self._lanes.keys() - kept:
             if not self._lanes[name].in_flight:

@@ -91,8 +91,8 @@ class Life:
         """The replicas of it that answer, also those leaving."""
         return self._lanes.of(model)
 
-    async def wanted(self, model: str, hold_s: float) -> ModelSeen:
-        """Somebody asks for a model without a lane: start one, and wait for it up to `hold_s`."""
+    async def wanted(self, model: str, hold_s: float, own: bool) -> ModelSeen:
+        """Somebody asks for a model without a lane for them: start one, and wait for it up to `hold_s`."""
         load = self._facts.loads.get(model)
         if load is None:  # a session of the user's own, whose lane has just gone
             return self._board.model(model) or ModelSeen(
@@ -105,7 +105,7 @@ class Life:
         self._hold(model, +1)
         try:
             while True:
-                if any(not lane.leaving for lane in self._lanes.of(model)):
+                if any(not lane.leaving and lane.open_to(own) for lane in self._lanes.of(model)):
                     return self._shown(model)
                 mine = [m for m in self._members if m.row.model == model]
                 looking = self._lanes.missed(model, mine) or not self._first_look_over()
@@ -135,11 +135,13 @@ class Life:
         """The clusters where its sessions are."""
         return list(self.sources)
 
-    def jobs(self, cluster: str | None) -> dict[str, Any]:
-        """FIRST's lists of jobs, of one cluster or of all."""
+    def jobs(self, cluster: str | None, own: bool) -> dict[str, Any]:
+        """FIRST's lists of jobs, of one cluster or of all; others see none that the owner launched for an offer."""
         wanted = [s for name, s in self.sources.items() if cluster in (None, name)]
         found = [one for source in wanted for one in (*source.seen.values(), *source.ended.values())]
         names = {m.sighted.id: m.row.model for m in self._members if m.sighted is not None}
+        if not own:
+            found = [one for one in found if one.id in names or one.served not in self.offers]
         return jobs(found, names)
 
     # -- its loop

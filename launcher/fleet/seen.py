@@ -46,8 +46,11 @@ class Fleet(Protocol):
     def lanes(self, model: str) -> Sequence[Lane]:
         """The ready replicas of the model of that name, also those leaving; the same objects each time."""
 
-    async def wanted(self, model: str, hold_s: float) -> ModelSeen:
-        """A model without a lane is asked for: starts exactly one job; returns when ready, or after `hold_s`."""
+    async def wanted(self, model: str, hold_s: float, own: bool) -> ModelSeen:
+        """A model without a lane that is open to the key, its owner's `own` or not, is asked for.
+
+        Starts exactly one job; returns when ready, or after `hold_s`.
+        """
 
     def lost(self, lane: Lane) -> None:
         """It did not answer: look at it now."""
@@ -55,8 +58,11 @@ class Fleet(Protocol):
     def clusters(self) -> Sequence[str]:
         """The names of those that it looks at."""
 
-    def jobs(self, cluster: str | None) -> dict[str, Any]:
-        """The jobs of one cluster, or of all, in FIRST's lists: running, queued, stopped, others."""
+    def jobs(self, cluster: str | None, own: bool) -> dict[str, Any]:
+        """The jobs of one cluster, or of all, in FIRST's lists: running, queued, stopped, others.
+
+        With a key that is not `own`, those of offers that the endpoint started, and of models that are not offered.
+        """
 
 
 class Access(Protocol):

@@ -6,13 +6,13 @@ Only what the holder of the key may use, and never a prompt.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from launcher.fleet.choice import Lane
 from launcher.fleet.paths import Asked
-from launcher.fleet.seen import READY, Fleet, ModelSeen
+from launcher.fleet.seen import Fleet, ModelSeen
 from launcher.gateway import answers
 from launcher.gateway.answers import Answer
 from launcher.gateway.keys import Holder
@@ -147,7 +147,10 @@ def endpoints(found: Sequence[ModelSeen], root: str) -> dict[str, Any]:
 
 
 def state(
-    fleet: Fleet, found: Sequence[ModelSeen], counts: Counts, waiting: Mapping[str, int]
+    lanes: Callable[[str], Sequence[Lane]],
+    found: Sequence[ModelSeen],
+    counts: Counts,
+    waiting: Mapping[str, int],
 ) -> dict[str, Any]:
     """`/status`: every model with its replicas, what runs on each and how fast; what moved and what was lost."""
     return {
@@ -163,8 +166,8 @@ def state(
                 "clusters": list(model.clusters),
                 "framework": model.framework,
                 "waiting": waiting.get(model.name, 0),
-                "in_flight": sum(lane.in_flight for lane in fleet.lanes(model.name)),
-                "replicas": [_replica(lane) for lane in fleet.lanes(model.name)],
+                "in_flight": sum(lane.in_flight for lane in lanes(model.name)),
+                "replicas": [_replica(lane) for lane in lanes(model.name)],
             }
             for model in found
         ],
@@ -219,7 +222,7 @@ class _Collector:
         )
         for model in self._fleet.models():
             lanes = self._fleet.lanes(model.name)
-            ready.add_metric((model.name,), model.state == READY)
+            ready.add_metric((model.name,), any(not lane.leaving for lane in lanes))
             replicas.add_metric((model.name,), len(lanes))
             flight.add_metric((model.name,), sum(lane.in_flight for lane in lanes))
             held.add_metric((model.name,), self._waiting.get(model.name, 0))

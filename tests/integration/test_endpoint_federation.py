@@ -48,18 +48,29 @@ def endpoint(tmp_path: Path, hosts: Loopback, login: Host) -> Iterator[Endpoint]
 
 def test_the_first_cluster_serves_and_the_next_one_when_it_is_gone(endpoint: Endpoint, login: Host) -> None:
     """FIRST 7: the first cluster with the model serves, over ssh; when it dies, requests go to the next."""
-    status, answer, _ = endpoint.chat("sim", hold_s=120)
+    # A session of the user's own, which serves the same model, answers the user's own key and no other.
+    guest = endpoint.new_key("guest")
+    own = endpoint.launcher.launch("simulated")
+    own.wait()
+    wait_until(lambda: replicas(endpoint) == {own.id}, 60)
+    status, answer, _ = endpoint.chat("sim")
     assert status == 200, answer
-    assert not endpoint.sessions()
+    assert not endpoint.far_sessions("far")
+    assert [endpoint.ask("GET", "/v1/models/sim", key=key)[1]["state"] for key in (None, guest)] == [
+        "ready",
+        "startable",
+    ]
+    used_at = used(endpoint, own.id)
+    status, answer, _ = endpoint.chat("sim", key=guest, hold_s=120)
+    assert status == 200, answer
     (far,) = endpoint.far_sessions("far")
     status, jobs, _ = endpoint.ask("GET", "/far/jobs")
     assert [job["Session"] for job in jobs["running"]] == [far.id]
     assert endpoint.chat("sim", key="sk-wrong")[0] == 401
-
-    # A session of the user's own, which serves the same model, gets requests like any other.
-    own = endpoint.launcher.launch("simulated")
-    own.wait()
-    wait_until(lambda: len(replicas(endpoint)) == 2, 60)
+    assert len(replicas(endpoint)) == 2
+    assert {endpoint.chat("sim", key=guest)[0] for _ in range(8)} == {200}
+    assert replicas(endpoint, guest) == replicas(endpoint) - {own.id}
+    assert used(endpoint, own.id) == used_at
     with Load(endpoint, "sim", threads=3) as load:
         load.more(20)
         login.stop()
@@ -73,6 +84,17 @@ def test_the_first_cluster_serves_and_the_next_one_when_it_is_gone(endpoint: End
     assert len(endpoint.far_sessions("far")) == 1
 
 
-def replicas(endpoint: Endpoint) -> set[str]:
-    (model,) = [one for one in endpoint.ask("GET", "/status")[1]["models"] if one["name"] == "sim"]
-    return {one["id"] for one in model["replicas"]}
+def shown(endpoint: Endpoint, key: str | None = None) -> list[dict[str, Any]]:
+    status = endpoint.ask("GET", "/status", key=key)[1]
+    (model,) = [one for one in status["models"] if one["name"] == "sim"]
+    found: list[dict[str, Any]] = model["replicas"]
+    return found
+
+
+def replicas(endpoint: Endpoint, key: str | None = None) -> set[str]:
+    return {one["id"] for one in shown(endpoint, key)}
+
+
+def used(endpoint: Endpoint, replica: str) -> float:
+    (at,) = [one["used_at"] for one in shown(endpoint) if one["id"] == replica]
+    return float(at)

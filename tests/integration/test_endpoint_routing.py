@@ -14,6 +14,7 @@ import openai
 import pytest
 from aiohttp import ClientSession
 
+from launcher.fleet.seen import STARTABLE
 from launcher.gateway.place import Place
 from launcher.sessions import keys
 from launcher.sessions.paths import SessionPaths
@@ -299,6 +300,36 @@ def test_a_session_that_is_no_offer_is_its_owners_alone(replicas: list[Replica],
             assert front.ask("GET", "/metrics", bearer, key=False).status == (200 if key == KEY else 403)
             status = front.ask("GET", "/status", bearer, key=False).body
             assert (b"private" in status) is (key == KEY)
+
+
+def test_what_its_owner_launched_by_hand_takes_nobody_elses_requests_for_an_offer(
+    replicas: list[Replica], tmp_path: Path
+) -> None:
+    """FIRST 13: also where it is the only one that answers; for others the model is as if it were not there."""
+    _, secret = keys.new(SessionPaths(tmp_path), "colleague")
+    with endpoint(further=SessionPaths(tmp_path).further_keys) as front:
+        (lane,) = front.fleet.add("m", replicas[0].place, state=STARTABLE)
+        lane.private = True
+        own, other = BEARER, {"Authorization": f"Bearer {secret}"}
+        for bearer, state, seen, status in ((own, "ready", ["m-1"], 200), (other, "startable", [], 503)):
+            assert front.ask("GET", "/v1/models/m", bearer, key=False).json()["state"] == state
+            (told,) = front.ask("GET", "/status", bearer, key=False).json()["models"]
+            assert (told["state"], [one["id"] for one in told["replicas"]]) == (state, seen)
+            answer = front.ask("POST", CHAT, bearer, chat(model="m"), key=False)
+            assert answer.status == status
+        front.fleet.starts = lambda model: [replicas[1].place]
+        held = {**other, "X-Launcher-Hold": "30"}
+        assert front.ask("POST", CHAT, held, chat(model="m"), key=False).status == 200
+        for bearer in (own, other) * 10:
+            assert front.ask("POST", CHAT, bearer, chat(model="m"), key=False).status == 200
+        where = [session for model, session, status, _ in front.used if model and status == 200]
+        assert where[:2] == ["m-1", "m-2"]
+        assert where[3::2] == ["m-2"] * 10
+        assert set(where[2::2]) == {"m-1", "m-2"}
+        # When what the endpoint has started fails, others' requests go nowhere else either.
+        front.fleet.known["m"].remove(front.fleet.known["m"][1])
+        assert front.ask("POST", CHAT, other, chat(model="m"), key=False).status == 503
+        assert front.ask("POST", CHAT, own, chat(model="m"), key=False).status == 200
 
 
 def test_what_was_used_is_told_before_the_client_has_the_whole_answer(front: RunningEndpoint) -> None:

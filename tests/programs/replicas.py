@@ -73,8 +73,9 @@ class Replicas:
         ]
         self.known[model] = [*lanes, *made]
         clusters = tuple(dict.fromkeys(lane.cluster for lane in self.known[model])) or (cluster,)
-        given = {"clusters": clusters, "framework": "simulated", "created": 1.0, "served": aliases, **fields}
-        self.seen[model] = ModelSeen(model, READY if self.known[model] else STARTABLE, **given)
+        given = {"clusters": clusters, "framework": "simulated", "created": 1.0, "served": aliases}
+        given["state"] = READY if self.known[model] else STARTABLE
+        self.seen[model] = ModelSeen(model, **{**given, **fields})
         return made
 
     def models(self) -> Sequence[ModelSeen]:
@@ -87,13 +88,13 @@ class Replicas:
     def lanes(self, model: str) -> Sequence[Lane]:
         return self.known.get(model, [])
 
-    async def wanted(self, model: str, hold_s: float) -> ModelSeen:
+    async def wanted(self, model: str, hold_s: float, own: bool) -> ModelSeen:
         if self.starts is not None and model not in self.started:
             self.started.append(model)
             threading.Thread(target=self._start, args=(model,), daemon=True).start()
         loop = asyncio.get_running_loop()
         until = loop.time() + hold_s
-        while not self.known.get(model) and loop.time() < until:
+        while not any(lane.open_to(own) for lane in self.known.get(model, ())) and loop.time() < until:
             await asyncio.sleep(0.01)
         return self.seen[model]
 
@@ -109,7 +110,7 @@ class Replicas:
     def clusters(self) -> Sequence[str]:
         return list(dict.fromkeys(name for model in self.seen.values() for name in model.clusters))
 
-    def jobs(self, cluster: str | None) -> dict[str, Any]:
+    def jobs(self, cluster: str | None, own: bool) -> dict[str, Any]:
         running = [
             {"Models": model.name}
             for model in self.seen.values()

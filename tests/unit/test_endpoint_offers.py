@@ -216,11 +216,15 @@ def test_what_the_users_own_session_carries_asks_for_no_replica(
         mine = sighted(session, of.READY)
         lanes.arrange([], [mine], {})
         (lane,) = lanes.of("chat")
+        assert not lane.open_to(own=False)
         lane.in_flight = 4
         assert facts.demand(offers["chat"], [], NOW).load == 0
         lane.in_flight = 6
         assert facts.demand(offers["chat"], [], NOW).load == 2
-        assert facts.demand(offers["chat"], [Member(row(session.id), mine)], NOW).load == 6
+        members = [Member(row(session.id), mine)]
+        assert facts.demand(offers["chat"], members, NOW).load == 6
+        lanes.arrange(members, [mine], {})
+        assert lane.open_to(own=False)
 
 
 def test_a_job_that_waits_has_not_begun(session: Session) -> None:
