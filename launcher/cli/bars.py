@@ -1,4 +1,4 @@
-"""The bars of recordings that are being transcribed: on a terminal's standard error, and only there."""
+"""Bars of what is on its way: on a terminal's standard error, and only there; the lines of recordings are here, too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DRAW_EVERY_S = 0.2
 
 
 class Bars:
-    """One line for each recording on its way, one for all; drawn over what was drawn before."""
+    """Lines that are drawn over what was drawn before, and sentences above them."""
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
         self._stream = stream or sys.stderr

@@ -167,7 +167,7 @@ def carried(batch: BatchRun, arguments: argparse.Namespace) -> int:
             return 0
         return print_json(described(batch, batch.status()))
     try:
-        status = batch_carry.follow(batch, show=lambda now: _draw(bars, now), tell=bars.say)
+        status = batch_carry.follow(batch, show=lambda now: draw(bars, now), tell=bars.say)
     except KeyboardInterrupt:
         bars.end()
         bars.say(f"The run goes on in its job. End it with: launcher batch cancel {batch.id}")
@@ -181,7 +181,7 @@ async def _carried(batch: BatchRun, key: str | None, bars: Bars) -> Status:
     from launcher.api.batch_carry import carry
     from launcher.cli.ends import stopping
 
-    return await carry(batch, key=key, stop=stopping(), show=lambda now: _draw(bars, now))
+    return await carry(batch, key=key, stop=stopping(), show=lambda now: draw(bars, now))
 
 
 def _started(batch: BatchRun, bars: Bars) -> None:
@@ -259,7 +259,8 @@ def _list(launcher: Launcher, as_json: bool) -> int:
     return 0
 
 
-def _draw(bars: Bars, status: Status) -> None:
+def draw(bars: Bars, status: Status) -> None:
+    """Draw how far a run is: its share, pace, tokens and what is left, and what it waits for."""
     from launcher.sessions.clock import clock
 
     def lines(blocks: str) -> list[str]:
@@ -273,6 +274,6 @@ def _draw(bars: Bars, status: Status) -> None:
         if status.left_s is not None:
             said.append(f"{clock(status.left_s)} left")
         bar = f"{blocks[0] * full}{blocks[1] * (30 - full)} {', '.join(said)}"
-        return [bar, status.message] if status.message else [bar]
+        return [bar, one_line(status.message)] if status.message else [bar]
 
     bars.draw(lines)
