@@ -80,6 +80,8 @@ async def _carried(place: Place, said: dict[str, Any]) -> dict[str, Any]:
             deserted.cancel()
         if status.state == ALL_DONE:
             return {"status": COMPLETED}
+        if status.code == "engine-lost":
+            return {"status": FAILED, "code": "engine_lost", "message": status.message}
         return {"status": "", "code": status.code, "message": status.message}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import random
 import socket
@@ -19,6 +20,7 @@ from typing import Any
 import aiohttp
 
 from launcher.batch.input import Request
+from launcher.batch.losses import HEADER, Losses, Turns
 
 _FIRST_PAUSE_S, _MOST_PAUSE_S = 0.25, 30.0
 _RETRY_AFTER_MOST_S = 120.0
@@ -31,6 +33,9 @@ _ONCE_MORE = frozenset({408, 409, 425})
 _HELD_MOST_BYTES = 256 * 2**20  # of bodies in flight: lines may be long, and the job's memory is the engine's
 _ANSWER_MOST_BYTES = 256 * 2**20
 _QUOTE = 300
+_ENDS_IT = (
+    "The engine broke down each time it was asked this, at last twice with nothing else of this run in it."
+)
 _TOKENS_MOST = 1 << 40
 # All that some reader of lines takes for the end of one.
 _LINE_ENDS = (b"\n", b"\r", b"\xe2\x80\xa8", b"\xe2\x80\xa9", b"\xc2\x85")
@@ -62,6 +67,10 @@ class DeniedError(Exception):
     """The key is not, or no longer, a key there: nothing is wrong with any request. The text says what was answered."""
 
 
+class BrokenError(Exception):
+    """The engine breaks down whatever it is asked."""
+
+
 class Window:
     """Sends to `base_url` (which ends in /v1) with `key`, `size` requests at a time; `retries` as in Spec.
 
@@ -69,13 +78,14 @@ class Window:
     """
 
     def __init__(
-        self, base_url: str, key: str | None, *, size: int, retries: int, stop: asyncio.Event
+        self, base_url: str, key: str | None, *, size: int, retries: int, stop: asyncio.Event, losses: Losses
     ) -> None:
         self._root = base_url.rstrip("/").removesuffix("/v1")
         self._key = key
         self._size = size
         self._retries = retries
         self._stop = stop
+        self._losses, self._turns = losses, Turns()
         self._lives = asyncio.Event()
         self._room = asyncio.Event()
         self._held = 0
@@ -89,7 +99,7 @@ class Window:
     async def run(self, requests: Iterator[Request], take: Callable[[Answer], None]) -> None:
         """Send all of `requests`, and give each answer to `take` as it comes; returns when all in flight are done.
 
-        Raises DeniedError, and whatever `requests` and `take` raise: the others are dropped then.
+        Raises DeniedError, BrokenError, and whatever `requests` and `take` raise: the others are dropped then.
         """
         async with self._client() as self._http:
             try:
@@ -124,18 +134,24 @@ class Window:
         while True:
             began = time.monotonic()
             try:
-                status, headers, text = await self._attempt(request)
+                reply = await self._in_turn(request)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 self.trouble = _said(error)
                 pauses += 1
                 if await self._pause(_backoff(pauses), of_all=True):
                     return None
                 continue
+            if reply is None:
+                return None
+            status, headers, text = reply
             self.heard = time.monotonic()
             if status == 401:
                 raise DeniedError(_message(text) or "HTTP 401")
             if 300 <= status < 400:  # a portal's login: the prompts are not for whoever it names
                 raise DeniedError(f"the address sends elsewhere (HTTP {status}).")
+            lost = status in _AWAY and HEADER in headers and self._losses.add(request.custom_id)
+            if lost:
+                return self._given_up(request, status, headers, text)
             if status == _BUSY or status in _AWAY:
                 self.trouble = f"HTTP {status}: {_message(text)}"
                 pauses += 1
@@ -150,11 +166,27 @@ class Window:
                     if await self._pause(_backoff(broken), of_all=False):
                         return None
                     continue
+            self._losses.answered()
             self.trouble, self.slowest_s = "", max(self.slowest_s, time.monotonic() - began)
             if self._waiting:  # whoever waits for the engine to come back need wait no longer
                 self._lives.set()
                 self._lives.clear()
             return answer or _unreadable(request, status, headers, text)
+
+    async def _in_turn(self, request: Request) -> tuple[int, Mapping[str, str], bytes] | None:
+        """One attempt, in the company that is good for it; None when the run is being stopped before."""
+        company = self._losses.company(request.custom_id, self._size)
+        await self._turns.enter(company)
+        try:
+            return None if self._stop.is_set() else await self._attempt(request)
+        finally:
+            self._turns.leave(company)
+
+    def _given_up(self, request: Request, status: int, headers: Mapping[str, str], text: bytes) -> Answer:
+        if self._losses.hopeless:
+            raise BrokenError("The engine has broken down with each request that it was asked alone.")
+        answer = _judged(request, status, headers, text) or _unreadable(request, status, headers, text)
+        return dataclasses.replace(answer, code="engine_lost", message=_ENDS_IT)
 
     async def _attempt(self, request: Request) -> tuple[int, Mapping[str, str], bytes]:
         assert self._http is not None

@@ -16,6 +16,7 @@ from typing import Any, Self
 from launcher.batch.input import DONE, REPORTED, TODO, Fault, Input
 from launcher.batch.journal import Journal, lock
 from launcher.batch.lines import line_of, line_of_fault
+from launcher.batch.losses import Losses
 from launcher.batch.pace import Pace
 from launcher.batch.report import (
     CANCELLED,
@@ -30,7 +31,7 @@ from launcher.batch.report import (
 )
 from launcher.batch.run import Run
 from launcher.batch.watch import Watch
-from launcher.batch.window import Answer, DeniedError, Window, usage
+from launcher.batch.window import Answer, BrokenError, DeniedError, Window, usage
 from launcher.errors import LauncherError, RequestError, StorageError
 from launcher.sessions.paths import write_private
 
@@ -122,8 +123,9 @@ class Work:
             return over
         stop = stop or asyncio.Event()
         window = Window(
-            base_url, key, size=min(self.spec.window, max(1, self.left)), retries=self.spec.retries, stop=stop
-        )
+            base_url, key, size=min(self.spec.window, max(1, self.left)), retries=self.spec.retries, stop=stop,
+            losses=Losses(self.run.folder / "losses"),
+        )  # fmt: skip
 
         def take(answer: Answer) -> None:
             self._take(answer)
@@ -252,7 +254,7 @@ class Work:
     def _ended(self, watch: Watch, sending: asyncio.Task[None]) -> Status:
         self.pace.end()
         error = None if sending.cancelled() else sending.exception()
-        if error is not None and not isinstance(error, DeniedError):
+        if error is not None and not isinstance(error, DeniedError | BrokenError):
             raise error
         self.keep(FINALIZING)
         self.sync()
@@ -260,6 +262,8 @@ class Work:
             return self.keep(COMPLETED)
         if watch.cancelled:
             return self.keep(CANCELLED)
+        if isinstance(error, BrokenError):
+            return self.keep(STOPPED, str(error), "engine-lost")
         if error is not None:
             return self.keep(STOPPED, f"The key was refused: {error}", "denied")
         return self.keep(STOPPED, watch.why, watch.code)

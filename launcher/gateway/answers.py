@@ -13,6 +13,8 @@ ENDED = ("SHUTDOWN", "FAILED")
 # Clients retry a 503 after Retry-After; the last phases are short. The openai client gives up above 120 s.
 _RETRY_AFTER_S = {"warm-up": 2, "probe": 2}
 _RETRY_S, _LONGEST_RETRY_S = 5, 60
+# On an answer to a request that an engine had when it broke down: a batch looks for the line that does it.
+ENGINE_LOST = b"x-launcher-engine-lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +26,17 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     close: bool = False
 
-    def head(self, keep_alive: bool, length: int | None = None) -> bytes:
-        """Status line and header fields; `length` is that of a body which comes later."""
+    def head(self, keep_alive: bool, length: int | None = None, *, lost: bool = False) -> bytes:
+        """Status line and header fields; `length` is that of a body which comes later.
+
+        `lost`: an engine had the request when it broke down.
+        """
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         if self.status != HTTPStatus.NO_CONTENT:
             lines.append(f"Content-Length: {len(self.body) if length is None else length}")
+        if lost and self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            lines.append(f"{ENGINE_LOST.decode()}: 1")
         if not keep_alive:
             lines.append("Connection: close")
         return "\r\n".join((*lines, "", "")).encode("latin-1", "replace")

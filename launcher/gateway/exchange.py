@@ -47,7 +47,7 @@ class Exchange:
     broken_body: Answer | None = None  # what the parser said of the body
     model = cluster = session = ""  # where it went, if its front has more than one place for it
     status, sent_bytes = CLIENT_LEFT, 0
-    done = broken = False
+    done = broken = engine_lost = False
     usage_wanted = True  # whether the client gets a stream's usage
     free = False  # a file that is stored or fetched costs no tokens, however long it is
     on_end: Callable[[], None] | None = None  # its front's; called before the last byte of its answer
@@ -162,7 +162,7 @@ class Exchange:
         self.status, self.sent_bytes = answer.status, len(answer.body)
         keep = self._may_keep() and not answer.close and self.incoming.complete
         self._tell_end()
-        self._write(answer.head(keep) + (b"" if self.head_only else answer.body))
+        self._write(answer.head(keep, lost=self.engine_lost) + (b"" if self.head_only else answer.body))
         self._finish(keep)
 
     def go_on(self) -> None:
@@ -286,11 +286,11 @@ class Exchange:
         elif not answered and self._reused and self._way is not None and self._taken_back():
             self._connect(self._way)  # a kept connection that was just being closed: ask again, once
         elif not self._answered:
+            self.engine_lost |= self._way is not None and self._way.up()
             self._unreachable()
         elif self._events is None:
             # Without the last chunk or the promised length the client sees that the answer is not whole.
-            self.broken = True
-            self._finish(keep=False, abort=True)
+            self._fail(answers.unreachable())
         else:
             self._end_broken_stream(self._events)
 
@@ -337,6 +337,7 @@ class Exchange:
         died = head.status == 200 and data.startswith(answers.broken_stream_event())
         elsewhere = died or head.status in _ELSEWHERE
         if elsewhere:
+            self.engine_lost |= answers.ENGINE_LOST in head.headers
             self.lost(True)
         return elsewhere
 

@@ -164,7 +164,10 @@ class SessionFront:
     def _send(self, exchange: Exchange, target: Target, engine: Path, usage: Usage) -> None:
         way = self._ways.get(engine)
         if way is None or usage is not self.usage:
-            way = Way(self.upstreams, Place(engine), answers.unreachable, True, usage.touch, self._trouble)
+            way = Way(
+                self.upstreams, Place(engine), answers.unreachable, True, usage.touch, self._trouble,
+                up=lambda: self._routes.ready and not self.stopping,
+            )  # fmt: skip
             if usage is self.usage:
                 self._ways[engine] = way
         request, holder = exchange.request, exchange.holder

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from launcher import Launcher
+from launcher.batch.losses import Losses
 from launcher.batch.report import CANCELLED, COMPLETED, STOPPED, Status
 from launcher.batch.run import Run, run
 from launcher.batch.spec import Spec
@@ -127,6 +128,42 @@ def test_as_many_in_flight_as_the_window_and_all_wait_for_an_engine_that_is_away
     assert (status.state, status.answered) == (COMPLETED, 300)
     assert moody.most == 16
     assert max(status.in_flight for status in seen) == 16
+
+
+def test_the_line_that_ends_the_engine_is_found_and_given_up(moody: Moody, desk: Desk) -> None:
+    """Once and again with others, then in small company, at last alone: no other line pays for it."""
+    questions = [f"question {number}" for number in range(60)]
+    questions[13] += " deadly"
+    one = desk.ask(questions, window=40)
+    moody.hold.clear()
+
+    def show(status: Status) -> None:
+        if len(moody.asked) == 40:
+            moody.hold.set()
+
+    status = carried(one, moody.url, progress=show)
+    assert (status.state, status.answered, status.failed) == (COMPLETED, 59, 1)
+    first, _, third, *alone = moody.deaths
+    assert first > 16 >= third
+    assert alone == [1, 1]
+    (told,) = entries(desk.errors)
+    assert (told["custom_id"], told["line"], told["error"]["code"]) == ("r13", 14, "engine_lost")
+    assert "at last twice with nothing else" in told["error"]["message"]
+    assert len(desk.answers) == 59
+    assert carried(one, moody.url).state == COMPLETED
+    assert len(moody.deaths) == 5, "it is not asked again"
+
+
+def test_an_engine_that_breaks_down_on_everything_is_no_line_s_fault(moody: Moody, desk: Desk) -> None:
+    one = desk.ask([f"question {number} deadly" for number in range(9)], window=1)
+    losses = Losses(one.folder / "losses")
+    for number in range(9):
+        for _ in range(4):
+            losses.add(f"r{number}")
+    status = carried(one, moody.url)
+    assert (status.state, status.code, status.answered, status.failed) == (STOPPED, "engine-lost", 0, 2)
+    assert "broken down with each request" in status.message
+    assert len(moody.deaths) == 3
 
 
 def test_a_wrong_key_is_no_line_s_fault(moody: Moody, desk: Desk) -> None:

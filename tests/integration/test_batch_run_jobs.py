@@ -14,11 +14,12 @@ import pytest
 from launcher import AsyncLauncher, Launcher
 from launcher.api import batch_carry, batch_runs
 from launcher.api.batch_runs import BatchRun
+from launcher.batch.losses import Losses
 from launcher.batch.report import CANCELLED, COMPLETED, PENDING, STOPPED, WAITING
 from launcher.cli import main
 from launcher.cli.completion import words
 from launcher.errors import EngineError, RequestError, SessionError
-from tests.programs.batch_chaos import ENGINE, check, lines, suffer, write
+from tests.programs.batch_chaos import ENGINE, check, kill, lines, suffer, write
 from tests.programs.front import wait_until
 
 pytestmark = pytest.mark.timeout(180)
@@ -52,6 +53,31 @@ def test_runner_engine_and_job_are_killed_and_each_id_is_answered_once(
         "one engine start for each job, and one more job for the one that was killed"
     )
     assert launcher.session(batch.sessions[-1]).status().reason == "batch-done"
+
+
+def test_a_line_that_ends_the_engine_each_time_keeps_no_other_from_its_answer(
+    launcher: Launcher, tmp_path: Path
+) -> None:
+    """What is known of it outlives a killed runner; alone with the engine for the second time, it is an error."""
+    deadly = ("--first-token-ms", "20", "--start-delay-s", "0", "--fail-on", "question 13")
+    source = write(tmp_path / "in.jsonl", 60)
+    batch = batch_runs.begin(launcher, source, window=8, engine_args=deadly)
+    losses = Losses(batch.run.folder / "losses")
+    for _ in range(3):
+        losses.add("r13")
+    batch_carry.begun(batch)
+    wait_until(lambda: (batch.run.folder / "losses").read_bytes().count(b"\n") > 3, 60)
+    kill(batch, "runner")
+    done = batch_carry.follow(batch)
+    assert (done.state, done.answered, done.failed) == (COMPLETED, 59, 1)
+    assert sorted(ids(Path(batch.spec.output))) == sorted(
+        f"r{number}" for number in range(60) if number != 13
+    )
+    (told,) = [json.loads(line) for line in Path(batch.spec.errors).read_text().splitlines()]
+    assert (told["custom_id"], told["line"], told["error"]["code"]) == ("r13", 14, "engine_lost")
+    (only,) = batch.sessions
+    assert launcher.session(only).status().engine_restarts == 2
+    assert "question" not in (batch.run.folder / "losses").read_text(), "no prompt in the state"
 
 
 def test_a_time_limit_is_followed_by_the_next_job(launcher: Launcher, tmp_path: Path) -> None:

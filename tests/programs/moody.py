@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -11,16 +12,23 @@ from typing import Any
 
 from aiohttp import web
 
+from launcher.batch.losses import HEADER
+
 KEY = "sk-moody"
 
 
 class Moody:
-    """Serves /v1/* on 127.0.0.1; `asked` counts by question, `at` has the times; `away`: everything gets 503."""
+    """Serves /v1/* on 127.0.0.1; `asked` counts by question, `at` has the times; `away`: everything gets 503.
+
+    `deaths`: how many were there each time a deadly question took all of them with it.
+    """
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
         self.at: defaultdict[str, list[float]] = defaultdict(list)
         self.most = 0
+        self.deaths: list[int] = []
+        self._death = asyncio.Event()
         self.away = False
         self.hold = threading.Event()
         self.hold.set()
@@ -55,7 +63,15 @@ class Moody:
         mood, times = question.rpartition(" ")[2], self.asked[question]
         while not self.hold.is_set():
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.005)
+        death = self._death
+        if mood == "deadly" and request.headers.get("Authorization") == f"Bearer {KEY}":
+            self.deaths.append(self._now)
+            self._death = asyncio.Event()
+            death.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(death.wait(), 0.005)
+        if death.is_set():
+            return _error(502, "The engine did not answer.", "engine_unreachable", {HEADER: "1"})
         if request.headers.get("Authorization") != f"Bearer {KEY}":
             return _error(401, "This API key is not the session's.", "invalid_api_key")
         if self.away:

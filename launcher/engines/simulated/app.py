@@ -18,14 +18,20 @@ from launcher.engines.simulated.script import Script
 
 
 class SimulatedEngine:
-    """The routes of one engine that serves `name`; `on_first_answer` is called once, after that answer."""
+    """The routes of one engine that serves `name`; `on_first_answer` is called once, after that answer.
 
-    def __init__(self, script: Script, name: str, on_first_answer: Callable[[], None]) -> None:
+    `fail` ends the program.
+    """
+
+    def __init__(
+        self, script: Script, name: str, on_first_answer: Callable[[], None], fail: Callable[[Script], None]
+    ) -> None:
         self.script = script
         self.name = name
         self.counts = Counts()
         self._ids = itertools.count(1)
         self._created = int(time.time())
+        self._fail = fail
         self._on_first_answer: Callable[[], None] | None = on_first_answer
 
     def app(self) -> web.Application:
@@ -79,6 +85,8 @@ class SimulatedEngine:
     async def _generate(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
         body = await self._body(request)
         asked, prompt = answers.question(body, chat)
+        if self.script.fail_on is not None and self.script.fail_on in asked:
+            self._fail(self.script)
         images = answers.images_in(body) if chat else 0
         if images and self.script.no_images:  # vLLM's words for a model without an image side
             raise RefusedError(400, "BadRequestError", f"{self.name} is not a multimodal model")

@@ -27,6 +27,7 @@ class Script:
     fail_with: str | None = None
     fail_code: int = 1
     fail_signal: str | None = None
+    fail_on: str | None = None  # a text; whoever asks with it ends the engine, each time
     fail_rank: int = 0  # which of the processes on several nodes fails; one that is not 0 fails at its start
     hang_at: str | None = None
     ignore_term_s: float = 0.0
@@ -64,6 +65,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--answer", metavar="TEXT", help="what it always answers")
     add("--no-images", action="store_true", help="refuse images, as a model that only reads text does")
     add("--fail-at", type=_moment, metavar="start|ready|S", help="S: seconds after the first answer")
+    add("--fail-on", metavar="TEXT", help="end as soon as a question holds TEXT")
     add("--fail-with", metavar="TEXT", help="the error that its traceback ends with")
     add("--fail-code", type=_exit_code, metavar="N", help="exit code of the failure (default 1)")
     add("--fail-signal", type=_signal, metavar="NAME", help="end by this signal instead: KILL, SEGV, …")

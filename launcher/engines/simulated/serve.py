@@ -74,7 +74,7 @@ async def _serve(script: Script, socket: Path, name: str, share: Share | None) -
         if script.fail_after_s is not None:
             loop.call_later(script.fail_after_s, _fail, script)
 
-    engine = SimulatedEngine(script, name, schedule_failure)
+    engine = SimulatedEngine(script, name, schedule_failure, _fail)
     runner = web.AppRunner(
         engine.app(), handler_cancellation=True, access_log=None, shutdown_timeout=1.0, auto_decompress=False
     )
