@@ -24,6 +24,17 @@ _HINT = (
     "Set endpoint.state in the settings to sqlite:////FOLDER/endpoint.db or postgresql://USER@HOST/DATABASE."
 )
 
+# By the words of the database, the first that fit.
+_ADVICE = (
+    (("password",), "Write HOST:PORT:DATABASE:USER:PASSWORD into ~/.pgpass, and make that mode 0600."),
+    (
+        ("permission denied", "no schema"),
+        "Each user needs a database, or a schema, that is theirs alone; see docs/site.md.",
+    ),
+    (("connection failed", "connection is bad"), "Is it running? endpoint.state in the settings names it."),
+    (("locked", "timeout"), "Another program holds it; try again."),
+)
+
 
 def opened(url: str) -> tuple[Engine, str]:
     """The engine for `url`, and what it is called in a sentence, without any password; raises StorageError."""
@@ -41,9 +52,9 @@ def trouble(error: SQLAlchemyError, where: str) -> StorageError:
     said = str(error.orig) if isinstance(error, DBAPIError) and error.orig is not None else str(error)
     # The first line; the next ones may repeat values.
     said = (said.strip().splitlines() or ["no words"])[0].rstrip(".")[:300]
-    if "locked" in said or "timeout" in said:
-        return StorageError(f"{where}: {said}.", "Another program holds it; try again.")
-    return StorageError(f"{where}: {said}.", "Nothing was changed; look at endpoint.state in the settings.")
+    advice = (hint for words, hint in _ADVICE if any(word in said for word in words))
+    hint = next(advice, "Nothing was changed; look at endpoint.state in the settings.")
+    return StorageError(f"{where}: {said}.", hint)
 
 
 def _parsed(url: str) -> URL:
@@ -136,5 +147,7 @@ def _server(url: URL, where: str) -> Engine:
         )
     except ImportError as error:
         raise StorageError(
-            f"{where} needs psycopg, which is not installed.", "Install inference-ondemand[postgres]."
+            f"{where} needs psycopg, which is not installed.",
+            "Ask the site to install it: make install PREFIX=… EXTRAS='ui whisper postgres'. "
+            "In a checkout of your own: scripts/venv.sh .venv postgres.",
         ) from error

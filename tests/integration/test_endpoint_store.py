@@ -19,7 +19,7 @@ from launcher.fleet.store import LEAVING, PLANNED, Replica, Store, Traffic
 from launcher.sessions.mounts import file_system, shared_by_hosts
 from tests.hostile import HOSTILE
 from tests.programs.front import wait_until
-from tests.programs.postgres import Postgres
+from tests.programs.postgres import LOCKED, Postgres
 
 Opened = Callable[[str], Store]
 
@@ -283,6 +283,38 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path: P
         Store(f"postgresql://me:hunter2@/x?host={tmp_path}&password=hunter3")
     assert "postgresql://me:***@/x" in caught.value.message
     assert "hunter" not in str(caught.value)
+    assert "Is it running?" in str(caught.value.hint)
+
+
+def test_a_password_that_is_missing_or_wrong_says_where_it_belongs(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url, passwords = postgres.database_of(LOCKED, postgres.database()), tmp_path / "pgpass"
+    monkeypatch.setenv("PGPASSFILE", str(passwords))
+    for said in ("no password supplied", "password authentication failed"):
+        with pytest.raises(StorageError, match=said) as caught:
+            Store(url)
+        assert "~/.pgpass" in str(caught.value.hint)
+        assert "hunter2" not in str(caught.value)
+        passwords.write_text("*:*:*:*:hunter2\n")
+        passwords.chmod(0o600)
+
+
+def test_a_database_of_another_role_says_that_each_user_needs_their_own(postgres: Postgres) -> None:
+    url = postgres.database_of("stranger", postgres.database())
+    for wanted, said in ((url, "no schema"), (url.partition("&options")[0], "permission denied")):
+        with pytest.raises(StorageError, match=said) as caught:
+            Store(wanted)
+        assert "theirs alone" in str(caught.value.hint)
+
+
+def test_without_psycopg_the_sentence_has_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # what Python finds where the extra is not installed
+    with pytest.raises(StorageError, match="needs psycopg") as caught:
+        Store("postgresql://localhost/none")
+    assert "make install PREFIX=… EXTRAS='ui whisper postgres'" in str(caught.value.hint)
 
 
 def test_a_server_that_was_restarted_is_found_again(postgres: Postgres, opened: Opened) -> None:

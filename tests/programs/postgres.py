@@ -21,6 +21,7 @@ from types import TracebackType
 from tests.programs.front import wait_until
 from tests.slurm.people import make_people, run_as
 
+LOCKED = "locked"  # the role that needs a password
 _SETTINGS = """
 listen_addresses = ''
 unix_socket_directories = '{folder}'
@@ -56,6 +57,8 @@ class Postgres:
         assert done.returncode == 0, done.stderr
         with (self._data / "postgresql.conf").open("a") as file:
             file.write(_SETTINGS.format(folder=self.folder))
+        rules = self._data / "pg_hba.conf"  # the first line that fits counts
+        rules.write_text(f"local all {LOCKED} scram-sha-256\n{rules.read_text()}")
         self.start()
         return self
 
@@ -88,14 +91,23 @@ class Postgres:
 
     def database(self) -> str:
         """The URL of an empty schema, which is what a new database would be, and made at once."""
+        name = f"state{next(self._count)}"
+        self._do(f"CREATE SCHEMA {name}")
+        return f"postgresql://launcher@/postgres?host={self.folder}&options=-csearch_path%3D{name}"
+
+    def database_of(self, role: str, url: str) -> str:
+        """The database of `url` as another role sees it, which is made and may do nothing there."""
+        self._do(f"DROP ROLE IF EXISTS {role}", f"CREATE ROLE {role} LOGIN PASSWORD 'a secret'")
+        return url.replace("//launcher@", f"//{role}@")
+
+    def _do(self, *statements: str) -> None:
         import psycopg  # an extra of the launcher's, which only these tests need
 
-        name = f"state{next(self._count)}"
         with psycopg.connect(
             host=str(self.folder), user="launcher", dbname="postgres", autocommit=True
-        ) as made:
-            made.execute(f"CREATE SCHEMA {name}".encode())
-        return f"postgresql://launcher@/postgres?host={self.folder}&options=-csearch_path%3D{name}"
+        ) as opened:
+            for statement in statements:
+                opened.execute(statement.encode())
 
     def _end(self, how: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
