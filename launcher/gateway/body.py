@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from weakref import WeakValueDictionary
 
 PENDING_BYTES = 65536
 KEPT_BYTES = 64 * 2**20
 # Of all requests together: where more waits, long ones are not waited for until they are whole; where more has gone and
 # is kept, long ones cannot be sent again.
 _ALL_BYTES = 512 * 2**20
+_KEY_BYTES = _ALL_BYTES // 4  # of the requests of one key: two of the longest questions
 
 
 class Held:
-    """How many bytes of bodies are in memory, of all requests together: those that wait, and those that are kept."""
+    """How many bytes of bodies are in memory, of many requests: those that wait, and those that are kept."""
 
-    __slots__ = ("kept", "waiting")
+    __slots__ = ("__weakref__", "kept", "waiting")
 
     def __init__(self) -> None:
         self.waiting = self.kept = 0
 
 
-HELD = Held()
+HELD = Held()  # of all together
+_BY_KEY: WeakValueDictionary[str, Held] = WeakValueDictionary()
 
 
 class Body:
@@ -36,6 +39,7 @@ class Body:
     _kept: list[bytes] | None = None
     _kept_bytes = _kept_max_bytes = 0
     _wanted: asyncio.Future[None] | None = None
+    _mine = Held()  # of those that nobody's key has come with yet
 
     def __init__(self, complete: bool, max_bytes: int) -> None:
         self.complete = complete
@@ -45,13 +49,22 @@ class Body:
     def __bool__(self) -> bool:
         return bool(self.pieces)
 
+    def count_for(self, key: str) -> None:
+        """It came with the key of that name, which has its share of what may be in memory."""
+        held = _BY_KEY.get(key)
+        if held is None:
+            held = _BY_KEY[key] = Held()
+        self._mine.waiting -= self.waiting_bytes
+        self._mine = held
+        held.waiting += self.waiting_bytes
+
     def feed(self, data: bytes) -> None:
         """The next piece."""
         self.pieces.append(data)
         self.waiting_bytes += len(data)
         self.left_bytes -= len(data)
         self.read_bytes += len(data)
-        HELD.waiting += len(data)
+        self._count(len(data))
 
     def wake(self) -> None:
         """More has come, or its end: let go on who waits in `more`."""
@@ -69,8 +82,10 @@ class Body:
 
     @property
     def crowded(self) -> bool:
-        """Whether this is a long one, and too much of all together waits to wait for the rest of it."""
-        return self.waiting_bytes > PENDING_BYTES and HELD.waiting > _ALL_BYTES
+        """Whether this is a long one, and too much of its key's or of all waits to wait for the rest of it."""
+        return self.waiting_bytes > PENDING_BYTES and (
+            HELD.waiting > _ALL_BYTES or self._mine.waiting > _KEY_BYTES
+        )
 
     @property
     def waiting(self) -> bytes:
@@ -88,28 +103,28 @@ class Body:
 
     def replace(self, body: bytes) -> None:
         """Another body instead of the one that came whole."""
-        HELD.waiting += len(body) - self.waiting_bytes
+        self._count(len(body) - self.waiting_bytes)
         self.pieces, self.waiting_bytes = [body], len(body)
 
     def take(self) -> bytes:
         """What waits, which goes on now."""
         data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
         self.pieces, self.waiting_bytes = [], 0
-        HELD.waiting -= len(data)
+        self._count(-len(data))
         if self._kept is None:
             self._taken = True
         elif data:
             self._kept.append(data)
             self._kept_bytes += len(data)
-            HELD.kept += len(data)
-            crowded = self._kept_bytes > PENDING_BYTES and HELD.kept > _ALL_BYTES
-            if crowded or self._kept_bytes > self._kept_max_bytes:
+            self._count(0, len(data))
+            crowded = HELD.kept > _ALL_BYTES or self._mine.kept > _KEY_BYTES
+            if (crowded and self._kept_bytes > PENDING_BYTES) or self._kept_bytes > self._kept_max_bytes:
                 self.settle()
         return data
 
     def drop(self) -> None:
         """Nobody wants the rest."""
-        HELD.waiting -= self.waiting_bytes
+        self._count(-self.waiting_bytes)
         self.pieces, self.waiting_bytes = [], 0
         self.settle()
 
@@ -121,15 +136,24 @@ class Body:
     def settle(self) -> None:
         """Nothing is taken back any more."""
         self._kept, self._taken = None, True
-        HELD.kept -= self._kept_bytes
+        self._count(0, -self._kept_bytes)
         self._kept_bytes = 0
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether `rewind` would take back all that has gone."""
+        return not self._taken
 
     def rewind(self) -> bool:
         """Take back what has gone, so that all of it waits again; False where it was not kept."""
         if self._kept:
             self.pieces = [*self._kept, *self.pieces]
             self.waiting_bytes += self._kept_bytes
-            HELD.waiting += self._kept_bytes
-            HELD.kept -= self._kept_bytes
+            self._count(self._kept_bytes, -self._kept_bytes)
             self._kept, self._kept_bytes = [], 0
         return not self._taken
+
+    def _count(self, waiting: int, kept: int = 0) -> None:
+        for held in (HELD, self._mine):
+            held.waiting += waiting
+            held.kept += kept

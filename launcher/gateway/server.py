@@ -149,6 +149,7 @@ class Gateway:
 
     def _hand_over(self, exchange: Exchange, target: Target, holder: Holder) -> None:
         exchange.holder, exchange.client.trusted = holder, True
+        exchange.incoming.count_for(holder.name)
         if target.path == "/logout":
             exchange.reply(self._admission.logout(exchange.request, target))
             return

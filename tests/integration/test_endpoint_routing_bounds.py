@@ -10,6 +10,8 @@ import pytest
 
 from launcher.gateway.body import HELD
 from launcher.gateway.place import Place
+from launcher.sessions import keys
+from launcher.sessions.paths import SessionPaths
 from tests.hostile import HOSTILE
 from tests.programs.front import KEY, chat, wait_until
 from tests.programs.recorder import Recorder
@@ -79,5 +81,43 @@ def test_long_requests_are_not_waited_for_when_there_are_too_many(
         assert b"overloaded" in refused
         # A short one still passes.
         assert front.ask("POST", CHAT, body=chat("word " * 5000, model="m")).status == 200
+    wait_until(lambda: HELD.waiting == HELD.kept == 0)
+    upstream.close()
+
+
+def test_who_keeps_long_requests_waiting_keeps_out_nobody_elses(
+    sockets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each key has its share of what all bodies may take; a cookie and a batch count as their key."""
+    monkeypatch.setattr("launcher.gateway.body._KEY_BYTES", 3 * 2**20)
+    _, secret = keys.new(SessionPaths(tmp_path), "greedy")
+    upstream = Recorder(sockets, secret=KEY)
+    with endpoint(further=SessionPaths(tmp_path).further_keys) as front, front.connect() as first:
+        front.fleet.add("m", Place(upstream.socket, REPLICA_KEY))
+        long = chat("word " * 500_000, model="m").encode()  # 2.5 MB
+
+        def lines(key: str) -> bytes:
+            head = (
+                f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {key}\r\nContent-Length: {len(long)}\r\n\r\n"
+            )
+            return head.encode()
+
+        first.sendall(lines(secret) + long[:-1])
+        wait_until(lambda: HELD.waiting == len(long) - 1)
+        with front.connect() as second:
+            second.sendall(lines(secret) + long[: 2**20])
+            refused = second.recv(65536)
+            assert refused.startswith(b"HTTP/1.1 503")
+            assert b"overloaded" in refused
+        with front.connect() as other:
+            other.sendall(lines(KEY) + long)
+            assert other.recv(65536).startswith(b"HTTP/1.1 200")
+        first.sendall(long[-1:])
+        assert first.recv(65536).startswith(b"HTTP/1.1 200")
+        # What went on is kept, lest its replica fail: also no more of one key's than its share.
+        wait_until(lambda: HELD.waiting == HELD.kept == 0)
+        with front.connect() as again:
+            again.sendall(lines(secret) + long)
+            assert again.recv(65536).startswith(b"HTTP/1.1 200")
     wait_until(lambda: HELD.waiting == HELD.kept == 0)
     upstream.close()
