@@ -296,8 +296,16 @@ class EndpointFront:
             self.usage.touch,
             lambda: self._fleet.lost(lane),
             lambda: self._again(errand),
+            spare=lambda: self._spare(errand),
         )
         exchange.forward(way, head)
+
+    def _spare(self, errand: Errand) -> bool:
+        """Its replica has no room for it now: whether another one may have."""
+        lanes = self._lanes(errand.holder, errand.model.name)
+        return errand.moves < _MOVES_MAX and any(
+            not lane.leaving and lane is not errand.lane and lane not in errand.tried for lane in lanes
+        )
 
     def _again(self, errand: Errand) -> None:
         """Its replica failed before a byte of its answer had gone to the client."""
@@ -347,7 +355,7 @@ class EndpointFront:
         if lane is not None and exchange.status < 400 and not exchange.broken:
             errand.measure()
         self.counts.lost += bool(failed)
-        self.counts.moved += moved and not failed
+        self.counts.moved += moved and not failed and exchange.status != 429
         self._leave(errand)
         self._access.spend(errand.holder, errand.model.name, exchange.spent_tokens)
 

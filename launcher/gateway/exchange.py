@@ -8,6 +8,7 @@ the upstream leaves, the client is told in the form it can understand.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -17,25 +18,22 @@ from launcher.gateway.answers import Answer
 from launcher.gateway.body import KEPT_BYTES, PENDING_BYTES, Body
 from launcher.gateway.headers import answer_head, framing
 from launcher.gateway.keys import Holder
+from launcher.gateway.mistakes import went_well
 from launcher.gateway.request import Request
 from launcher.gateway.stream import Events, Tail
 from launcher.gateway.upstream import Head, Upstream
 from launcher.gateway.usage import CLIENT_LEFT, Call
-from launcher.gateway.way import Way
+from launcher.gateway.way import Way, elsewhere
 
 if TYPE_CHECKING:
     from launcher.gateway.client import Client
 
+_LOG = logging.getLogger("launcher.gateway")
 HEARTBEAT_S = 15.0  # OOD's Apache gives up a connection that is silent for 60 s
-# RFC 9110 section 9.2.2: only these may be repeated.
-_IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
-# What says that this upstream does not answer for now: it lost its engine, starts or stops, or has another key.
-_ELSEWHERE = frozenset((401, 502, 503))
 _BODY_STALL_S = 300.0
 _BYTES_PER_TOKEN = 4  # about, of English text
 _LAST_CHUNK = b"0\r\n\r\n"
 _HEARTBEAT = b": keep-alive\n\n"
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Exchange:
@@ -84,8 +82,8 @@ class Exchange:
     @property
     def spent_tokens(self) -> int:
         """What counts against a key's limit: the usage, else what went both ways, so that nobody saves by hiding it."""
-        if self.free or (self.request.method != "POST" and not self._tunnel):
-            return 0
+        if self.free or self._way is None or (self.request.method != "POST" and not self._tunnel):
+            return 0  # nor what was refused: who comes again would wait for longer each time
         events = self._events.count if self._events is not None else 0
         # A recording has a thousand times as many bytes as what is said in it.
         read = 0 if self.call is not None and self.call.audio else self.incoming.read_bytes
@@ -141,8 +139,7 @@ class Exchange:
             return
         if not self._tunnel:  # leaving is how a conversation over a WebSocket ends
             self.status = CLIENT_LEFT
-        if self._upstream is not None:
-            self._upstream.abort()
+        self._drop_upstream()
         self._finish(keep=False)
 
     def check(self, now: float) -> None:
@@ -170,13 +167,13 @@ class Exchange:
         asked = b"expect" in self.request.headers and self.request.version == "1.1"
         if asked and not self.incoming.complete and not self._told_to_go_on:
             self._told_to_go_on = True
-            self._write(_CONTINUE)
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def forward(self, way: Way, head: bytes) -> None:
         """Send the request on; its answer follows by itself."""
         self._way, self._head, self._first_head = way, head, head
         self._sent_all = self._full = False
-        self._repeatable = way.again is not None or self.request.method in _IDEMPOTENT
+        self._repeatable = way.again is not None or self.request.idempotent
         if self._repeatable:
             self.incoming.keep(PENDING_BYTES if way.again is None else KEPT_BYTES)
         self.go_on()
@@ -184,18 +181,16 @@ class Exchange:
         if upstream is not None:
             self._attach(upstream, fresh=False)
         else:
-            self._connect(way)
-
-    def _connect(self, way: Way) -> None:
-        self.task = asyncio.get_running_loop().create_task(self._reach(way))
+            self.task = asyncio.ensure_future(self._reach(way))
 
     async def _reach(self, way: Way) -> None:
         try:
-            upstream = await way.upstreams.connect(way.place)
-        except OSError:  # TimeoutError is one
+            self._attach(await way.upstreams.connect(way.place), fresh=True)
+        except Exception as error:
+            if not isinstance(error, OSError):  # as for a host's name that is none
+                _LOG.exception("an upstream could not be reached")
+            self._drop_upstream()
             self._unreachable()
-        else:
-            self._attach(upstream, fresh=True)
 
     def _attach(self, upstream: Upstream, *, fresh: bool) -> None:
         self._upstream, self._reused = upstream, not fresh
@@ -277,14 +272,13 @@ class Exchange:
 
     def lost(self, answered: bool) -> None:
         """The upstream went away before the end of its answer, or is known not to go on with it."""
-        if self._upstream is None:  # who still connects will find out
+        if not self._drop_upstream():  # who still connects will find out
             return
-        self._upstream.abort()
-        self._upstream = None
         if self._tunnel:
             self._finish(keep=False)
         elif not answered and self._reused and self._way is not None and self._taken_back():
-            self._connect(self._way)  # a kept connection that was just being closed: ask again, once
+            # A kept connection that was just being closed: ask again, once.
+            self.task = asyncio.ensure_future(self._reach(self._way))
         elif not self._answered:
             self.engine_lost |= self._way is not None and self._way.up()
             self._unreachable()
@@ -334,44 +328,50 @@ class Exchange:
 
     def _elsewhere(self, head: Head, data: bytes) -> bool:
         """Whether this is no answer: the request goes to another upstream, or fails where it cannot be repeated."""
-        died = head.status == 200 and data.startswith(answers.broken_stream_event())
-        elsewhere = died or head.status in _ELSEWHERE
-        if elsewhere:
+        if elsewhere(head, data):
             self.engine_lost |= answers.ENGINE_LOST in head.headers
             self.lost(True)
-        return elsewhere
-
-    def _unreachable(self) -> None:
-        assert self._way is not None
-        self._way.trouble()
-        if self._way.again is not None and self._taken_back():
-            self._way.again()
+        elif head.status == 429 and self.incoming.repeatable and self._way is not None and self._way.spare():
+            self._drop_upstream()
+            self._unreachable(busy=True)
         else:
-            self._fail(self._way.unreachable())
+            return False
+        return True
+
+    def _unreachable(self, *, busy: bool = False) -> None:
+        way = self._way
+        assert way is not None
+        if not busy:
+            went_well(way.trouble)
+        again = way.again is not None and self._taken_back() and way.again
+        if not went_well(again or (lambda: self._fail(way.unreachable()))):
+            self._fail(answers.unreachable())
 
     def _fail(self, answer: Answer) -> None:
-        if self._upstream is not None:
-            self._upstream.abort()
-            self._upstream = None
+        self._drop_upstream()
         if self._answered:
             self.broken = True
             self._finish(keep=False, abort=True)
         else:
             self.reply(answer)
 
+    def _drop_upstream(self) -> bool:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abort()
+        return upstream is not None
+
     def _release(self) -> None:
         upstream, self._upstream = self._upstream, None
-        if upstream is None:
-            return
-        upstream.pause(False)
-        (upstream.release if self._sent_all else upstream.abort)()
+        if upstream is not None:
+            upstream.pause(False)
+            (upstream.release if self._sent_all else upstream.abort)()
 
     def _tell_end(self) -> None:
         if not self._told_end:
             self._told_end = True
-            if self.on_end is not None:
-                self.on_end()
-            self.client.listener.ending(self)
+            went_well(self.on_end or (lambda: None))
+            went_well(lambda: self.client.listener.ending(self))
 
     def _finish(self, keep: bool, *, abort: bool = False) -> None:
         self.done = True

@@ -94,6 +94,8 @@ def answer_head(
     dropped = _HOP_BY_HOP | _named(headers) if b"connection" in headers else _HOP_BY_HOP
     lines = [b"HTTP/1.1 %d %s" % (status, reason or _phrase(status))]
     lines += [name + b": " + value for name, lower, value in headers.fields if lower not in dropped]
+    if status == 429 and b"retry-after" not in headers:  # not every engine says when
+        lines.append(b"Retry-After: 5")
     if upgrade:
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
     lines += framing

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 SAFE_METHODS = frozenset(("GET", "HEAD"))
+# RFC 9110 section 9.2.2: only these may be repeated.
+_IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
 # OpenAI's browser clients cannot set headers on a WebSocket and send the key as a subprotocol.
 KEY_PROTOCOL = "openai-insecure-api-key."
 
@@ -69,6 +71,11 @@ class Request:
     def path(self) -> str:
         """The target without its query, as ASCII text for a log."""
         return self.target.partition(b"?")[0].decode("ascii", "backslashreplace")
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether it may be sent twice."""
+        return self.method in _IDEMPOTENT
 
     @property
     def from_browser(self) -> bool:

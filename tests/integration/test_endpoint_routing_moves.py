@@ -164,6 +164,44 @@ def test_a_request_that_ends_whatever_it_meets_does_not_meet_all(
     assert sum(len(one.requests) for one in made) == 4
 
 
+def test_what_a_full_replica_does_not_take_goes_to_one_with_room(
+    front: RunningEndpoint, upstream: Starting
+) -> None:
+    """FIRST 7: a 429 is nobody's failure: the replica is not looked at, and gets the next request all the same."""
+    full, other = upstream(says(429)), upstream()
+    first, _ = front.fleet.known["m"]
+    question = chat("word " * 50_000, model="m")
+    for _ in range(4):
+        first.speed, front.fleet.known["m"][1].speed = 1e6, 1.0
+        assert front.ask("POST", CHAT, body=question).json() == {"target": CHAT, "bytes": len(question)}
+    assert len(full.requests) >= 3
+    assert {seen.body for seen in (*full.requests, *other.requests)} == {question.encode()}
+    assert front.fleet.looked_at == []
+    wait_until(lambda: idle(front, *front.fleet.known["m"]))
+    assert counted(front) == (len(full.requests), 0)
+
+
+def test_where_every_replica_is_full_the_client_is_told_so(
+    front: RunningEndpoint, upstream: Starting
+) -> None:
+    said = b'{"error": {"message": "The queue is full.", "code": "queue_full"}}'
+    made = [upstream(says(429, said)) for _ in range(2)]
+    refused = front.ask("POST", CHAT, body=chat(model="m"))
+    assert (refused.status, refused.body, refused.header("Retry-After")) == (429, said, "5")
+    assert [len(one.requests) for one in made] == [1, 1]
+    made += [upstream(says(429, said)) for _ in range(6)]
+    assert front.ask("POST", CHAT, body=chat(model="m")).body == said
+    assert sum(len(one.requests) for one in made) == 6
+    wait_until(lambda: idle(front, *front.fleet.known["m"]))
+    assert (counted(front), front.fleet.looked_at) == ((0, 0), [])
+
+
+def test_when_to_come_again_is_the_full_replicas_to_say(front: RunningEndpoint, upstream: Starting) -> None:
+    upstream(lambda seen: iter([b"HTTP/1.1 429 No\r\nRetry-After: 17\r\nContent-Length: 2\r\n\r\n{}"]))
+    refused = front.ask("POST", CHAT, body=chat(model="m"))
+    assert [value for name, value in refused.headers if name.lower() == "retry-after"] == ["17"]
+
+
 def test_a_leaving_replica_ends_what_it_has_and_gets_no_more(
     front: RunningEndpoint, upstream: Starting
 ) -> None:
@@ -288,7 +326,9 @@ def test_whatever_fails_in_between_each_request_has_its_own_answer(
 
     def unsteady(seen: Seen) -> Iterator[bytes]:
         with lock:
-            fate = dice.choice(("answers", "answers", "hangs up", "401", "502", "503", "head", "cut head"))
+            fate = dice.choice(
+                ("answers", "answers", "hangs up", "401", "429", "502", "503", "head", "cut head")
+            )
         if fate == "answers":
             yield from echo(seen)
         elif fate.isdigit():
@@ -343,8 +383,8 @@ def test_whatever_fails_in_between_each_request_has_its_own_answer(
         if received.startswith(b"HTTP/1.1 200"):
             good += 1
             assert received.endswith(json.dumps({"target": f"{CHAT}?{number}", "bytes": size}).encode())
-        else:  # it met four that failed
-            assert b"replica_lost" in received
+        else:  # it met four that failed, or had no room
+            assert b"replica_lost" in received or received.startswith(b"HTTP/1.1 429")
     assert good > 200
     wait_until(lambda: idle(front, *lanes))
     assert body.HELD.waiting == body.HELD.kept == 0
