@@ -124,11 +124,7 @@ def _jobs(client: Client, cluster: str | None, *, as_json: bool) -> int:
 
 
 def _chat(client: Client, arguments: argparse.Namespace) -> int:
-    text = arguments.text
-    if text is None:
-        if sys.stdin.isatty():
-            print("Type the question; Ctrl-D ends it.", file=sys.stderr)
-        text = sys.stdin.buffer.read(_TEXT_BYTES).decode("utf-8", "replace")
+    text = arguments.text if arguments.text is not None else _typed()
     if not text.strip():
         raise RequestError(
             "There is no question.", 'Write it behind the options, as in: launcher chat --model NAME "…"'
@@ -166,6 +162,18 @@ def _chat(client: Client, arguments: argparse.Namespace) -> int:
         return print_json({"model": arguments.model, "answer": "".join(answer)})
     print()
     return 0
+
+
+def _typed() -> str:
+    """What comes on standard input; nothing where that is closed."""
+    if sys.stdin is None:
+        return ""
+    if sys.stdin.isatty():
+        print("Type the question; Ctrl-D ends it.", file=sys.stderr)
+    given = sys.stdin.buffer.read(_TEXT_BYTES + 1)
+    if len(given) > _TEXT_BYTES:
+        raise RequestError(f"The question is longer than {_TEXT_BYTES >> 20} MB.", "Ask about a part of it.")
+    return given.decode("utf-8", "replace")
 
 
 def _harmless(text: str) -> str:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 _TIMEOUT_S, _ANSWER_TIMEOUT_S = 30.0, 3600.0
 _HOLD_S = 60.0
 _LINE_BYTES = 16 * 2**20
-_STARTING = "model_starting"
+_STARTING, _STARTABLE = "model_starting", "startable"
+_LATER = "The endpoint tries it again from time to time; how it is: launcher ls-endpoints"
 
 
 class Client:
@@ -56,7 +57,8 @@ class Client:
     ) -> Iterator[str]:
         """The pieces of a chat answer to `body`; with `stream` in it they come as they are made.
 
-        A cold model is waited for unless `wait` is false; `tell` gets each new sentence about its start.
+        A cold model is waited for unless `wait` is false; `tell` gets each new sentence about its start. SessionError
+        where it cannot be started now.
         """
         headers: dict[str, str] = {}  # at first one wants to know whether it must be started
         while True:
@@ -68,8 +70,14 @@ class Client:
             except _StartingError as error:
                 if not wait:
                     raise SessionError(error.message, error.hint) from None
-                tell(error.message)
-                if headers and time.monotonic() - begun < _HOLD_S / 2:  # it does not let us wait there
+                soon = time.monotonic() - begun < _HOLD_S / 2
+                if (
+                    headers and soon and not error.begun
+                ):  # its start failed, and is not tried again for a while
+                    raise SessionError(error.message, _LATER) from None
+                if error.begun:
+                    tell(error.message)
+                if headers and soon:  # it does not let us wait there
                     time.sleep(error.retry_s)
             headers = {"X-Launcher-Hold": f"{_HOLD_S:g}"}
 
@@ -143,11 +151,11 @@ class _Kept:
 
 
 class _StartingError(Exception):
-    """The model is not there yet; come again after `retry_s`."""
+    """The model is not there yet; come again after `retry_s`. `begun`: its start is under way."""
 
-    def __init__(self, message: str, hint: str | None, retry_s: float) -> None:
+    def __init__(self, message: str, hint: str | None, retry_s: float, *, begun: bool) -> None:
         super().__init__(message)
-        self.message, self.hint, self.retry_s = message, hint, retry_s
+        self.message, self.hint, self.retry_s, self.begun = message, hint, retry_s, begun
 
 
 def _trouble(answer: http.client.HTTPResponse, url: str) -> Exception:
@@ -163,7 +171,8 @@ def _trouble(answer: http.client.HTTPResponse, url: str) -> Exception:
         case 429:
             return RequestError(message, None, "rate-limit")
         case 503 if error.get("code") == _STARTING:
-            return _StartingError(message, f"Ask again in {retry_s:g} s.", retry_s)
+            begun = error.get("state") != _STARTABLE
+            return _StartingError(message, f"Ask again in {retry_s:g} s.", retry_s, begun=begun)
         case status if status >= 500:
             return EngineError(message)
         case _:
