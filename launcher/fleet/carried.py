@@ -6,6 +6,7 @@ may be another.
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +16,8 @@ from launcher.errors import RequestError, SchedulerError
 from launcher.fleet.places import own_folder, state_folder
 from launcher.schedulers import Scheduler, scheduler
 from launcher.schedulers.script import option_line
-from launcher.schedulers.slurm import WARNING_S, hardware
-from launcher.sessions.job import WAITING, Job, read_job_id, write_job_id
+from launcher.schedulers.slurm import WARNING_S, hardware, own_job_id
+from launcher.sessions.job import RUNNING, WAITING, Job
 from launcher.sessions.ownership import require_own
 from launcher.sessions.paths import write_private
 
@@ -25,13 +26,22 @@ _SCRIPT = """\
 {options}
 # The endpoint of Inference OnDemand as a job. Submitting this by hand works; `launcher gateway submit` wrote it.
 set -u
+ended='' gateway=''
 next() {{ until {launcher} gateway submit --again; do sleep 20; done; }}
 trap 'next &' USR1
-{launcher} gateway run --host 0.0.0.0 &
-gateway=$!
-trap 'kill -TERM "$gateway"' TERM
-while kill -0 "$gateway" 2>/dev/null; do
-  wait "$gateway"
+trap 'ended=yes; kill -TERM "$gateway" 2>/dev/null' TERM
+while [ -z "$ended" ]; do
+  {launcher} gateway run --host 0.0.0.0 &
+  gateway=$! code=0
+  while kill -0 "$gateway" 2>/dev/null; do
+    wait "$gateway"
+    code=$?
+  done
+  # Begun again where it was killed, or could not reach its state; not where what it was told is wrong.
+  case "$ended$code" in yes* | 0 | 2 | 3) exit "$code" ;; esac
+  echo "launcher: the gateway ended with code $code and is started again" >&2
+  [ "$code" -gt 128 ] || sleep 20
+  sleep 1
 done
 """
 
@@ -47,7 +57,7 @@ class Carried:
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
         self.folder = state_folder(launcher.settings)
-        self.script, self._job = self.folder / "gateway.sh", self.folder / "gateway.json"
+        self.script, self._jobs = self.folder / "gateway.sh", self.folder / "gateway.json"
 
     def submit(self, wanted: dict[str, Any]) -> str:
         """Write the script and submit it; the job's id. `wanted` are fields of a request for hardware."""
@@ -76,29 +86,39 @@ class Carried:
         return self.again()
 
     def again(self) -> str:
-        """Submit the script that is there once more; the job's id."""
+        """Submit the script that is there once more; the job's id. Within such a job: unless its next one waits."""
         if not self.script.exists():
             raise RequestError("No gateway was submitted yet.", "Start one: launcher gateway submit")
         require_own(self.folder, "places.sessions")
+        living = self._living()
+        own = own_job_id()
+        if own in (job.id for job in living) and living[0].id != own:
+            return living[0].id  # the word of the last try was lost, or this job ran before and was requeued
         job_id = self._scheduler().submit(self.script)
-        write_job_id(self._job, job_id)
+        known = [job_id, *(job.id for job in living)]
+        write_private(self._jobs, json.dumps({"schema": 1, "jobs": known}) + "\n")
         return job_id
 
     def job(self) -> Job | None:
-        """The job that carries it, while that waits or runs."""
-        job_id = read_job_id(self._job)
-        if job_id is None:
-            return None
-        found = self._scheduler().jobs([job_id]).get(job_id)
-        return found if found is not None and found.state in (WAITING, "running") else None
+        """The job that carries it, or else the one that waits to do so."""
+        living = self._living()
+        return next((job for job in living if job.state != WAITING), living[-1] if living else None)
 
     def stop(self) -> str | None:
-        """End the job; its id, None where there is none."""
+        """End the job and the one after it; the id of the first, None where there is none."""
         job = self.job()
-        if job is None:
-            return None
-        self._scheduler().cancel(job.id)
-        return job.id
+        for one in self._living():  # the last one first, or it would begin
+            self._scheduler().cancel(one.id)
+        return job.id if job is not None else None
+
+    def _living(self) -> list[Job]:
+        """Those that wait or run, the latest first: the one that carries the gateway, and its next one."""
+        try:
+            known = json.loads(self._jobs.read_text(encoding="utf-8"))["jobs"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+        found = self._scheduler().jobs(known)
+        return [found[one] for one in known if one in found and found[one].state in (WAITING, RUNNING)]
 
     def _scheduler(self) -> Scheduler:
         try:

@@ -31,7 +31,7 @@ from launcher.settings.schema import Settings
 _LOG = logging.getLogger("launcher.fleet")
 _PORT = "port"
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
-GRACE_S = 30.0
+GRACE_S = 20.0  # of the 30 s that Slurm gives a job by default: the state is told after that
 
 
 class Endpoint:

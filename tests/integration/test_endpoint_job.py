@@ -8,6 +8,7 @@ import stat
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from launcher.errors import StorageError
@@ -17,11 +18,13 @@ from launcher.settings.layers import load
 from tests.programs.front import wait_until
 from tests.settings import without_site
 
+RUN, NEXT = "gateway run --host 0.0.0.0\n", "gateway submit --again\n"
 LAUNCHER = """\
 #!/bin/bash
 here=$(dirname "$0")
 echo "$*" >> "$here/asked"
 [ "$2" = run ] || exit 0
+[ ! -e "$here/wrong" ] || exit 3
 trap 'echo ended >> "$here/asked"; exit 0' TERM
 while :; do sleep 0.05; done
 """
@@ -36,16 +39,39 @@ def test_the_job_submits_the_next_one_and_ends_its_gateway(tmp_path: Path, name:
     launcher.chmod(0o700)
     job = subprocess.Popen(["bash", "-c", script_of(str(launcher), ["#SBATCH --job-name=x"])])
     try:
-        run, next_one = "gateway run --host 0.0.0.0\n", "gateway submit --again\n"
-        wait_until(lambda: asked.exists() and asked.read_text() == run)
+        wait_until(lambda: asked.exists() and asked.read_text() == RUN)
         job.send_signal(signal.SIGUSR1)
-        wait_until(lambda: asked.read_text() == run + next_one)
+        wait_until(lambda: asked.read_text() == RUN + NEXT)
         job.terminate()
         assert job.wait(30) == 0
-        assert asked.read_text() == f"{run}{next_one}ended\n"
+        assert asked.read_text() == f"{RUN}{NEXT}ended\n"
     finally:
         job.kill()
         job.wait()
+
+
+def test_a_killed_gateway_is_started_again_in_its_job_but_not_one_that_is_told_wrong(tmp_path: Path) -> None:
+    launcher, asked = tmp_path / "launcher", tmp_path / "asked"
+    launcher.write_text(LAUNCHER)
+    launcher.chmod(0o700)
+    job = subprocess.Popen(["bash", "-c", script_of(str(launcher), ["#SBATCH --job-name=x"])])
+    try:
+        for times in (1, 2):
+            wait_until(lambda times=times: asked.exists() and asked.read_text() == times * RUN)
+            if times == 2:
+                (tmp_path / "wrong").touch()
+            wait_until(lambda: [one for one in psutil.Process(job.pid).children() if _loops(one)])
+            for child in psutil.Process(job.pid).children():
+                child.kill()
+        assert job.wait(30) == 3
+        assert asked.read_text() == 3 * RUN
+    finally:
+        job.kill()
+        job.wait()
+
+
+def _loops(gateway: psutil.Process) -> bool:
+    return "run" in gateway.cmdline()
 
 
 def test_a_folder_that_others_can_change_holds_no_script(tmp_path: Path) -> None:
