@@ -27,14 +27,17 @@ from launcher.errors import LauncherError
 from launcher.fleet import issued, tables
 from launcher.fleet.store import Store
 from launcher.fleet.ticket import address, held, token
+from launcher.gateway.place import Place
 from launcher.settings.layers import load
 from tests.hostile import HOSTILE
+from tests.programs import replicas
 from tests.programs.endpoint import Endpoint
-from tests.programs.front import ROOT, wait_until
+from tests.programs.front import KEY, ROOT, wait_until
+from tests.programs.recorder import Recorder
 
 OFFERS = {
     "sim": {"model": "simulated", "tokens_per_minute": 100_000},
-    "secret": {"model": "simulated", "groups": ["course"]},
+    "secret": {"model": "simulated", "groups": ["course"], "tokens_per_minute": 5},
 }
 GROUPS = {"course": {"owners": ["bob"]}}
 
@@ -245,6 +248,28 @@ def test_chat_waits_for_a_cold_model_says_so_and_streams(endpoint: Endpoint) -> 
     launcher(endpoint, "ls-jobs", "no such/cluster", code=2)
 
 
+def test_chat_asks_what_was_typed(quiet: Endpoint, sockets: Path) -> None:
+    """FIRST 14: --stream, --temp and --max-tokens reach the model, whatever the question is."""
+    said = b'data: {"choices": [{"delta": {"content": "Well. \\u001b[2J"}}]}\n\ndata: [DONE]\n\n'
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(said)
+    upstream = Recorder(sockets, lambda seen: iter([head + said]), secret=KEY)
+    with replicas.endpoint() as front:
+        front.fleet.add("m", Place(upstream.socket, replicas.REPLICA_KEY), served="m")
+        launcher(quiet, "auth", "login", "--url", front.url, stdin=f"{KEY}\n")
+        more = ("--stream", "--temp", "0.5", "--max-tokens", "40", "--system", "Be short.")
+        questions = [text for text in HOSTILE if text.strip()]
+        for question in questions:
+            assert launcher(quiet, "chat", "--model=m", *more, stdin=question).stdout == "Well. \x1b[2J\n"
+    for question, seen in zip(questions, upstream.requests, strict=True):
+        asked = json.loads(seen.body)
+        assert (asked["temperature"], asked["max_tokens"], asked["stream"]) == (0.5, 40, True)
+        assert asked["messages"] == [
+            {"role": "system", "content": "Be short."},
+            {"role": "user", "content": question},
+        ]
+    upstream.close()
+
+
 def test_a_key_above_its_limit_is_told_when_to_come_again(endpoint: Endpoint) -> None:
     """FIRST 11: 429 with Retry-After, for the key; another key goes on."""
     limits = ("--requests-per-minute", "1", "--tokens-per-minute", "100000")
@@ -255,6 +280,24 @@ def test_a_key_above_its_limit_is_told_when_to_come_again(endpoint: Endpoint) ->
     assert body["error"]["code"] == "rate_limit_exceeded"
     assert 1 <= int(headers["retry-after"]) <= 60
     assert endpoint.chat("sim", hold_s=60)[0] == 200
+
+
+def test_tokens_a_minute_are_limited_for_a_key_and_for_a_model(endpoint: Endpoint) -> None:
+    """FIRST 11: as the key says, and as the offer in the settings; FIRST 13: 403 for who may not use the model."""
+    words = ("keys", "new", "--endpoint", "--name", "thrifty", "--tokens-per-minute", "5")
+    key = launcher(endpoint, *words).stdout.strip()
+    course = endpoint.new_key("bob", owner="bob")
+    refused, told, _ = endpoint.chat("secret", key=key)
+    assert (refused, told["error"]["code"]) == (403, "model_not_allowed")
+    for model, asking in (("sim", key), ("secret", course)):
+        first, answer, _ = endpoint.chat(model, key=asking, hold_s=60)
+        assert first == 200, (model, answer)
+        assert answer["usage"]["total_tokens"] > 5
+        second, told, headers = endpoint.chat(model, key=asking, hold_s=60)
+        assert (second, told["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert 1 <= int(headers["retry-after"]) <= 60
+    assert endpoint.chat("sim", key=course, hold_s=60)[0] == 200
+    assert endpoint.chat("secret", hold_s=60)[0] == 429  # it is the model's, whoever asks
 
 
 def test_python_gets_a_ready_client(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
