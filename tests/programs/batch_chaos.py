@@ -73,7 +73,7 @@ def suffer(launcher: Launcher, folder: Path, count: int, kills: int, seed: int, 
     for what in order:
         goal = lines(batch) + rolls.randrange(1, max(2, count // (kills + 1)))
         wait_until(lambda goal=goal: _goes_on(batch) and lines(batch) >= goal, 300)  # type: ignore[misc]
-        kill(batch, what)
+        wait_until(lambda what=what: _goes_on(batch) and kill(batch, what), 300)  # type: ignore[misc]
         text = Path(batch.spec.output).read_bytes()
         kept.append(text[: text.rfind(b"\n") + 1])
         done.append((what, text.count(b"\n")))
@@ -90,21 +90,22 @@ def check(outcome: Outcome, count: int) -> None:
     assert outcome.status.completion_tokens == 7 * count
 
 
-def kill(batch: BatchRun, what: str) -> None:
-    """KILL to a part of the latest job, as far as it is there."""
+def kill(batch: BatchRun, what: str) -> bool:
+    """KILL to a part of the latest job; whether it was there."""
     session = batch.session
     pid = session.status().pid if session is not None else None
     if pid is None:
-        return
+        return False
     try:
-        children = psutil.Process(pid).children()
         if what == "job":
             os.kill(pid, signal.SIGKILL)
-        for child in children:
-            if _PARTS.get(what) in child.cmdline():
-                child.kill()
+            return True
+        parts = [one for one in psutil.Process(pid).children() if _PARTS[what] in one.cmdline()]
+        for part in parts:
+            part.kill()
     except (psutil.NoSuchProcess, ProcessLookupError):
-        pass
+        return False
+    return bool(parts)
 
 
 def _goes_on(batch: BatchRun) -> bool:
