@@ -58,6 +58,8 @@ class Lanes:
         kept: set[str] = set()
         replicas = {m.sighted.id: m for m in members if m.sighted is not None}
         for one in sighted:
+            if one.session.plan.batch is not None:  # it ends with its batch run, whoever else may be asking
+                continue
             member = replicas.get(one.id)
             name = member.id if member is not None else one.id
             if not answering(one):

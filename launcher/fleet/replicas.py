@@ -16,7 +16,6 @@ from launcher.fleet.store import Replica
 from launcher.sessions import status as of
 from launcher.sessions.status import Status
 
-_ENDING = "ending"  # the reason of a session that cleans up
 _PROBED_S = 10.0  # so soon after it was ready a session was used by nobody but itself
 _SILENT = "no-beat"  # its files are old, which says nothing of what it answers
 
@@ -84,9 +83,9 @@ class Member:
             return LEAVING
         if self.answering:
             return READY
-        if self.sighted is not None and self.sighted.status.state in (of.READY, of.UNHEALTHY):
-            return LEAVING if self.sighted.status.reason == _ENDING else LOST
-        return STARTING
+        # One that cleans up is no different: its job may be one that Slurm has preempted, and which comes back.
+        lost = self.sighted is not None and self.sighted.status.state in (of.READY, of.UNHEALTHY)
+        return LOST if lost else STARTING
 
 
 def joined(rows: Sequence[Replica], sighted: Mapping[str, Sighted]) -> list[Member]:

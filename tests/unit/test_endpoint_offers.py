@@ -176,7 +176,7 @@ PHASES = (Phase("weights", NOW + 20, 25.0), Phase("probe", NOW + 45, 5.0))
         (of.UNHEALTHY, {"reason": "no-answer"}, True, LOST),
         (of.UNHEALTHY, {"reason": "no-beat"}, True, READY),
         (of.UNHEALTHY, {"reason": of.ENGINE_RESTART}, True, LOST),
-        (of.READY, {"reason": "ending"}, False, LEAVING),
+        (of.READY, {"reason": "ending"}, False, LOST),
     ],
 )
 def test_the_rules_see_each_state_of_a_session(
@@ -225,6 +225,14 @@ def test_what_the_users_own_session_carries_asks_for_no_replica(
         assert facts.demand(offers["chat"], members, NOW).load == 6
         lanes.arrange(members, [mine], {})
         assert lane.open_to(own=False)
+
+
+def test_a_session_of_a_batch_run_takes_no_other_requests(session: Session, settings: Any) -> None:
+    plan = dataclasses.replace(session.plan, batch="/runs/one")
+    session.paths.plan.write_text(plan.to_json())
+    lanes = Lanes(offers_of(settings(offers={"chat": {}})))
+    lanes.arrange([], [sighted(Session(session.paths), of.READY)], {})
+    assert (lanes.of("chat"), lanes.others) == ([], {})
 
 
 def test_a_job_that_waits_has_not_begun(session: Session) -> None:
