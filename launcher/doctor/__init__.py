@@ -11,6 +11,7 @@ from pathlib import Path
 from launcher.doctor.catalog import check_catalog
 from launcher.doctor.checks import OK, Check, fail, ok, warn
 from launcher.doctor.cluster import check_clusters
+from launcher.doctor.endpoint import check_endpoint
 from launcher.doctor.folders import check_model_folders
 from launcher.doctor.places import (
     check_app,
@@ -59,6 +60,7 @@ def _looked_at(settings: Settings, app: Path | None) -> Iterator[Check]:
     yield from check_model_folders(settings)
     yield from check_environments(settings)
     yield from check_catalog(settings)
+    yield from check_endpoint(settings)
     yield from check_cluster_ids(settings)
     yield from check_app(app)
     yield from check_form(settings, app)

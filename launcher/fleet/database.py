@@ -40,11 +40,29 @@ def opened(url: str) -> tuple[Engine, str]:
     """The engine for `url`, and what it is called in a sentence, without any password; raises StorageError."""
     wanted = _parsed(url)
     if wanted.get_backend_name() == "sqlite":
-        path = Path(os.path.abspath(os.path.expanduser(wanted.database or "")))
+        path = _path(wanted)
         return _file(wanted, path), str(path)
     # A password may stand in front of the host or among the options behind the question mark.
     where = wanted.set(query={}).render_as_string()
     return _server(wanted, where), where
+
+
+def looked_at(url: str) -> str:
+    """What the database is called, once it has answered; nothing is made. Of a file only its place is looked at."""
+    wanted = _parsed(url)
+    if wanted.get_backend_name() == "sqlite":
+        path = _path(wanted)
+        _require_local(path, wanted)
+        return str(path)
+    engine, where = opened(url)
+    try:
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.select(1))
+    except SQLAlchemyError as error:
+        raise trouble(error, where) from error
+    finally:
+        engine.dispose()
+    return where
 
 
 def trouble(error: SQLAlchemyError, where: str) -> StorageError:
@@ -69,9 +87,13 @@ def _parsed(url: str) -> URL:
     return parsed
 
 
-def _file(url: URL, path: Path) -> Engine:
+def _path(url: URL) -> Path:
     if url.database in (None, "", ":memory:") or url.host:
         raise StorageError("endpoint.state names no file.", _HINT)
+    return Path(os.path.abspath(os.path.expanduser(str(url.database))))
+
+
+def _require_local(path: Path, url: URL) -> None:
     kind = file_system(Path(os.path.realpath(path)))
     if shared_by_hosts(kind) and url.query.get("network") != "allowed":
         raise StorageError(
@@ -79,6 +101,10 @@ def _file(url: URL, path: Path) -> Engine:
             "Set endpoint.state to a file on a local disk or to a PostgreSQL database; if only this host will ever "
             "use it, write ?network=allowed behind the file's name.",
         )
+
+
+def _file(url: URL, path: Path) -> Engine:
+    _require_local(path, url)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         require_own(path.parent, "endpoint.state")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from launcher.errors import SettingsError, did_you_mean
 from launcher.fleet.scene import Offer, Where
@@ -41,6 +42,13 @@ def own_idle_minutes(offer: Offer, settings: Settings) -> float:
         return site if locked else 0.0
     minutes = max(_OWN_IDLE_LEAST_MINUTES, _OWN_IDLE_FACTOR * offer.idle_s / 60)
     return min(minutes, site) if locked else minutes
+
+
+def wanted_of(offer: Offer, profile: str, settings: Settings) -> dict[str, Any]:
+    """The fields of a request for one session of it on `profile`, but for the session's name."""
+    wanted = {**offer.wanted, "profile": profile, "page": False}
+    wanted["idle_minutes"] = own_idle_minutes(offer, settings)
+    return wanted if offer.hours is None else {**wanted, "hours": offer.hours}
 
 
 def _offer(entry: Offered, settings: Settings) -> Offer:

@@ -19,7 +19,7 @@ from typing import Any
 from launcher.api.remote.far import LostError
 from launcher.api.session import Session
 from launcher.errors import LauncherError
-from launcher.fleet.offers import own_idle_minutes
+from launcher.fleet.offers import wanted_of
 from launcher.fleet.scene import Offer, Start
 from launcher.fleet.sight import Source
 from launcher.fleet.store import Store
@@ -120,11 +120,6 @@ class Starts:
             _LOG.warning("%s", error)
 
     def _wanted(self, offer: Offer, start: Start) -> dict[str, Any]:
-        wanted: dict[str, Any] = dict(offer.wanted)
         plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", offer.name)[:_NAME_MAX].strip("-.") or "model"
-        wanted["name"] = f"{plain}-{secrets.token_hex(3)}"
-        wanted["profile"], wanted["page"] = start.profile, False
-        if offer.hours is not None:
-            wanted["hours"] = offer.hours
-        wanted["idle_minutes"] = own_idle_minutes(offer, self._settings)
-        return wanted
+        name = f"{plain}-{secrets.token_hex(3)}"
+        return {**wanted_of(offer, start.profile, self._settings), "name": name}
