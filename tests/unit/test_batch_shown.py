@@ -7,7 +7,10 @@ import io
 
 import pytest
 
+from launcher.batch.input import Request
+from launcher.batch.pace import Pace
 from launcher.batch.report import RUNNING, Status
+from launcher.batch.window import Answer
 from launcher.cli.bars import Bars
 from launcher.cli.batch import draw
 from tests.hostile import HOSTILE
@@ -47,3 +50,16 @@ def test_a_sentence_of_whatever_words_is_one_line_of_a_terminal(
     lines = drawn(dataclasses.replace(HALF, message=f"It waits for {text}\x1b[2J"))
     assert len(lines) == 2
     assert all(line.isprintable() and len(line) < 80 for line in lines)
+
+
+def test_what_is_left_is_told_by_what_was_done_lately() -> None:
+    pace = Pace(Status(total=100))
+    pace.begin()
+    assert pace.status(RUNNING, "", "").left_s is None
+    request = Request(0, "r0", "/v1/completions", b"{}")
+    for _ in range(20):
+        pace.count(Answer(request, 200, "", b"{}", True, prompt_tokens=2, completion_tokens=3))
+    told = pace.status(RUNNING, "", "")
+    assert told.rate > 0
+    assert told.left_s == pytest.approx(80 / told.rate, rel=0.05, abs=0.1)
+    assert (told.answered, told.prompt_tokens, told.completion_tokens) == (20, 40, 60)
