@@ -43,7 +43,8 @@ class Question:
             options = asked.get("stream_options") or {}
             if isinstance(options, dict):  # else the engine will say what is wrong with it
                 self.usage_wanted = bool(options.get("include_usage"))
-                self._options = None if self.usage_wanted else {**options, "include_usage": True}
+                sure = options.get("include_usage") is True  # engines read "no" and "off" as false
+                self._options = None if sure else {**options, "include_usage": True}
 
     def written(self, body: bytes, served: str) -> bytes:
         """The body for a replica that knows the model as `served`, from the one that came or was written before.

@@ -13,7 +13,8 @@ from launcher.gateway.answers import broken_stream_event
 
 _TAIL_BYTES = 8192
 _LONGEST_EVENT = 65536
-_SECONDS_MAX = 1e9  # JSON's numbers may be larger than any sum could take
+# JSON's numbers may be larger than any sum could take, or than a division.
+_TOKENS_MAX, _SECONDS_MAX = 1 << 40, 1e9
 # `"usage"` with bare quotes cannot occur inside a JSON text, where quotes are escaped. One level of nesting: details.
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
 _NO_CHOICES = re.compile(rb'(?<!\\)"choices"\s*:\s*\[\s*\]')
@@ -139,11 +140,12 @@ def asking_for_usage(body: bytes) -> tuple[bytes, bool]:
             return body, True
         options = asked.get("stream_options") or {}
         wanted = bool(options.get("include_usage"))
+        sure = options.get("include_usage") is True  # engines read "no" and "off" as false
         more = json.dumps({**options, "include_usage": True}).encode()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return body, True  # the engine will say what is wrong with it
     end = body.rindex(b"}")
-    return (body, True) if wanted else (body[:end] + b',"stream_options":' + more + b"}", False)
+    return (body, True) if sure else (body[:end] + b',"stream_options":' + more + b"}", wanted)
 
 
 def _is_usage(event: bytes) -> bool:
@@ -160,8 +162,8 @@ def _counts(usage: bytes) -> tuple[int, int, float]:
     return _count(prompt), _count(completion), _seconds(values.get("seconds"))
 
 
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+def _count(value: Any) -> int:
+    return int(value) if type(value) is int and 0 < value < _TOKENS_MAX else 0
 
 
 def _seconds(value: Any) -> float:

@@ -166,6 +166,14 @@ def test_a_body_that_needs_no_change_goes_on_byte_for_byte() -> None:
         assert Question(body, streams=True).written(body, "a") is body
 
 
+@pytest.mark.parametrize("said", ["no", "off", "yes", 1])
+def test_a_stream_tells_its_usage_whatever_an_engine_takes_for_false(said: object) -> None:
+    body = json.dumps({"model": "a", "stream": True, "stream_options": {"include_usage": said}}).encode()
+    question = Question(body, streams=True)
+    assert question.usage_wanted
+    assert json.loads(question.written(body, "a"))["stream_options"] == {"include_usage": True}
+
+
 def test_each_replica_gets_the_name_that_it_knows_and_nothing_of_the_last_one() -> None:
     body = b' {"model":"a" ,\n"x":1e400}\n'
     question = Question(body, streams=True)

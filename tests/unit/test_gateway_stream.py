@@ -42,6 +42,8 @@ def tokens(text: str, cut: int = 10**9) -> tuple[int, int]:
         (json.dumps({"text": "hello", "usage": {"type": "duration", "seconds": 3}}), (0, 0)),
         (json.dumps({"choices": [{"text": '"usage": {"prompt_tokens": 99}'}]}), (0, 0)),
         (json.dumps({"usage": {"prompt_tokens": "many", "completion_tokens": -3}}), (0, 0)),
+        (json.dumps({"usage": {"prompt_tokens": 10**400, "completion_tokens": True}}), (0, 0)),
+        ('{"usage": {"prompt_tokens": 5, "completion_tokens": 1%s}}' % ("0" * 5000), (0, 0)),
         ('data: {"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\ndata: {"usage":null}\n\n', (1, 1)),
         ("", (0, 0)),
         ('"usage": {"prompt_tokens": 1', (0, 0)),
@@ -122,6 +124,8 @@ def test_half_an_event_waits_for_its_end_but_not_in_memory_without_end() -> None
             False,
         ),
         ({"stream": True, "stream_options": {"include_usage": True}}, {"include_usage": True}, True),
+        # pydantic, and so vLLM, reads it as false.
+        ({"stream": True, "stream_options": {"include_usage": "no"}}, {"include_usage": True}, True),
         ({"stream": False, "tools": [{"stream": True}]}, None, True),
         ({"messages": [{"content": '"stream": true'}]}, None, True),
         ({"tools": {"stream": True}}, None, True),
