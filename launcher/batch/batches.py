@@ -6,6 +6,7 @@ by whoever wants its end: so that two gateways may look after one folder, and a 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -25,6 +26,8 @@ from launcher.sessions.paths import write_private
 _ID = re.compile(r"batch_[0-9a-f]{24}")
 VALIDATING, IN_PROGRESS, FINALIZING, CANCELLING = "validating", "in_progress", "finalizing", "cancelling"
 COMPLETED, FAILED, EXPIRED, CANCELLED = "completed", "failed", "expired", "cancelled"
+# There is no way to delete one: without a bound any key could fill the disk with batches of an empty line.
+_KEPT = 2000
 FINAL = frozenset((COMPLETED, FAILED, EXPIRED, CANCELLED))
 STATUSES = (VALIDATING, FAILED, IN_PROGRESS, FINALIZING, COMPLETED, EXPIRED, CANCELLING, CANCELLED)
 
@@ -169,22 +172,29 @@ def errors_of(output: Path) -> Path:
 
 
 class Batches:
-    """All batches below `folder`. Blocking: called in threads."""
+    """All batches below `folder`. Blocking: called in threads.
 
-    def __init__(self, folder: Path, most: int) -> None:
+    One owner may have `most` unfinished ones, and of those that are over the newest `kept` are remembered.
+    """
+
+    def __init__(self, folder: Path, most: int, kept: int = _KEPT) -> None:
         self._folder = folder
-        self._most = most
+        self._most, self._kept = most, kept
         self._asked: dict[Path, Asked] = {}  # what is on disk never changes
         self._over: set[Path] = set()
 
     def make(self, asked: Asked, content: Path | None) -> Asked:
         """Begin a batch, whose uploaded input is `content`; raises RequestError beyond what one owner may have."""
-        active = sum(not place.read_state().final for _, place in self.of(asked.owner))
+        mine = [(place, place.read_state().final) for _, place in self.of(asked.owner)]
+        over = [place for place, final in mine if final]
+        active = len(mine) - len(over)
         if active >= self._most:
             raise RequestError(
                 f"{active} of your batches are not finished, and no more are allowed at a time.",
                 "Wait for one to end, or cancel one.",
             )
+        for old in over[self._kept :]:
+            self._forget(old)
         place = self.place(asked)
         private(place.folder)
         try:
@@ -254,12 +264,20 @@ class Batches:
                 found.append((asked, place))
         return sorted(found, key=lambda one: one[0].at)
 
+    def _forget(self, place: Place) -> None:
+        """Remove a batch that is over; what it has handed out are files of its owner, and stays."""
+        with contextlib.suppress(FileNotFoundError):
+            place.asked.unlink()
+        self._asked.pop(place.folder, None)
+        shutil.rmtree(place.folder, ignore_errors=True)
+        self._over.discard(place.folder)
+
     def _of(self, owner: str) -> Path:
         return self._folder / owner_folder(owner)
 
     def _read(self, place: Place) -> Asked | None:
         if (known := self._asked.get(place.folder)) is not None:
-            return known
+            return known if place.asked.exists() else None  # another gateway may have forgotten it
         try:
             data = json.loads(place.asked.read_bytes())
             asked = Asked(**{**data, "models": tuple(data["models"])})

@@ -6,6 +6,7 @@ Its requests name files on the cluster by their paths. Owns what such a path may
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 from collections.abc import Mapping
@@ -43,6 +44,7 @@ OF_STATUS = {
 }
 _INPUT, _FOLDER = ("input_file", "input_file_path"), ("output_folder_path", "output_file_path")
 _PATH_CHARACTERS = 4096
+_HARMLESS = re.compile(r"[^\0\ud800-\udfff]*")  # no file is called by half a character
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ def _path(body: Mapping[str, Any], names: tuple[str, ...]) -> Path | None:
     for name in names:
         if (given := body.get(name)) is None:
             continue
-        if not isinstance(given, str) or not given.startswith("/") or "\0" in given:
+        if not isinstance(given, str) or not given.startswith("/") or not _HARMLESS.fullmatch(given):
             shown = given[:80] if isinstance(given, str) else type(given).__name__
             raise RequestError(f'{name} must be an absolute path, not "{shown}".', "Begin it with /.")
         if len(given) > _PATH_CHARACTERS:

@@ -20,6 +20,8 @@ from launcher.batch.spec import URLS, Spec
 from launcher.errors import RequestError, StorageError
 
 LINE_MAX_BYTES = 64 * 2**20
+# Parsed, the least values take thirty times the memory that they take in the line (launcher.fleet.question).
+_VALUES_MAX = 2**20
 _ID_MAX = 512
 TODO, DONE, REPORTED, FAULTY, BLANK = range(5)
 
@@ -177,6 +179,8 @@ class _WrongError(ValueError):
 
 
 def _parsed(text: bytes) -> dict[str, Any]:
+    if len(text) > _VALUES_MAX and sum(map(text.count, (b",", b"[", b"{"))) > _VALUES_MAX:
+        raise _WrongError("too_many_values", f"The line has more than {_VALUES_MAX} values.")
     try:
         data = json.loads(text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

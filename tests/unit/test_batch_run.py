@@ -68,6 +68,7 @@ def test_each_bad_line_is_reported_with_its_number_and_the_good_ones_stay(desk: 
         "[1]": "invalid_json_line",
         '{"custom_id": "\x01"}': "invalid_json_line",
         "[" * 100_000: "invalid_json_line",
+        line("b", body={"model": "tiny", "x": [[]] * 2**19}): "too_many_values",
         line(custom_id=None): "missing_custom_id",
         line(custom_id=7): "missing_custom_id",
         line(custom_id=""): "missing_custom_id",
