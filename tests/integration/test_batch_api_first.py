@@ -73,6 +73,9 @@ def test_a_batch_in_the_words_of_first(connection: Connection, requests: Path, t
     assert (mine["cluster"], mine["framework"], mine["status"]) == ("local", "simulated", "completed")
     assert mine["completed_at"].endswith("Z")
     assert mine["failed_at"] is None
+    assert batch["batch_id"] not in [
+        one["batch_id"] for one in ask(connection, "GET", f"{FIRST}?status=failed")[1]
+    ]
     status, text = ask(connection, "GET", f"{FIRST}/{batch['batch_id']}/result")
     assert status == 200
     result = json.loads(text)  # FIRST's answer is a text
@@ -88,6 +91,27 @@ def test_a_batch_in_the_words_of_first(connection: Connection, requests: Path, t
     assert measures["total_tokens"] > 6
     _, plain = ask(connection, "GET", f"/v1/batches/{batch['batch_id']}")
     assert (plain["object"], plain["batch_id"], plain["model"]) == ("batch", batch["batch_id"], "simulated")
+
+
+def test_a_batch_that_came_to_nothing_is_failed(connection: Connection, tmp_path: Path) -> None:
+    """FIRST 8: running, then failed, as FIRST has no word for one that was cancelled; the list keeps them apart."""
+    path = tmp_path / "long.jsonl"
+    path.write_bytes(jsonl(line(str(number), max_tokens=300) for number in range(600)))
+    batch = made(connection, input_file=str(path))
+    one = batch["batch_id"]
+
+    def listed(status: str) -> list[str]:
+        return [found["batch_id"] for found in ask(connection, "GET", f"{FIRST}?status={status}")[1]]
+
+    wait_until(lambda: one in listed("running"))
+    assert ask(connection, "GET", f"{FIRST}/{one}")[1] == "running"
+    assert ask(connection, "POST", f"/v1/batches/{one}/cancel")[0] == 200
+    assert over(connection, one) == "failed"
+    assert one in listed("failed")
+    assert not any(one in listed(status) for status in ("pending", "running", "completed"))
+    (row,) = [found for found in ask(connection, "GET", FIRST)[1] if found["batch_id"] == one]
+    assert row["failed_at"].endswith("Z")
+    assert row["completed_at"] is None
 
 
 def test_the_body_at_openais_path_and_an_output_file(
