@@ -354,7 +354,7 @@ def _limit(query: dict[str, list[str]], usual: int, most: int) -> int:
     given = _one(query, "limit")
     if given is None:
         return usual
-    if not (given.isascii() and given.isdigit() and 1 <= int(given) <= most):
+    if not (re.fullmatch(r"[0-9]{1,9}", given) and 1 <= int(given) <= most):
         raise RequestError(f'limit must be a whole number from 1 to {most}, not "{given[:20]}".')
     return int(given)
 

@@ -82,7 +82,7 @@ def test_a_file_is_stored_listed_fetched_and_deleted(client: openai.OpenAI) -> N
     assert refusal(lambda: client.files.delete(stored.id)) == (404, "file_not_found")
 
 
-def test_files_come_in_pages(client: openai.OpenAI) -> None:
+def test_files_come_in_pages(client: openai.OpenAI, connection: Connection) -> None:
     made = [client.files.create(file=(f"{n}.jsonl", b"{}\n"), purpose="batch").id for n in range(5)]
     first = client.files.list(limit=2, purpose="batch")
     assert [one.id for one in first.data] == made[:2:-1]
@@ -93,6 +93,8 @@ def test_files_come_in_pages(client: openai.OpenAI) -> None:
     oldest = [one.id for one in client.files.list(order="asc")]
     assert oldest.index(made[0]) < oldest.index(made[4])
     assert refusal(lambda: client.files.list(limit=0).data)[0] == 400
+    for path in ("/v1/files", "/v1/batches"):  # Python reads no number of 5000 digits
+        assert ask(connection, "GET", f"{path}?limit={'9' * 5000}")[0] == 400
     for path in ("/v1/files", "/v1/batches"):  # Python reads no number of 5000 digits
         assert ask(connection, "GET", f"{path}?limit={'9' * 5000}")[0] == 400
 

@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from launcher.batch.batches import Asked, Batches, Place
+from launcher.batch.batches import Asked, Batches, Place, State
 from launcher.batch.files import Bounds, Files, TooMuchError
 from launcher.batch.http import BatchAPI
 from launcher.batch.journal import cut
@@ -271,6 +271,28 @@ def test_what_is_not_done_in_time_is_told_line_by_line(client: openai.OpenAI, tm
     answers = entries(client, late.output_file_id) if late.output_file_id else []
     told = sorted(one["custom_id"] for one in (*answers, *errors))
     assert told == sorted(str(n) for n in range(1500))
+
+
+def test_batches_that_are_over_are_not_kept_without_end(tmp_path: Path) -> None:
+    """Nobody can delete one, and each takes some files of the disk: the newest stay, and those that are not over."""
+    here, there = (Batches(tmp_path / "batches", 10, kept=2) for _ in range(2))
+    (tmp_path / "in.jsonl").write_bytes(b"\n")
+    made = []
+    for number in range(5):
+        asked = Asked(here.new_id(), "alice", "a", time.time(), time.time() + 60, endpoint=CHAT)
+        made.append(here.make(asked, tmp_path / "in.jsonl"))
+        if number != 1:
+            here.place(asked).write_state(State("failed"))
+        assert there.get("alice", asked.id) is not None
+    bob = here.make(Asked(here.new_id(), "bob", "b", 0.0, 1.0, endpoint=CHAT), None)
+    last = here.make(Asked(here.new_id(), "alice", "a", 0.0, 1.0, endpoint=CHAT), None)
+    kept = [last.id, made[4].id, made[3].id, made[1].id]
+    for batches in (here, there):
+        assert [asked.id for asked, _ in batches.of("alice")] == kept
+        there_are = [batches.get("alice", asked.id) is not None for asked in made]
+        assert there_are == [False, True, False, True, True]
+        assert batches.get("bob", bob.id) is not None
+    assert sorted(path.name for path in here.place(last).folder.parent.iterdir()) == sorted(kept)
 
 
 def test_two_gateways_on_one_folder_run_a_batch_once(start: Callable[[], BatchGateway]) -> None:

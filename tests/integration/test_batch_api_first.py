@@ -163,6 +163,8 @@ def test_paths_that_cannot_be(connection: Connection, requests: Path, tmp_path: 
         {"input_file": str(fifo)},
         {"input_file": "/dev/zero"},
         {"input_file": ["a"]},
+        {"input_file": "/\ud800"},
+        {"input_file": str(requests), "output_folder_path": "/\ud800/answers"},
         {"input_file": str(requests), "output_folder_path": "answers"},
         {"input_file": str(requests), "output_folder_path": "/proc/answers"},
         {"input_file": str(requests), "output_file_path": str(requests)},
