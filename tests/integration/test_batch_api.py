@@ -93,10 +93,6 @@ def test_files_come_in_pages(client: openai.OpenAI, connection: Connection) -> N
     oldest = [one.id for one in client.files.list(order="asc")]
     assert oldest.index(made[0]) < oldest.index(made[4])
     assert refusal(lambda: client.files.list(limit=0).data)[0] == 400
-    for path in ("/v1/files", "/v1/batches"):  # Python reads no number of 5000 digits
-        assert ask(connection, "GET", f"{path}?limit={'9' * 5000}")[0] == 400
-    for path in ("/v1/files", "/v1/batches"):  # Python reads no number of 5000 digits
-        assert ask(connection, "GET", f"{path}?limit={'9' * 5000}")[0] == 400
 
 
 def test_a_batch_from_its_file_to_its_answers(client: openai.OpenAI, connection: Connection) -> None:
@@ -220,6 +216,8 @@ def test_batches_come_in_pages_and_by_status(client: openai.OpenAI, connection: 
     _, found = ask(connection, "GET", "/v1/batches?status=completed&limit=100")
     assert {one["status"] for one in found["data"]} == {"completed"}
     assert {one.id for one in made} <= {one["id"] for one in found["data"]}
+    _, others = ask(connection, "GET", "/v1/batches?status=in_progress&limit=100")
+    assert not {one.id for one in made} & {one["id"] for one in others["data"]}
     status, refused = ask(connection, "GET", "/v1/batches?status=lost")
     assert (status, refused["error"]["code"]) == (400, "invalid_value")
 
