@@ -16,6 +16,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.batch.batches import (
@@ -38,13 +39,20 @@ from launcher.batch.report import PENDING, Status
 from launcher.batch.runner import Ended, Runner
 
 _LOG = logging.getLogger("launcher.gateway")
-_LOOK_S = 1.0
-_FOLDER_S = 5.0  # batches that another gateway has made, or left
 _DRAIN_S = 600.0  # OpenAI's promise: what is in flight when a batch is cancelled may take so long
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _CRASHES = 5
-_MISSED_S = 5.0
 _SWEEP_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """How often, in seconds, a run is looked at, and the folder for batches that another gateway has made or left;
+    and for how long the key of a batch may be unknown before the batch ends."""
+
+    look_s: float = 1.0
+    folder_s: float = 5.0
+    missed_s: float = 5.0
 
 
 class Carrier:
@@ -58,10 +66,11 @@ class Carrier:
         url: Callable[[Asked], str],
         touch: Callable[[], None],
         bounds: Bounds,
+        rhythm: Rhythm,
     ) -> None:
         self._batches, self._files, self._passes = batches, files, passes
         self._url, self._touch = url, touch
-        self._bounds = bounds
+        self._bounds, self._rhythm = bounds, rhythm
         self._running: Counter[str] = Counter()  # by owner
         self._carried: dict[Path, asyncio.Task[None]] = {}
         self._wake: dict[Path, asyncio.Event] = {}
@@ -112,14 +121,14 @@ class Carrier:
                 _LOG.warning("batches cannot be read: %s", error.strerror)
             except Exception:
                 _LOG.exception("a batch cannot be read")
-            await asyncio.sleep(_FOLDER_S)
+            await asyncio.sleep(self._rhythm.folder_s)
 
     async def _guarded(self, asked: Asked, place: Place) -> None:
         try:
             await self._carry(asked, place)
         except OSError as error:  # `_look` comes back to it
             _LOG.warning("%s: %s", asked.id, error.strerror)
-            await asyncio.sleep(_FOLDER_S)
+            await asyncio.sleep(self._rhythm.folder_s)
         except Exception:
             _LOG.exception("%s cannot be carried", asked.id)
             await asyncio.sleep(_LONGEST_PAUSE_S)
@@ -147,7 +156,7 @@ class Carrier:
             mine = self._running[asked.owner]
             if mine < self._bounds.at_once and self._running.total() < self._bounds.at_once_all:
                 break
-            await self._pause(place, _LOOK_S)
+            await self._pause(place, self._rhythm.look_s)
         self._running[asked.owner] += 1
         try:
             crashes, pause_s = 0, _FIRST_PAUSE_S
@@ -178,7 +187,7 @@ class Carrier:
         try:
             async with Runner(place, self._url(asked), key) as runner:
                 asking_since: float | None = None
-                while not await runner.over(_LOOK_S, self._wake[place.folder]):
+                while not await runner.over(self._rhythm.look_s, self._wake[place.folder]):
                     self._touch()
                     state = await self._progress(place, state, before_s + time.monotonic() - begun)
                     if asking_since is None and await self._over(asked, place):
@@ -221,7 +230,7 @@ class Carrier:
             return ""
         # A file of keys that cannot be read for a moment ends nothing.
         missed = self._missed.setdefault(asked.id, time.monotonic())
-        return FAILED if time.monotonic() - missed > _MISSED_S else ""
+        return FAILED if time.monotonic() - missed > self._rhythm.missed_s else ""
 
     async def _pause(self, place: Place, seconds: float) -> None:
         event = self._wake[place.folder]
@@ -261,7 +270,7 @@ class Carrier:
         """Report each line that was not answered as too late."""
         for _ in range(_CRASHES):
             async with Runner(place, "", "", expire=True) as runner:
-                while not await runner.over(_LOOK_S, asyncio.Event()):
+                while not await runner.over(self._rhythm.look_s, asyncio.Event()):
                     pass
             if runner.ended is not None and runner.ended.status:
                 break

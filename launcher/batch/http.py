@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, quote, unquote
 
 from launcher.batch import first, shown
 from launcher.batch.batches import FAILED, Asked, Batches, Place, State
-from launcher.batch.carrier import Carrier
+from launcher.batch.carrier import Carrier, Rhythm
 from launcher.batch.files import Bounds, Files, StoredFile, TooMuchError
 from launcher.batch.form import FormError
 from launcher.batch.passes import Passes, owner_of
@@ -70,6 +70,7 @@ class BatchAPI:
         knows: Callable[[str, str], bool] | None = None,
         bounds: Bounds | None = None,
         by_cluster: bool = False,
+        rhythm: Rhythm | None = None,
     ) -> None:
         bounds = bounds or Bounds()
         self._files = Files(folder / "files", bounds)
@@ -79,7 +80,7 @@ class BatchAPI:
             named = by_cluster and asked.cluster
             return f"{url()}/{quote(asked.cluster)}/{quote(asked.framework)}" if named else url()
 
-        self._carrier = Carrier(self._batches, self._files, passes, at, touch, bounds)
+        self._carrier = Carrier(self._batches, self._files, passes, at, touch, bounds, rhythm or Rhythm())
         self._models = models
         self._knows = knows
 

@@ -13,6 +13,7 @@ import openai
 import pytest
 
 from launcher.batch.batches import Asked, Batches, Place, State
+from launcher.batch.carrier import Rhythm
 from launcher.batch.files import Bounds, Files, TooMuchError
 from launcher.batch.http import BatchAPI
 from launcher.batch.journal import cut
@@ -20,12 +21,16 @@ from launcher.batch.passes import Passes
 from launcher.gateway.front import SessionFront
 from launcher.gateway.keys import Keys
 from launcher.gateway.server import Gateway
+from launcher.sessions import keys
+from launcher.sessions.paths import SessionPaths
 from tests.hostile import HOSTILE
 from tests.integration.batching import CHAT, OVER, begun, ended, entries, jsonl, line, until
 from tests.programs.front import BEARER, KEY, RunningGateway, SimulatedEngine, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 SMALL = Bounds(file_bytes=200_000, owner_bytes=500_000, files=1000, batches=3, at_once=1)
+OPEN = ("validating", "in_progress")
+QUICK = Rhythm(look_s=0.1, folder_s=0.2, missed_s=0.3)
 FORM = {"Content-Type": "multipart/form-data; boundary=XX"}
 
 
@@ -34,11 +39,16 @@ class BatchGateway(RunningGateway):
 
     def __init__(self, folder: Path, engine: Path, bounds: Bounds = SMALL) -> None:
         self.folder, self._bounds = folder, bounds
+        self.paths = SessionPaths(folder)
         super().__init__(engine=engine)
         self.run(self._start)
 
     async def _make(self) -> Gateway:
-        passes, front = Passes(Keys(KEY)), SessionFront(self.routes, lambda: self.report)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        passes, front = (
+            Passes(Keys(KEY, self.paths.further_keys)),
+            SessionFront(self.routes, lambda: self.report),
+        )
         self.api = BatchAPI(
             self.folder,
             passes,
@@ -46,6 +56,7 @@ class BatchGateway(RunningGateway):
             touch=front.usage.touch,
             models=lambda _: ("tiny",),
             bounds=self._bounds,
+            rhythm=QUICK,
         )
         front.batches = self.api
         return Gateway(keys=passes, front=front, name="tiny-1")
@@ -57,8 +68,8 @@ class BatchGateway(RunningGateway):
         self.run(self.api.stop)
         super().close()
 
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0)
+    def client(self, key: str = KEY) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0)
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +271,7 @@ def test_what_is_not_done_in_time_is_told_line_by_line(client: openai.OpenAI, tm
     file.write_bytes(jsonl([tiny(str(n), max_tokens=100) for n in range(1500)]))
     batches = Batches(tmp_path / "kept" / "batches", 10)
     now = time.time()
-    asked = Asked(batches.new_id(), "session", "session", now, now + 3, endpoint=CHAT, models=("tiny",))
+    asked = Asked(batches.new_id(), "session", "session", now, now + 2, endpoint=CHAT, models=("tiny",))
     batches.make(asked, file)
     late = until(client, client.batches.retrieve(asked.id), *OVER)
     assert late.status == "expired"
@@ -298,7 +309,7 @@ def test_batches_that_are_over_are_not_kept_without_end(tmp_path: Path) -> None:
 def test_two_gateways_on_one_folder_run_a_batch_once(start: Callable[[], BatchGateway]) -> None:
     first, second = start(), start()
     with first.client() as here, second.client() as there:
-        batch = begun(here, [tiny(str(n), max_tokens=50) for n in range(400)])
+        batch = begun(here, [tiny(str(n), max_tokens=25) for n in range(400)])
         until(there, batch, "in_progress")
         first.run(first.api.stop)  # the second goes on
         done = ended(there, batch)
@@ -310,3 +321,22 @@ def test_two_gateways_on_one_folder_run_a_batch_once(start: Callable[[], BatchGa
         until(here, other, "in_progress")
         here.batches.cancel(other.id)  # which the other gateway runs
         assert ended(here, other).status == "cancelled"
+
+
+def test_a_batch_uses_up_the_limits_of_its_key_and_ends_with_it(gateway: BatchGateway) -> None:
+    _, secret = keys.new(gateway.paths, "limited", requests_per_minute=60)
+    bearer = {"Authorization": f"Bearer {secret}"}
+    wait_until(lambda: gateway.ask("GET", "/v1/batches", bearer).status == 200)
+    with gateway.client(secret) as limited:
+        batch = begun(limited, [tiny(str(n)) for n in range(200)])
+        wait_until(lambda: "limited" in gateway.usage.keys and gateway.usage.keys["limited"].requests > 40)
+        used = gateway.usage.keys["limited"]
+        assert used.requests - used.errors <= 70  # the rest has to wait for its minute
+        assert limited.batches.retrieve(batch.id).status in OPEN  # looking is not limited
+    keys.revoke(gateway.paths, "limited")
+    place = Place(next(gateway.folder.glob(f"batches/*/{batch.id}")))
+    wait_until(lambda: place.read_state().status == "failed")
+    state = place.read_state()
+    assert [error["code"] for error in state.errors] == ["key_ended"]
+    assert state.completed > 0
+    assert state.failed == 0  # no line was burnt by the refusals

@@ -27,7 +27,7 @@ def answered(output: Path) -> int:
 
 
 def test_each_line_is_answered_once_whatever_is_killed(tmp_path: Path) -> None:
-    """FIRST 9: program, engine, then the gateway itself are killed; a new one goes on, each id has one answer."""
+    """FIRST 9: its program, then the gateway itself are killed; a new one goes on, each id has one answer."""
     with running(tmp_path) as session:
         with session.openai() as client:
             batch = begun(client, [line(f"line {n}", max_tokens=20) for n in range(LINES)])
@@ -43,11 +43,6 @@ def test_each_line_is_answered_once_whatever_is_killed(tmp_path: Path) -> None:
             assert client.batches.retrieve(batch.id).status == "in_progress"
             second = runner(supervisor)
             assert second is not None
-            for process in psutil.Process(supervisor).children():
-                if "launcher.engines.simulated.serve" in process.cmdline():
-                    process.kill()
-            wait_until(lambda: session.status().engine_restarts == 1 and session.status().state == "READY")
-            assert second.is_running(), "it waits for the engine"
         os.kill(supervisor, signal.SIGKILL)
         wait_until(lambda: not second.is_running() or second.status() == psutil.STATUS_ZOMBIE)
         between = place.output.read_bytes()
@@ -83,13 +78,13 @@ class again:  # noqa: N801 - reads as a sentence
 
 
 def test_a_batch_keeps_its_session_awake(launcher: Launcher) -> None:
-    """FIRST 4: a session with an idle limit of a second lives as long as its batch waits for its key's next minute."""
-    session = launcher.launch("simulated", idle_minutes=0.02)
+    """FIRST 4: a session with an idle limit of seconds lives as long as its batch waits for its key's next minute."""
+    session = launcher.launch("simulated", idle_minutes=0.04)
     connection = session.wait()
-    _, secret = session.keys.new("slow", requests_per_minute=30)
+    _, secret = session.keys.new("slow", requests_per_minute=20)
     wait_until(lambda: ask(connection, "GET", "/v1/batches", key=secret)[0] == 200)
     with openai.OpenAI(base_url=connection.base_url, api_key=secret) as client:
-        batch = begun(client, [line(str(n)) for n in range(31)])
+        batch = begun(client, [line(str(n)) for n in range(21)])
     place = Place(next(session.paths.batches.glob(f"batches/*/{batch.id}")))
     wait_until(lambda: place.read_state().final or session.status().state != "READY")
     assert place.read_state().status == "completed"
