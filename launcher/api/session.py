@@ -122,11 +122,14 @@ class Session:
         (connection,) = run(until_ready([self], timeout_s), tell)
         return connection
 
-    def stop(self, *, wait: bool = True) -> Status:
-        """End the session; harmless when it is over. Returns the status reached."""
+    def stop(self, *, wait: bool = True, reason: str = "user", words: str | None = None) -> Status:
+        """End the session; harmless when it is over. Returns the status reached.
+
+        Who ends it for somebody else says why: a `reason` of docs/states.md, and `words` instead of its sentence.
+        """
         from launcher.api.waiting import run, until_over
 
-        return run(until_over(self, wait=wait))
+        return run(until_over(self, wait=wait, reason=reason, words=words))
 
     def delete(self) -> None:
         """Remove its directory (of Open OnDemand's only the entry); raises SessionError unless it is over."""

@@ -6,6 +6,7 @@ event loop (`launcher.api.asynchronous`), and whoever waits can give up between 
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Container, Generator, Sequence
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -82,7 +83,9 @@ def until_ready(sessions: Sequence[Session], timeout_s: float | None) -> Steps[l
     return [ready[session.id] for session in sessions]
 
 
-def until_over(session: Session, *, wait: bool) -> Steps[Status]:
+def until_over(
+    session: Session, *, wait: bool, reason: str = "user", words: str | None = None
+) -> Steps[Status]:
     """End the session; without `wait` its end is only asked for. Returns the status reached."""
     status = session.status()
     if status.ended:
@@ -90,14 +93,15 @@ def until_over(session: Session, *, wait: bool) -> Steps[Status]:
     job_id = status.job_id or session.job_id
     if job_id is None:
         raise SessionError(f"Session {session.id} has no job yet.", "Cancel it where it was started.")
-    ask_end(session.paths.stop, "user")
+    ask_end(session.paths.stop, reason, words)
     try:
         session.scheduler.cancel(job_id)
     except SchedulerError:
-        session.paths.stop.unlink(missing_ok=True)  # or a later end would be put down to the user
+        session.paths.stop.unlink(missing_ok=True)  # or a later end would be put down to us
         raise
     if status.state == PENDING:  # no job ran that could say it
-        session.keep(ended(session.plan, None, "user", job_id))
+        over = ended(session.plan, None, reason, job_id)
+        session.keep(dataclasses.replace(over, message=words or over.message))
         if member_of(job_id) is not None:
             from launcher.api.batch_launch import leave_queue
 

@@ -17,6 +17,8 @@ from launcher.fleet.sight import Sighted
 from launcher.sessions.status import LAUNCHING, PENDING, READY, UNHEALTHY
 from launcher.settings.schema import Settings
 
+_READY = (seen.READY, "Ready.")
+
 
 class Board:
     """The models by name; `trouble` is why the last start of an offer led to nothing, until one leads to something."""
@@ -47,7 +49,7 @@ class Board:
             ready = any(not lane.leaving and lane.open_to(own=False) for lane in lanes.of(name))
             models[name] = offered(offer, mine, ready, learnt, self.trouble.get(name), self._engines[name])
         for name, sessions in lanes.others.items():
-            models[name] = other(name, sessions)
+            models[name] = other(name, sessions, leaving=all(lane.leaving for lane in lanes.of(name)))
         self._models = models
         self._names = {served: name for name, model in reversed(models.items()) for served in model.served}
 
@@ -64,7 +66,7 @@ def offered(
     state, message, retry_s = seen.STARTABLE, trouble or "It is started when somebody asks for it.", None
     starting = [m for m in members if not m.leaving]
     if ready:
-        state, message = seen.READY, "Ready."
+        state, message = _READY
     elif starting:
         state = seen.STARTING
         first = min(starting, key=lambda m: left_s(m, offer, learnt) or UNKNOWN_START_S)
@@ -86,14 +88,15 @@ def offered(
     )
 
 
-def other(name: str, sessions: Sequence[Sighted]) -> ModelSeen:
-    """A model of the user's own sessions that nobody offers."""
+def other(name: str, sessions: Sequence[Sighted], *, leaving: bool = False) -> ModelSeen:
+    """A model of the user's own sessions that nobody offers, or that nobody offers any more (`leaving`)."""
     plans = [one.session.plan for one in sessions]
     clusters = tuple(dict.fromkeys(plan.cluster.name for plan in plans))
     names = frozenset(plan.model.id for plan in plans) - {name}
     created = min(plan.created_at for plan in plans)
+    state, message = (seen.LEAVING, "It is no longer offered; its session ends.") if leaving else _READY
     return ModelSeen(
-        name, seen.READY, "Ready.", None, clusters, plans[0].engine, frozenset(), created, names, False
+        name, state, message, None, clusters, plans[0].engine, frozenset(), created, names, False
     )
 
 

@@ -30,7 +30,7 @@ class Facts:
 
     def seen(self, member: Member, offer: Offer, clusters: Sequence[ClusterSeen]) -> Seen:
         """The replica `member` of `offer` as it is seen now."""
-        seen = self._seen_there(member)
+        seen = self.seen_there(member)
         if not offer.minimum:
             # Whoever sends a batch to the session itself uses it no less. (What is kept ready is told
             # to stay awake, which looks like use.)
@@ -48,7 +48,8 @@ class Facts:
             seen, cluster=cluster, profile=profile, replaces=mine.replaces if mine is not None else None
         )
 
-    def _seen_there(self, member: Member) -> Seen:
+    def seen_there(self, member: Member) -> Seen:
+        """The same of one that nobody offers any more, or whose offer is not known."""
         lane = self._lanes.lane(member.id)
         others = self._peers.of(member.row.model, member.id)
         if lane is None:

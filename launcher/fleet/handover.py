@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from launcher.errors import LauncherError
 from launcher.fleet.replicas import Member
@@ -53,8 +54,11 @@ class Handover:
             if member.leaving:
                 self._left.setdefault(member.id, now)
 
-    async def stop(self, member: Member, reason: str) -> None:
-        """End the member's session if nobody's request runs there; asked again later otherwise."""
+    async def stop(self, member: Member, reason: str, successor: str | None = None) -> None:
+        """End the member's session if nobody's request runs there; asked again later otherwise.
+
+        The session then says why: its `successor`, why it left, or else `reason`.
+        """
         now = time.monotonic()
         if now - self._ending.get(member.id, -math.inf) < _AGAIN_S or member.sighted is None:
             return
@@ -64,8 +68,14 @@ class Handover:
                 self._ending.pop(member.id, None)
                 return
             _LOG.info("%s is ended: %s", member.id, reason)
-            session = member.sighted.session
-            await asyncio.get_running_loop().run_in_executor(self._thread, lambda: session.stop(wait=False))
+            why = {
+                "reason": "endpoint",
+                "words": f"Its endpoint has ended it: {member.row.reason or reason}.",
+            }
+            if successor is not None:
+                why = {"reason": "handed-over", "words": f"It was handed over to session {successor}."}
+            ended = partial(member.sighted.session.stop, wait=False, **why)
+            await asyncio.get_running_loop().run_in_executor(self._thread, ended)
         except (LauncherError, OSError) as error:
             _LOG.warning("%s cannot be stopped: %s", member.id, error)
             self._ending[member.id] = now - _AGAIN_S + _TROUBLE_S

@@ -29,7 +29,9 @@ _PAUSE_FIRST_S, _PAUSE_LONGEST_S = 30.0, 1800.0
 # Failures so far apart are not in a row; a replica that fails so soon after its first answer has not really started.
 _FORGOTTEN_S, _SOON_S = 2 * 3600.0, 300.0
 # What ends a session although the model could start there: it says nothing against the place.
-_NOBODYS_FAULT = frozenset({"user", "idle", "time-limit", "cancelled", "together", "preempted"})
+_NOBODYS_FAULT = frozenset(
+    {"user", "handed-over", "endpoint", "idle", "time-limit", "cancelled", "together", "preempted"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,26 +24,22 @@ from launcher.fleet.facts import Facts
 from launcher.fleet.handover import Handover
 from launcher.fleet.lanes import Lanes
 from launcher.fleet.learnt import Learnt
+from launcher.fleet.missing import Missing, forget
 from launcher.fleet.offers import offers_of
 from launcher.fleet.peers import HOLD_S, Peers
 from launcher.fleet.replicas import Member, by_model, joined
-from launcher.fleet.scale import decide
-from launcher.fleet.scene import ClusterSeen, Leave, Offer, Start, Stop
+from launcher.fleet.scale import decide, retired
+from launcher.fleet.scene import Action, ClusterSeen, Leave, Offer, Start, Stop
 from launcher.fleet.seen import LEAVING, STARTABLE, ModelSeen
 from launcher.fleet.sight import Sighted, Source, sources
 from launcher.fleet.starts import Starts
 from launcher.fleet.store import Store
 from launcher.gateway.upstream import Upstreams
-from launcher.sessions.status import PENDING
 from launcher.settings.schema import Settings
 
 _LOG = logging.getLogger("launcher.fleet")
 _TICK_S, _LEAST_S = 1.0, 0.05
 _BEGUN_S = 3.0  # so long whoever is told to come back waits to hear that it is being started
-# A claim that nobody works at is free after the first; a session that is not to be seen, or has no job, so long after
-# it was written down as the second, was never submitted: a network's file system may show it a minute late, and the
-# sbatch of a gateway that was killed may still wait for its controller.
-_UNPLANNED_S, _UNSUBMITTED_S = 10.0, 120.0
 _LOOKED_AT_S = 8.0  # so long a request waits for the look at a replica that did not answer
 _RETRY_S = 5.0
 
@@ -69,7 +64,8 @@ class Life:
         self._members: list[Member] = []
         self._board = Board(self.offers, settings)
         self._answered: set[str] = set()  # replicas whose start was learnt from
-        self._unseen: dict[str, float] = {}
+        self._names: dict[str, str] = {}  # the models of replicas, by session, also of those that are over
+        self._missing = Missing(self.peers.name, self.sources, self._facts.launching)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
@@ -139,10 +135,9 @@ class Life:
         """FIRST's lists of jobs, of one cluster or of all; others see none that the owner launched for an offer."""
         wanted = [s for name, s in self.sources.items() if cluster in (None, name)]
         found = [one for source in wanted for one in (*source.seen.values(), *source.ended.values())]
-        names = {m.sighted.id: m.row.model for m in self._members if m.sighted is not None}
         if not own:
-            found = [one for one in found if one.id in names or one.served not in self.offers]
-        return jobs(found, names)
+            found = [one for one in found if one.id in self._names or one.served not in self.offers]
+        return jobs(found, self._names)
 
     # -- its loop
 
@@ -201,7 +196,10 @@ class Life:
             self._arrange()
             self._changed.set()
             raise
-        self._members = joined(rows, self._all_sighted())
+        sighted = self._all_sighted()
+        self._members = joined(rows, sighted)
+        now = {m.sighted.id: m.row.model for m in self._members if m.sighted is not None}
+        self._names = now | {name: model for name, model in self._names.items() if name in sighted}
         for member in self._members:
             source = self.sources.get(member.row.cluster)
             if member.sighted is None and member.row.session is not None and source is not None:
@@ -215,11 +213,14 @@ class Life:
             of_model = by_model(self._members)
             for offer in self.offers.values():
                 await self._follow(offer, of_model.get(offer.name, []), clusters)
+            for name in of_model.keys() - self.offers.keys():
+                # Another gateway's settings may have the offer: only what is looked after from here is ended.
+                mine = [m for m in of_model[name] if m.row.gateway == self.peers.name]
+                await self._carry_out(name, mine, retired([self._facts.seen_there(m) for m in mine]))
         self._arrange()
         self._changed.set()
 
     async def _follow(self, offer: Offer, members: list[Member], clusters: Sequence[ClusterSeen]) -> None:
-        by_id = {member.id: member for member in members}
         seen = [self._facts.seen(member, offer, clusters) for member in members]
         now = time.time()
         demand = self._facts.demand(offer, members, now)
@@ -228,21 +229,29 @@ class Life:
         deaf = [c for c in clusters if c.name in places and not c.healthy]
         if demand.load and deaf and not actions and not members:
             self._board.trouble[offer.name] = f"{deaf[0].name} does not answer: {deaf[0].reason}"
+        for start in actions:
+            if isinstance(start, Start):
+                _LOG.info("%s: one more on %s: %s", offer.name, start.profile, start.reason)
+                await self._start(offer, members, start)
+        await self._carry_out(offer.name, members, actions)
+        for member in [m for m in members if m.answering and not m.leaving][: offer.minimum]:
+            self._later(self._handover.keep_awake(member))
+
+    async def _carry_out(self, model: str, members: Sequence[Member], actions: Sequence[Action]) -> None:
+        """What goes: those that leave, and those that are ended."""
+        by_id = {member.id: member for member in members}
         for action in actions:
-            if isinstance(action, Start):
-                _LOG.info("%s: one more on %s: %s", offer.name, action.profile, action.reason)
-                await self._start(offer, members, action)
-            elif isinstance(action, Leave):
+            if isinstance(action, Leave):
                 member = by_id[action.replica]
-                _LOG.info("%s: %s takes no more: %s", offer.name, member.id, action.reason)
-                await self._state(self._store.leaving, offer.name, member.row.slot, action.reason)
+                _LOG.info("%s: %s takes no more: %s", model, member.id, action.reason)
+                await self._state(self._store.leaving, model, member.row.slot, action.reason)
                 if (lane := self._lanes.lane(member.id)) is not None:
                     lane.leaving = True
                 self._wake.set()
             elif isinstance(action, Stop):
-                self._later(self._handover.stop(by_id[action.replica], action.reason))
-        for member in [m for m in members if m.answering and not m.leaving][: offer.minimum]:
-            self._later(self._handover.keep_awake(member))
+                heirs = (m for m in members if m.row.replaces == action.replica and m.answering)
+                heir = next((m.sighted.id for m in heirs if m.sighted is not None), None)
+                self._later(self._handover.stop(by_id[action.replica], action.reason, heir))
 
     async def _start(self, offer: Offer, members: list[Member], start: Start) -> None:
         taken = {member.row.slot for member in members} | {
@@ -274,7 +283,7 @@ class Life:
         """Free the slots of those that are over, and of those that never were."""
         living = []
         for member in self._members:
-            if member.ended is None and not await self._never_was(member):
+            if member.ended is None and not self._missing.never_was(member):
                 living.append(member)
                 continue
             row = member.row
@@ -287,39 +296,9 @@ class Life:
                     self._board.trouble[row.model] = f"Its last session failed: {status.message}"
             self._answered.discard(member.id)
             if status is None and member.sighted is not None and not self.sources[row.cluster].far:
-                await self._state(self._forget, member.sighted)
+                await self._state(forget, member.sighted)
             await self._state(self._store.release, row.model, row.slot, row.session)
         self._members = living
-
-    @staticmethod
-    def _forget(sighted: Sighted) -> None:
-        # As where submitting fails: nobody shall see it wait for ever, and a job that comes late finds nothing to run.
-        _LOG.info("session %s was never submitted", sighted.id)
-        shutil.rmtree(sighted.session.paths.root, ignore_errors=True)
-
-    async def _never_was(self, member: Member) -> bool:
-        row, sighted = member.row, member.sighted
-        source = self.sources.get(row.cluster)
-        mine = row.gateway == self.peers.name and (row.model, row.slot) not in self._facts.launching
-        unsubmitted = (
-            sighted is not None and sighted.status.job_id is None and sighted.status.state == PENDING
-        )
-        if not mine or (sighted is not None and not unsubmitted):
-            self._unseen.pop(member.id, None)
-            return False
-        if row.session is not None and source is not None and source.over(row.session):
-            return True
-        now = time.time()
-        if source is not None and source.trouble is not None:  # its job may be there all the same
-            self._unseen[member.id] = now
-            return False
-        since = self._unseen.setdefault(member.id, now)
-        limit_s = _UNPLANNED_S if row.session is None else _UNSUBMITTED_S
-        if source is not None and source.looked_at - since < limit_s:
-            source.soon()
-            return False
-        del self._unseen[member.id]
-        return now - since >= limit_s
 
     def _learn(self) -> None:
         for member in self._members:

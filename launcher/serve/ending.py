@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from launcher.engines import Diagnosis
 from launcher.errors import LauncherError
 from launcher.schedulers import Scheduler
-from launcher.sessions.status import ENDINGS, asked_end
+from launcher.sessions.status import ENDINGS, asked_end, asked_words
 
 
 def ending(reason: str) -> Diagnosis:
@@ -20,7 +21,10 @@ def ending(reason: str) -> Diagnosis:
 
 def why_told(stop: Path, scheduler: Scheduler, job_id: str, ends_at: float) -> Diagnosis:
     """Why TERM came: `stop` tells who asked, else the scheduler may know, else the clock may tell."""
-    if (reason := asked_end(stop) or scheduler.why_ending(job_id)) is not None:
+    if (asked := asked_end(stop)) is not None:
+        why = ending(asked)
+        return dataclasses.replace(why, message=asked_words(stop) or why.message)
+    if (reason := scheduler.why_ending(job_id)) is not None:
         return ending(reason)
     return ending("time-limit" if time.time() >= ends_at - 5 else "cancelled")
 

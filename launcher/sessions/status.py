@@ -26,6 +26,8 @@ ENGINE_RESTART = "engine-restart"  # the reason of UNHEALTHY while a crashed eng
 ENDINGS: dict[str, tuple[str, str, str | None]] = {
     "user": (SHUTDOWN, "You stopped the session.", None),
     "batch-done": (SHUTDOWN, "The batch run that it was started for is done.", None),
+    "handed-over": (SHUTDOWN, "Another session of its endpoint has taken over from it.", None),
+    "endpoint": (SHUTDOWN, "Its endpoint has ended it.", None),
     "idle": (
         SHUTDOWN,
         "The session was stopped because nobody used it.",
@@ -57,9 +59,9 @@ ENDINGS: dict[str, tuple[str, str, str | None]] = {
 }
 
 
-def ask_end(stop: Path, reason: str) -> None:
-    """Write into `stop.json` that the end is asked for, and why: one of `ENDINGS`."""
-    write_private(stop, json.dumps({"reason": reason}) + "\n")
+def ask_end(stop: Path, reason: str, words: str | None = None) -> None:
+    """Write into `stop.json` that the end is asked for, and why: one of `ENDINGS`, and `words` for its sentence."""
+    write_private(stop, json.dumps({"reason": reason, **({"words": words} if words else {})}) + "\n")
 
 
 def asked_end(stop: Path) -> str | None:
@@ -69,6 +71,15 @@ def asked_end(stop: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return reason if isinstance(reason, str) and reason in ENDINGS else None
+
+
+def asked_words(stop: Path) -> str | None:
+    """The sentence in `stop.json`; None where the reason says all."""
+    try:
+        words = json.loads(stop.read_text(encoding="utf-8"))["words"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return words[:300] if isinstance(words, str) and words.isprintable() else None
 
 
 @dataclass(frozen=True, slots=True)

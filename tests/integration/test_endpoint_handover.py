@@ -56,8 +56,9 @@ class Far:
         self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         self.thread.start()
 
-    def stop(self, *, wait: bool) -> None:
+    def stop(self, *, wait: bool, reason: str, words: str) -> None:
         assert not wait
+        self.told = (reason, words)
         if self.refuses:
             raise SchedulerError("The controller is away.")
         self.stops += 1
@@ -102,6 +103,9 @@ def test_what_has_left_is_ended_when_it_is_empty_and_again_where_that_failed(
         monkeypatch.setattr(handover, "_AGAIN_S", 0.0)
         await one.stop(leaving, "over")
         assert far.stops == 2, "the scheduler may have lost the word"
+        assert far.told == ("endpoint", "Its endpoint has ended it: over.")
+        await one.stop(leaving, "over", "sim-2")
+        assert far.told == ("handed-over", "It was handed over to session sim-2.")
         one.close()
 
     asyncio.run(told())

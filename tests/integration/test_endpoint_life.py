@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(180)
 PAIR = {"sim": {"model": "simulated"}, "twin": {"model": "simulated", "minimum": 2, "maximum": 2}}
 
 OLD = {
-    "brief": {"model": "simulated", "hours": 0.01},
+    "brief": {"model": "simulated", "hours": 0.018},
     "idler": {"model": "simulated", "idle_minutes": 0.05},
     "hot": {"model": "simulated", "idle_minutes": 0.05, "minimum": 1},
     "slow": {
@@ -106,7 +106,7 @@ def test_the_jobs_are_listed_as_they_are(pair: tuple[Endpoint, Endpoint]) -> Non
 
 
 def test_a_replica_that_is_killed_under_load_fails_no_request(pair: tuple[Endpoint, Endpoint]) -> None:
-    """FIRST 7: what had not begun goes to another replica; the moves are counted, and a new replica comes."""
+    """FIRST 7: what had not begun goes to another replica, and a new replica comes."""
     one, two = pair
     wait_until(lambda: len(replicas(one, "twin")) == 2, 60)
     with Load(one, "twin", threads=4) as load:
@@ -162,6 +162,10 @@ def test_it_tells_where_it_is_and_ends(pair: tuple[Endpoint, Endpoint]) -> None:
 def test_a_successor_takes_over_before_the_time_limit_with_no_failed_request(meanwhile: Meanwhile) -> None:
     """FIRST 5: a replica that leaves is drained, and its successor is there before; no request fails."""
     wait_until(lambda: meanwhile.first.status().ended, 90)
+    over = meanwhile.first.status()
+    ever = [session for session in meanwhile.endpoint.all_sessions() if session.id.startswith("brief-")]
+    (second, *_) = [session for session in ever if session.id != meanwhile.first.id]
+    assert (over.reason, over.message) == ("handed-over", f"It was handed over to session {second.id}.")
     meanwhile.load.more(20)
     assert set(meanwhile.load.statuses) == {200}, meanwhile.load.troubles
     assert meanwhile.living("brief-")
@@ -170,6 +174,8 @@ def test_a_successor_takes_over_before_the_time_limit_with_no_failed_request(mea
 def test_what_idles_is_stopped_but_not_what_is_kept_hot_nor_a_running_stream(meanwhile: Meanwhile) -> None:
     """FIRST 4: an idle session is stopped; one that is kept hot is not, and a running stream keeps its own alive."""
     wait_until(lambda: not meanwhile.living("idler-"), 90)
+    stopped = meanwhile.endpoint.ask("GET", "/local/jobs")[1]["stopped"]
+    assert "idler" in [job["Models"] for job in stopped]
     assert meanwhile.living("hot-")
     if not all(stream.done() for stream in meanwhile.streams):
         assert meanwhile.living("slow-")

@@ -14,7 +14,7 @@ import pytest
 from launcher.api.launcher import Launcher, write_session
 from launcher.api.remote.far import LostError
 from launcher.errors import SchedulerError, StorageError
-from launcher.fleet import life
+from launcher.fleet import missing
 from launcher.fleet.life import Life
 from launcher.fleet.scene import Offer, Start, Where
 from launcher.fleet.starts import Started, Starts
@@ -124,7 +124,7 @@ def test_what_a_killed_gateway_never_submitted_leaves_neither_slot_nor_session(
     assert store.claim("sim", 0, "dead", 60.0)
     assert store.planned("sim", 0, "dead", plan.id, "local", "local")
     store.gone("dead")
-    monkeypatch.setattr(life, "_UNSUBMITTED_S", 0.0)
+    monkeypatch.setattr(missing, "_UNSUBMITTED_S", 0.0)
 
     async def until_free() -> None:
         one = Life(settings, store, "http://127.0.0.1:1")

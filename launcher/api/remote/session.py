@@ -134,10 +134,11 @@ class RemoteSession(Session):
         (connection,) = waited(self.far, [self.id], timeout_s, tell)
         return connection
 
-    def stop(self, *, wait: bool = True) -> Status:
+    def stop(self, *, wait: bool = True, reason: str = "user", words: str | None = None) -> Status:
         """End the session; harmless when it is over. Returns the status reached."""
+        why = {} if reason == "user" else {"reason": reason, "words": words}
         # Asked for a second time where the connection broke meanwhile: that does no harm.
-        found: Status = self.far.insist(lambda: self.call("stop", wait=wait))
+        found: Status = self.far.insist(lambda: self.call("stop", wait=wait, **why))
         self._disconnect()
         return found
 

@@ -1,0 +1,54 @@
+"""A gateway that is started again with other settings: what they no longer offer is drained and ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.programs.endpoint import Endpoint
+from tests.programs.front import wait_until
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def test_what_is_no_longer_offered_is_shown_as_leaving_answers_what_it_has_and_ends(tmp_path: Path) -> None:
+    slow = {"model": "simulated", "launch": {"engine_args": ["--token-rate", "4", "--answer", "la " * 24]}}
+    with Endpoint(tmp_path, {"former": slow, "stays": {"model": "simulated"}}) as endpoint:
+        with ThreadPoolExecutor(2) as threads:
+            firsts = [
+                threads.submit(endpoint.chat, name, hold_s=60, max_tokens=1) for name in ("former", "stays")
+            ]
+            assert [one.result()[0] for one in firsts] == [200, 200]
+        mine = {session.id.partition("-")[0]: session for session in endpoint.sessions()}
+        completions = mine["former"].openai().chat.completions
+        stream = completions.create(
+            model=mine["former"].ready().model, messages=[{"role": "user", "content": "Hello."}], stream=True
+        )
+        next(stream)
+        endpoint.terminate()
+        endpoint.settle({"stays": {"model": "simulated"}})
+        endpoint.start()
+        wait_until(lambda: "LEAVING" in states(endpoint))
+        assert endpoint.chat("former")[0] == 404
+        assert [chunk.choices[0].finish_reason for chunk in stream if chunk.choices][-1] == "stop"
+        wait_until(lambda: mine["former"].status().ended, 60)
+        over = mine["former"].status()
+        assert (over.reason, over.message) == (
+            "endpoint",
+            "Its endpoint has ended it: the settings no longer offer it.",
+        )
+        wait_until(lambda: [row.model for row in endpoint.rows()] == ["stays"])
+        assert endpoint.chat("stays")[0] == 200
+        assert not mine["stays"].status().ended
+
+
+def states(endpoint: Endpoint) -> list[str]:
+    """Of the sessions, as `launcher gateway status` shows them."""
+    argv = [sys.executable, "-m", "launcher", "gateway", "status", "--json"]
+    said = subprocess.run(argv, env=endpoint.env, capture_output=True, text=True, timeout=90, check=True)
+    return [one["state"] for one in json.loads(said.stdout)["sessions"]]
