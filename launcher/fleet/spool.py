@@ -1,9 +1,10 @@
 """Lines that must not be lost, on their way into the database: a file on a local disk and a thread that empties it.
 
 A line is in the file when `add` returns, so that a kill loses none; the thread brings them into the database many at a
-time. What a process that died has left is brought in by the next one that uses the folder: on the same host as soon as
-nobody locks it, from another host (the folder may lie in a home that many see, whose locks may not be) when its process
-has not touched it for minutes. A line may be brought in twice: whoever takes it must know it again.
+time. Where nothing waits it has time for `tidy`. What a process that died has left is brought in by the next one that
+uses the folder: on the same host as soon as nobody locks it, from another host (the folder may lie in a home that many
+see, whose locks may not be) when its process has not touched it for minutes. A line may be brought in twice: whoever
+takes it must know it again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import re
 import secrets
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,16 +35,26 @@ _EMPTY_ABOVE_BYTES = 4 * 2**20
 _GATHER_S, _OTHERS_S = 0.5, 30.0
 # A process touches its file at least every _OTHERS_S; one of another host that is so much older than ours is dead.
 _DEAD_S = 600.0
+_TIDY_S = 3600.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
 # Where the disk is full, so many lines are kept in memory.
 _KEPT = 100_000
 
 
 class Spool:
-    """The lines of this process in `folder`; `take` gets them, in a thread of ours, and raises where it cannot."""
+    """The lines of this process in `folder`; `take` gets them, in a thread of ours, and raises where it cannot.
 
-    def __init__(self, folder: Path, take: Callable[[Sequence[bytes]], None]) -> None:
-        self._folder, self._take = folder, take
+    In the same thread `tidy` does a little, once an hour and again as long as it says that there is more.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        take: Callable[[Sequence[bytes]], None],
+        tidy: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._folder, self._take, self._tidy = folder, take, tidy
+        self._tidy_at = 0.0
         self._path, self._file = _made(folder)
         self._lock = threading.Lock()  # who writes against who empties
         self._size = self._begin = 0
@@ -115,10 +127,21 @@ class Spool:
                 return
             if wait_s:
                 self._stop.wait(wait_s)
+            elif time.monotonic() >= self._tidy_at:
+                self._tidied()
             elif not self._some.wait(_OTHERS_S):
                 others_due = True
             self._stop.wait(_GATHER_S)
             self._some.clear()
+
+    def _tidied(self) -> None:
+        # Only after all that was left has been brought in: what comes later than it was tidied away is counted anew.
+        try:
+            more = self._tidy()
+        except LauncherError as error:
+            _LOG.warning("what is old is kept for now: %s", error)
+            more = False
+        self._tidy_at = time.monotonic() + (0.0 if more else _TIDY_S)
 
     def _bring_own(self) -> None:
         with self._lock:

@@ -66,6 +66,26 @@ uses = Table(
     Index("uses_at", "at"),
 )
 
+# What is left of uses that are too old to be kept one by one. `month` is such as 2026-11 by the clock of whoever added
+# them up. For the means: `first_byte_s` is the sum of `first_bytes` times, `seconds` that of `answered` ones.
+# All are floats: a count of tokens is exact up to 2^53, and none is too large.
+months = Table(
+    "months",
+    _all,
+    Column("month", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("owner", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("cluster", Text, primary_key=True),
+    *(
+        Column(name, Double, nullable=False)
+        for name in (
+            *("requests", "errors", "prompt_tokens", "completion_tokens", "audio_s"),
+            *("first_byte_s", "first_bytes", "seconds", "answered"),
+        )
+    ),
+)
+
 # The living replicas: who has the row of a model's slot, and only who has it, may start a job for it.
 replicas = Table(
     "replicas",
@@ -112,8 +132,12 @@ def _first(connection: Connection) -> None:
     _all.create_all(connection)
 
 
+def _months(connection: Connection) -> None:
+    months.create(connection, checkfirst=True)  # a new store has all tables from the first step
+
+
 # Each step makes of one version the next. A step is never changed once it was released: write another one.
-_STEPS: tuple[Callable[[Connection], None], ...] = (_first,)
+_STEPS: tuple[Callable[[Connection], None], ...] = (_first, _months)
 SCHEMA = len(_STEPS)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Self
 from sqlalchemy import case, func, select, update
 
 from launcher.errors import RequestError
+from launcher.fleet import months, tables
 from launcher.fleet.spool import Spool
 from launcher.fleet.store import Store
 from launcher.fleet.tables import keys, uses
@@ -116,11 +117,14 @@ _NAMES = tuple(field.name for field in dataclasses.fields(Use))
 
 
 class Uses:
-    """Writes down what is used: first into a file of `folder`, from there into the store."""
+    """Writes down what is used: first into a file of `folder`, from there into the store.
 
-    def __init__(self, store: Store, folder: Path) -> None:
-        self._store = store
-        self._spool = Spool(folder, self._take)
+    After `kept_s` seconds only the sums of its month are left of a use, and nothing of a key that has ended.
+    """
+
+    def __init__(self, store: Store, folder: Path, kept_s: float = math.inf) -> None:
+        self._store, self._kept_s = store, kept_s
+        self._spool = Spool(folder, self._take, self._prune)
 
     def on_end(self, exchange: Exchange) -> None:
         """Write down `exchange`; to be called before the last byte of its answer goes out."""
@@ -139,6 +143,9 @@ class Uses:
     def close(self) -> None:
         """Bring all into the store, as far as it takes it."""
         self._spool.close()
+
+    def _prune(self) -> bool:
+        return self._kept_s < math.inf and months.prune(self._store, time.time() - self._kept_s)
 
     def _take(self, lines: Sequence[bytes]) -> None:
         found = [use for line in lines if (use := Use.parsed(line)) is not None]
@@ -200,24 +207,36 @@ def sums(store: Store, by: str, begin: float, end: float, owner: str | None = No
         raise RequestError(f'Usage is not counted by "{by[:40]}".', f"Choose one of: {', '.join(BY)}.")
     of, name = uses.c, uses.c[by]
     answered = of.status < 400
+    failed = (of.status >= 400) & (of.status != CLIENT_LEFT)
+    said_s, took_s = case((answered, of.first_byte_s)), case((answered, of.seconds))
     asked = (
         select(
             name.label("name"),
             func.count().label("requests"),
-            func.sum(case(((of.status >= 400) & (of.status != CLIENT_LEFT), 1), else_=0)).label("errors"),
+            func.sum(case((failed, 1), else_=0)).label("errors"),
             func.sum(of.prompt_tokens).label("prompt_tokens"),
             func.sum(of.completion_tokens).label("completion_tokens"),
             func.sum(of.audio_s).label("audio_s"),
-            func.avg(case((answered, of.first_byte_s))).label("first_byte_s"),
-            func.avg(case((answered, of.seconds))).label("seconds"),
+            func.sum(said_s).label("first_byte_s"),
+            func.count(said_s).label("first_bytes"),
+            func.sum(took_s).label("seconds"),
+            func.count(took_s).label("answered"),
         )
         .where(of.at >= begin, of.at < end)
         .group_by(name)
     )
+    kept = months.kept(by, begin, end)
     if owner is not None:
-        asked = asked.where(of.owner == owner)
+        asked, kept = asked.where(of.owner == owner), kept.where(tables.months.c.owner == owner)
+    added: dict[str, list[float]] = {}
     with store.reading() as connection:
-        found = [_sum(row) for row in connection.execute(asked)]
+        for row in (*connection.execute(asked), *connection.execute(kept)):
+            # PostgreSQL adds whole numbers up to decimals, and nothing to NULL.
+            mine = [float(row._mapping[name] or 0) for name in months.SUMS]
+            added[row.name] = [
+                a + b for a, b in zip(added.get(row.name, [0.0] * len(mine)), mine, strict=True)
+            ]
+    found = [_sum(name, **dict(zip(months.SUMS, values, strict=True))) for name, values in added.items()]
     return sorted(
         found, key=lambda one: (-one.prompt_tokens - one.completion_tokens, -one.requests, one.name)
     )
@@ -229,14 +248,25 @@ def recent(store: Store, now: float | None = None) -> dict[str, Sum]:
     return {one.name: one for one in sums(store, "model", end - _RECENT_S, end + _RECENT_S)}
 
 
-def _sum(row: Any) -> Sum:
+def _sum(
+    name: str,
+    requests: float,
+    errors: float,
+    prompt_tokens: float,
+    completion_tokens: float,
+    audio_s: float,
+    first_byte_s: float,
+    first_bytes: float,
+    seconds: float,
+    answered: float,
+) -> Sum:
     return Sum(
-        row.name,
-        int(row.requests),
-        int(row.errors),
-        int(row.prompt_tokens),  # PostgreSQL adds whole numbers up to decimals
-        int(row.completion_tokens),
-        float(row.audio_s),
-        None if row.first_byte_s is None else float(row.first_byte_s),
-        None if row.seconds is None else float(row.seconds),
+        name,
+        int(requests),
+        int(errors),
+        int(prompt_tokens),
+        int(completion_tokens),
+        audio_s,
+        first_byte_s / first_bytes if first_bytes else None,
+        seconds / answered if answered else None,
     )

@@ -110,6 +110,7 @@ SAYS: Mapping[str, str] = {
     "empty: a file of the user's.",
     "endpoint.key_hours": "How long a new key is good when nobody says otherwise.",
     "endpoint.hold_seconds_max": "The longest that a request may be held for a model that has yet to start.",
+    "endpoint.usage_days": "How many days each single use is kept, and a key that has ended; the sums of a month stay.",
     "offers.model": "The model, as `launcher launch` takes it; empty: the offer's name.",
     "offers.profiles": "The profiles to start it on, the first one first; empty: `session.profile`.",
     "offers.minimum": "Sessions that are kept running, used or not.",

@@ -204,6 +204,7 @@ class Endpoint:
     state: str | None = field(default=None, metadata={"variables": True})
     key_hours: float = _from(0.01, default=48)
     hold_seconds_max: float = _from(0, 86400, default=600)
+    usage_days: int = _from(32, 36500, default=400)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from sqlalchemy import select
 
 from launcher.errors import RequestError
 from launcher.fleet import issued, tables
+from launcher.fleet.months import prune
 from launcher.fleet.spool import Spool
 from launcher.fleet.store import Store
 from launcher.fleet.usage import Use, Uses, month, recent, sums
@@ -246,6 +248,66 @@ def test_the_sums_of_a_month(store: Store, tmp_path: Path) -> None:
     assert [one.name for one in sums(store, "model", begin, end)] == ["small", "big"]
     assert sums(store, "key", 0.0, 1.0) == []
     assert recent(store, begin + 30)["big"].requests == 2  # from the minute before it
+
+
+def test_old_uses_become_sums_of_their_month_each_once_and_keys_that_ended_as_long_ago_go(
+    url: str, store: Store, tmp_path: Path
+) -> None:
+    begin, end = month("2024-02")
+    issued.new(store, "ended", owner="al", lifetime_s=-500 * 86400.0)
+    issued.new(store, "young", owner="al", lifetime_s=-86400.0)
+    issued.new(store, "alice", owner="al", lifetime_s=None)
+    uses = Uses(store, tmp_path / "spool")
+    for n in range(40):
+        at = (begin, end - 0.5, end, begin - 0.5)[n % 4]
+        odd = {"first_byte_s": None, "status": (429, 499, 200, 502)[n // 4 % 4]} if n % 3 else {}
+        uses.add(use(f"{n}", at=at, model=f"m{n % 5}", key="bob" if n % 2 else "alice", **odd))
+    uses.add(use("broken", at=-1e300, prompt_tokens=2**40))
+    uses.add(use("new"))
+    uses.close()
+    asked = [
+        (by, *month(text)) for by in ("key", "model", "owner") for text in ("2024-01", "2024-02", "2024-03")
+    ]
+    before = [sums(store, *one) for one in asked]
+    with ThreadPoolExecutor(2) as threads, contextlib.closing(Store(url)) as second:
+
+        def all_of(mine: Store) -> None:
+            while prune(mine, time.time() - 400 * 86400.0, 7):
+                pass
+
+        for done in [threads.submit(all_of, one) for one in (store, second)]:
+            done.result()
+    assert ids(store) == ["new"]
+    assert [sums(store, *one) for one in asked] == before
+    assert sum(one.requests for one in before[1]) == 20
+    assert (
+        sums(store, "key", begin + 60, end + 60) == []
+    )  # of a month that lies only partly there, it cannot be told
+    assert sum(one.requests for one in recent(store).values()) == 1
+    assert [one.name for one in issued.listed(store)] == ["alice", "young"]
+
+
+def test_the_gateways_thread_prunes_what_its_settings_say(store: Store, tmp_path: Path) -> None:
+    uses = Uses(store, tmp_path / "spool")
+    uses.add(use("old", at=time.time() - 34 * 86400.0))
+    uses.add(use("kept", at=time.time() - 32 * 86400.0))
+    uses.close()
+    assert ids(store) == ["kept", "old"]
+    uses = Uses(store, tmp_path / "spool", 33 * 86400.0)
+    wait_until(lambda: ids(store) == ["kept"])
+    uses.add(use("next"))
+    uses.close()
+    assert ids(store) == ["kept", "next"]
+    assert sum(one.requests for one in sums(store, "key", 0.0, time.time() + 40 * 86400)) == 3
+
+
+def test_a_store_without_months_gets_them(url: str, store: Store) -> None:
+    with store.writing() as connection:
+        tables.months.drop(connection)
+        connection.execute(tables.notes.update().where(tables.notes.c.name == "schema").values(value="1"))
+    with contextlib.closing(Store(url)) as upgraded:
+        assert not prune(upgraded, time.time())
+        assert upgraded.note("schema") == str(tables.SCHEMA)
 
 
 def test_a_key_knows_when_it_was_last_used(store: Store, tmp_path: Path) -> None:
