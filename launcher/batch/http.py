@@ -54,9 +54,9 @@ class _No(Exception):  # noqa: N818 - it is an answer
 class BatchAPI:
     """Files and batches in `folder` (private, lasting); `url` is the gateway's own, `touch` keeps sessions awake.
 
-    `models` are the names that a key may use (None: whoever answers the requests says so), `knows` says whether there
-    is such a cluster with such a framework; with `by_cluster` the requests of its batches go there alone. `start` once
-    the gateway answers, `stop` before it ends.
+    `models` are the names that a key may use (None: whoever answers the requests says so), `knows` says whether it
+    sees such a cluster with such a framework; with `by_cluster` the requests of its batches go there alone. `start`
+    once the gateway answers, `stop` before it ends.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class BatchAPI:
         url: Callable[[], str],
         touch: Callable[[], None],
         models: Callable[[Holder], Collection[str]] | None = None,
-        knows: Callable[[str, str], bool] | None = None,
+        knows: Callable[[Holder, str, str], bool] | None = None,
         bounds: Bounds | None = None,
         by_cluster: bool = False,
         rhythm: Rhythm | None = None,
@@ -129,7 +129,7 @@ class BatchAPI:
         assert found is not None
         cluster, framework, kind, name, what = found.groups()
         cluster, framework = unquote(cluster or "") or None, unquote(framework or "") or None
-        if cluster is not None and (kind == "files" or not self._known(cluster, framework or "")):
+        if cluster is not None and (kind == "files" or not self._known(holder, cluster, framework or "")):
             raise _No(404, f"There is no {cluster}/{framework} here.", "not_found")
         try:
             query = parse_qs(target.query[1:], max_num_fields=_FIELDS_MOST)
@@ -179,8 +179,8 @@ class BatchAPI:
             case _:
                 raise _No(404, "Nothing is served here.", "not_found")
 
-    def _known(self, cluster: str, framework: str) -> bool:
-        return self._knows is None or self._knows(cluster, framework)
+    def _known(self, holder: Holder, cluster: str, framework: str) -> bool:
+        return self._knows is None or self._knows(holder, cluster, framework)
 
     # -- files
 

@@ -92,7 +92,7 @@ class Endpoint:
         page = StatusPage(store, front.report, self.url)
         front.page = page.answer
         local = f"http://{self._local()}:{port}"
-        batches = batch_api(folder / "batches", passes, front, life, lambda: local, self._settings.limits)
+        batches = batch_api(folder / "batches", passes, front, lambda: local, self._settings.limits)
         front.batches = batches
         living = loop.create_task(life.run())
         try:

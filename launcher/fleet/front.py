@@ -11,12 +11,13 @@ import functools
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from launcher.batch.form import FormError
 from launcher.fleet import told
 from launcher.fleet.choice import Lane, pick
 from launcher.fleet.errand import Errand
+from launcher.fleet.issued import myself
 from launcher.fleet.paths import REALTIME, ROUTED, Asked, asked, named_in
 from launcher.fleet.question import ModelField, Question
 from launcher.fleet.seen import READY, Access, Fleet, ModelSeen
@@ -58,6 +59,7 @@ class EndpointFront:
         self._fleet = fleet
         self._access = access
         self._hold_max_s = hold_max_s
+        self._whose = myself()
         self._stopping = False
         self._held: dict[Errand, None] = {}  # what waits for a start
         self._errands: dict[str, dict[Errand, None]] = {}  # what runs on each replica
@@ -142,7 +144,7 @@ class EndpointFront:
         return Counter(errand.model.name for errand in self._held)
 
     def _listing(self, exchange: Exchange, target: Target, holder: Holder, wanted: Asked) -> Answer:
-        clusters = self._fleet.clusters()
+        clusters = self._clusters(holder)
         if wanted.listing and wanted.cluster is not None and wanted.cluster not in clusters:
             return told.no_cluster(wanted.cluster, clusters)
         if wanted.listing == "models":
@@ -157,6 +159,12 @@ class EndpointFront:
             return answers.json_answer(200, told.whoami(holder))
         return _not_found()
 
+    def _clusters(self, holder: Holder) -> Sequence[str]:
+        """Those that are there for the holder: where the models are that the key may use."""
+        if holder.own:
+            return self._fleet.clusters()
+        return list(dict.fromkeys(name for model in self.models(holder) for name in model.clusters))
+
     def _jobs(self, holder: Holder, cluster: str | None) -> dict[str, object]:
         jobs = self._fleet.jobs(cluster, holder.own)
         if holder.own:
@@ -165,7 +173,8 @@ class EndpointFront:
         return {kind: [job for job in found if job["Models"] in names] for kind, found in jobs.items()}
 
     def _metrics(self, holder: Holder) -> Answer:
-        if not holder.own:  # they tell of everybody's keys
+        # They tell of everybody's keys. A monitor's key need not be able to do what an own one can.
+        if not holder.own and holder.owner != self._whose:
             return answers.refused(403, "Metrics are for whose endpoint this is.", "not_yours")
         more = told.metrics(self._fleet, self.counts, self._waiting())
         headers = {"Content-Type": metrics.CONTENT_TYPE, "Cache-Control": "no-store"}
@@ -260,7 +269,8 @@ class EndpointFront:
         elif self.stopping:
             answer = told.stopping()
         else:
-            answer = self._access.refusal(holder, model) or told.misplaced(model, errand.asked)
+            allowed = self._access.allowed(holder, model)  # whatever is wrong costs nothing of the limits
+            answer = (allowed and told.misplaced(model, errand.asked)) or self._access.refusal(holder, model)
         if answer is not None:
             self.usage.refuse(holder.name, errand.asked.path, answer.status)
             exchange.reply(answer)

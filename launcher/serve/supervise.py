@@ -136,7 +136,7 @@ class _Session:
             url=lambda: self._url,
             touch=self._front.usage.touch,
             models=None if adapters else lambda _: (plan.model.served_name,),
-            knows=lambda cluster, framework: (cluster, framework) == here,
+            knows=lambda _, cluster, framework: (cluster, framework) == here,
             bounds=Bounds.of(plan.limits.batch_file_gb, plan.limits.batch_files_gb),
         )
 

@@ -101,3 +101,6 @@ def test_first_at_an_endpoint(endpoint: Endpoint, tmp_path: Path) -> None:
     guest = endpoint.new_key("guest", owner="guest")
     status, refused, _ = endpoint.ask("POST", path, body, key=guest)
     assert (status, refused["error"]["code"]) == (403, "path_not_allowed")
+    # Whose key opens no model there does not learn that the cluster is one.
+    stranger = endpoint.new_key("stranger", owner="stranger", models=["none"])
+    assert endpoint.ask("POST", path, body, key=stranger)[0] == 404

@@ -14,10 +14,7 @@ import openai
 import pytest
 from aiohttp import ClientSession
 
-from launcher.fleet.seen import STARTABLE
 from launcher.gateway.place import Place
-from launcher.sessions import keys
-from launcher.sessions.paths import SessionPaths
 from tests.hostile import HOSTILE
 from tests.programs.front import BEARER, KEY, chat, events, wait_until
 from tests.programs.recorder import Recorder, Seen
@@ -251,85 +248,6 @@ def test_a_model_of_any_name_is_not_there(name: str, front: RunningEndpoint) -> 
     answer = front.ask("POST", CHAT, body=chat(model=name))
     assert answer.status == (404 if name else 400)
     assert set(answer.json()["error"]) == {"message", "type", "code", "param"}
-
-
-def test_what_a_key_may_not_use_is_not_there_for_it(fresh: RunningEndpoint, replicas: list[Replica]) -> None:
-    """FIRST 13: a refused model gives 403 and is in no list."""
-    fresh.fleet.add("secret", replicas[0].place)
-    fresh.fleet.add("open", replicas[0].place)
-    fresh.rules.forbidden.add("secret")
-    refused = fresh.ask("POST", CHAT, body=chat(model="secret"))
-    assert (refused.status, refused.json()["error"]["code"]) == (403, "model_not_allowed")
-    for path in ("/v1/models", "/list-endpoints", "/status"):
-        assert "secret" not in fresh.ask("GET", path).body.decode()
-    assert fresh.ask("GET", "/v1/models/secret").status == 404
-    fresh.rules.reached.add("open")
-    limited = fresh.ask("POST", CHAT, body=chat(model="open"))
-    assert (limited.status, limited.header("Retry-After")) == (429, "7")
-
-
-def test_a_further_name_is_that_of_a_model_which_the_key_may_use(
-    fresh: RunningEndpoint, replicas: list[Replica]
-) -> None:
-    """FIRST 13: two offers of one model; nobody learns by its name that there is another one."""
-    for name in ("secret", "open", "hidden"):
-        alias = "org/two" if name == "hidden" else "org/one"
-        fresh.fleet.add(name, replicas[0].place, aliases=frozenset((alias,)))
-    fresh.rules.forbidden |= {"secret", "hidden"}
-    assert fresh.ask("POST", CHAT, body=chat(model="org/one")).status == 200
-    assert fresh.used[-1][0] == "open"
-    refused = fresh.ask("POST", CHAT, body=chat(model="org/two"))
-    assert (refused.status, refused.json()["error"]["code"]) == (404, "model_not_found")
-    assert b"hidden" not in refused.body
-
-
-def test_a_session_that_is_no_offer_is_its_owners_alone(replicas: list[Replica], tmp_path: Path) -> None:
-    """FIRST 13: other people's keys see what is offered to them, in no list the rest, and cannot ask it."""
-    _, secret = keys.new(SessionPaths(tmp_path), "colleague")
-    with endpoint(further=SessionPaths(tmp_path).further_keys) as front:
-        front.fleet.add("offered", replicas[0].place)
-        front.fleet.add("private", replicas[0].place, offered=False)
-        for key, seen in ((KEY, ["offered", "private"]), (secret, ["offered"])):
-            bearer = {"Authorization": f"Bearer {key}"}
-            listed = front.ask("GET", "/v1/models", bearer, key=False).json()["data"]
-            assert [one["id"] for one in listed] == seen
-            jobs = front.ask("GET", "/local/jobs", bearer, key=False).json()["running"]
-            assert [one["Models"] for one in jobs] == seen
-            answer = front.ask("POST", CHAT, bearer, chat(model="private"), key=False)
-            assert answer.status == (200 if key == KEY else 404)
-            assert front.ask("GET", "/metrics", bearer, key=False).status == (200 if key == KEY else 403)
-            status = front.ask("GET", "/status", bearer, key=False).body
-            assert (b"private" in status) is (key == KEY)
-
-
-def test_what_its_owner_launched_by_hand_takes_nobody_elses_requests_for_an_offer(
-    replicas: list[Replica], tmp_path: Path
-) -> None:
-    """FIRST 13: also where it is the only one that answers; for others the model is as if it were not there."""
-    _, secret = keys.new(SessionPaths(tmp_path), "colleague")
-    with endpoint(further=SessionPaths(tmp_path).further_keys) as front:
-        (lane,) = front.fleet.add("m", replicas[0].place, state=STARTABLE)
-        lane.private = True
-        own, other = BEARER, {"Authorization": f"Bearer {secret}"}
-        for bearer, state, seen, status in ((own, "ready", ["m-1"], 200), (other, "startable", [], 503)):
-            assert front.ask("GET", "/v1/models/m", bearer, key=False).json()["state"] == state
-            (told,) = front.ask("GET", "/status", bearer, key=False).json()["models"]
-            assert (told["state"], [one["id"] for one in told["replicas"]]) == (state, seen)
-            answer = front.ask("POST", CHAT, bearer, chat(model="m"), key=False)
-            assert answer.status == status
-        front.fleet.starts = lambda model: [replicas[1].place]
-        held = {**other, "X-Launcher-Hold": "30"}
-        assert front.ask("POST", CHAT, held, chat(model="m"), key=False).status == 200
-        for bearer in (own, other) * 10:
-            assert front.ask("POST", CHAT, bearer, chat(model="m"), key=False).status == 200
-        where = [session for model, session, status, _ in front.used if model and status == 200]
-        assert where[:2] == ["m-1", "m-2"]
-        assert where[3::2] == ["m-2"] * 10
-        assert set(where[2::2]) == {"m-1", "m-2"}
-        # When what the endpoint has started fails, others' requests go nowhere else either.
-        front.fleet.known["m"].remove(front.fleet.known["m"][1])
-        assert front.ask("POST", CHAT, other, chat(model="m"), key=False).status == 503
-        assert front.ask("POST", CHAT, own, chat(model="m"), key=False).status == 200
 
 
 def test_what_was_used_is_told_before_the_client_has_the_whole_answer(front: RunningEndpoint) -> None:
