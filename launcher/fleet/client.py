@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S, _ANSWER_TIMEOUT_S = 30.0, 3600.0
 _HOLD_S = 60.0
+_KEPT_S = 60.0  # so long a script uses its key without looking whether it was renewed
 _LINE_BYTES = 16 * 2**20
 _STARTING, _STARTABLE = "model_starting", "startable"
 _LATER = "The endpoint tries it again from time to time; how it is: launcher ls-endpoints"
@@ -138,7 +139,7 @@ def openai_client(settings: Settings | None = None, **more: Any) -> OpenAI:
 
 
 class _Kept:
-    """A key that is asked for anew at most once a minute."""
+    """A key that is asked for anew, though not at each request."""
 
     def __init__(self, ask: Callable[[], str]) -> None:
         self._ask, self._key, self._until = ask, "", 0.0
@@ -146,7 +147,7 @@ class _Kept:
     def key(self) -> str:
         now = time.monotonic()
         if now >= self._until:
-            self._key, self._until = self._ask(), now + 60.0
+            self._key, self._until = self._ask(), now + _KEPT_S
         return self._key
 
 

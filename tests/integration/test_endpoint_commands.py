@@ -305,6 +305,7 @@ def test_python_gets_a_ready_client(endpoint: Endpoint, monkeypatch: pytest.Monk
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setattr("launcher.fleet.client._KEPT_S", 0.0)
     client = openai_client(load(endpoint.env), max_retries=50)
     with client:
         assert {model.id for model in client.models.list().data} == {"sim", "secret"}
@@ -314,6 +315,14 @@ def test_python_gets_a_ready_client(endpoint: Endpoint, monkeypatch: pytest.Monk
             extra_headers={"X-Launcher-Hold": "60"},
         )
         assert answer.choices[0].message.content
+        # Its key ends while the script runs: the next request goes with another one.
+        old = token(load(endpoint.env)).key
+        with contextlib.closing(Store(endpoint.state)) as store:
+            for key in issued.listed(store):
+                if key.own and key.name != "tests":
+                    issued.revoke(store, key.name, force=True)
+        wait_until(lambda: endpoint.ask("GET", "/whoami", key=old)[0] == 401)
+        assert client.models.list().data
 
 
 def test_a_key_is_not_sent_to_whoever_listens_here_at_another_hosts_loopback(quiet: Endpoint) -> None:
