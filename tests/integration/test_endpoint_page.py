@@ -256,3 +256,11 @@ def test_no_word_of_a_prompt_is_on_the_page(endpoint: Endpoint) -> None:
     assert page.row("sim")[1].startswith("ready")
     assert page.row(issued.myself())[1] == "1"
     assert not any("secret" in text for text in texts)
+
+
+def test_a_monitor_needs_no_key_that_can_do_what_its_owners_own_can(endpoint: Endpoint) -> None:
+    monitor, guest = endpoint.new_key("prometheus", owner=issued.myself()), endpoint.new_key("guest")
+    status, text, fields = endpoint.ask("GET", "/metrics", key=monitor)
+    assert (status, fields["content-type"].partition(";")[0]) == (200, "text/plain")
+    assert 'launcher_endpoint_ready{model="sim"} 0.0' in text
+    assert endpoint.ask("GET", "/metrics", key=guest)[0] == 403
