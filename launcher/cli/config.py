@@ -140,11 +140,14 @@ def _check(arguments: Namespace) -> int:
     if arguments.file is not None:
         file = Path(arguments.file)
         files, found = [arguments.file], mistakes_in(file)
-        odd = [] if found else _odd(load_alone(file))
+        settings = None if found else load_alone(file)
     else:
         files = [str(path) for path in (site_file(os.environ), user_file(os.environ)) if path is not None]
         found = mistakes()
-        odd = [] if found else _odd(load())
+        settings = None if found else load()
+    if settings is not None:
+        found = _offers(settings)
+    odd = [] if settings is None or found else _odd(settings)
     if arguments.json:
         listed = [{"kind": error.kind, "message": error.message, "hint": error.hint} for error in found]
         print(json.dumps({"files": files, "mistakes": listed, "warnings": odd}))
@@ -156,6 +159,17 @@ def _check(arguments: Namespace) -> int:
         if not found:
             print(f"No mistakes in {one_line(' and '.join(files) or 'the packaged defaults')}.")
     return found[0].exit_code if found else 0
+
+
+def _offers(settings: Settings) -> list[LauncherError]:
+    # Which fields a launch has is not known where the settings are read.
+    from launcher.fleet.offers import offers_of
+
+    try:
+        offers_of(settings)
+    except LauncherError as error:
+        return [error]
+    return []
 
 
 def _odd(settings: Settings) -> list[dict[str, str]]:

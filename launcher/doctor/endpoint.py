@@ -5,6 +5,8 @@ Makes nothing: no file, no table, no job. Without offers and without `endpoint.s
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Iterator
 
 from launcher.doctor.checks import Check, fail, ok, warn
@@ -20,6 +22,7 @@ def check_endpoint(settings: Settings) -> Iterator[Check]:
     """The state as whoever asks would have it, then the offers."""
     if settings.offers or settings.endpoint.state:
         yield _state(settings)
+        yield from _port(settings)
     try:
         offers = offers_of(settings)
     except LauncherError as error:
@@ -42,6 +45,24 @@ def _state(settings: Settings) -> Check:
         # It may well be that only the user whose endpoint it is can open it.
         return warn(about, f"cannot be used by you: {error.message}", fix)
     return ok(about, f"is {where} for you.")
+
+
+def _port(settings: Settings) -> Iterator[Check]:
+    about, host, port = "endpoint.port", settings.endpoint.host, settings.endpoint.port
+    if not port:
+        return  # a free one is chosen
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the gateway does
+            tried.bind(address)
+    except OSError as error:
+        used = error.errno == errno.EADDRINUSE
+        why = "is in use, perhaps by your own gateway" if used else f"cannot be had: {error.strerror}"
+        fix = "See launcher gateway status. If it is another's, choose another, or 0: a free one, chosen once and kept."
+        yield warn(about, f"{port} of {host} {why}.", fix)
+    else:
+        yield ok(about, f"{port} of {host} is free on this machine.")
 
 
 def _offer(offer: Offer, settings: Settings) -> Check:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from launcher.settings.origins import DEFAULTS
-from launcher.settings.schema import Profile, Settings
+from launcher.settings.schema import Offered, Profile, Settings
 
 
 class Caution(NamedTuple):
@@ -17,8 +17,51 @@ class Caution(NamedTuple):
 
 
 def cautions(settings: Settings) -> list[Caution]:
-    """Profiles that offer more than `limits` or `allow` lets anybody have, in the order of the settings."""
-    return [found for profile in settings.profiles.values() for found in _beyond(profile, settings)]
+    """Profiles beyond what `limits` or `allow` lets anybody have, then what an endpoint can make nothing of."""
+    found = [found for profile in settings.profiles.values() for found in _beyond(profile, settings)]
+    found += [found for offer in settings.offers.values() for found in _too_long(offer, settings)]
+    return [*found, *_groups(settings), *_port(settings)]
+
+
+def _too_long(offer: Offered, settings: Settings) -> list[Caution]:
+    at, hours, limit = f"offers.{offer.name}.hours", offer.hours, settings.limits.hours
+    if hours is None:
+        return []
+    if limit is not None and hours > limit:
+        says = f"is {hours:g}, more than limits.hours, {limit:g}: every start of it is refused."
+        return [Caution(at, says, f"Write hours: {limit:g}, or raise limits.hours.")]
+    found = []
+    for name in offer.profiles:
+        most = settings.profiles[name].hours_max
+        if hours > most and not settings.clusters[settings.profiles[name].cluster].remote:
+            says = f"is {hours:g}, more than hours_max of profile {name}, {most:g}: nothing is started there."
+            found.append(Caution(at, says, f"Write hours: {most:g}, or take {name} out of its profiles."))
+    return found
+
+
+def _groups(settings: Settings) -> list[Caution]:
+    found = []
+    for name, group in settings.groups.items():
+        opened = [offer.name for offer in settings.offers.values() if name in offer.groups]
+        if not opened:
+            says = "is named by no offer: it opens nothing."
+            found.append(
+                Caution(f"groups.{name}", says, f"Add groups: [{name}] to an offer, or take it out.")
+            )
+        elif not group.owners:
+            says = f"names nobody: only keys made with --group {name} open {', '.join(opened[:3])}."
+            found.append(
+                Caution(f"groups.{name}.owners", says, "Unless that is meant, name the keys' owners.")
+            )
+    return found
+
+
+def _port(settings: Settings) -> list[Caution]:
+    port = settings.endpoint.port
+    if not port or settings.site is None or settings.origins.get("endpoint.port") != settings.site:
+        return []
+    says = f"is {port} for every user: on each host only one of them can run an endpoint."
+    return [Caution("endpoint.port", says, "Take it out: each user's is then chosen once and kept.")]
 
 
 def _beyond(profile: Profile, settings: Settings) -> list[Caution]:

@@ -179,6 +179,37 @@ def test_check_warns_of_profiles_beyond_the_limits(
     assert [warning["hint"] for warning in found["warnings"]] == advice
 
 
+def test_check_tells_what_an_endpoint_could_make_nothing_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = tmp_path / "site.yml"
+    text = (
+        "clusters: {main: {}}\nprofiles:\n  small: {cluster: main, hours_max: 8}\n  large: {cluster: main}\n"
+        "endpoint: {port: 8000}\ngroups:\n  chem: {}\n  bio: {owners: [alice]}\noffers:\n"
+        "  chat: {hours: 12, profiles: [small, large], groups: [chem]}\n"
+    )
+    site.write_text(text)
+    assert main(["config", "check", str(site)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[2].partition(":")[0] for line in said[:3]] == [
+        f"{site}, line {n}" for n in (10, 7, 8)
+    ]
+    assert (
+        "offers.chat.hours is 12, more than hours_max of profile small, 8: nothing is started there."
+        in said[0]
+    )
+    assert "groups.chem.owners names nobody: only keys made with --group chem open chat." in said[1]
+    assert "groups.bio is named by no offer: it opens nothing." in said[2]
+    assert "endpoint.port is 8000 for every user" in said[3]
+    assert len(said) == 5
+    site.write_text(text + "    launch: {nmae: x}\n".replace("    ", "  other: {", 1).replace("\n", "}\n"))
+    assert main(["config", "check", str(site)]) == 3
+    assert f"{site}, line 11: offers.other.launch.nmae cannot be said there." in capsys.readouterr().out
+    site.write_text(text + "limits: {hours: 4}\n")
+    assert main(["config", "check", str(site)]) == 0
+    assert "is 12, more than limits.hours, 4: every start of it is refused." in capsys.readouterr().out
+
+
 def test_show_of_a_broken_file_says_the_first_mistake(
     files: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

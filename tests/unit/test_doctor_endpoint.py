@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,22 @@ def test_a_database_that_does_not_answer_you_may_answer_its_user(tmp_path: Path)
     assert check.verdict == WARN
     assert "cannot be used by you: postgresql:///x: " in check.says
     assert "Is it running?" in str(check.fix)
+
+
+def test_a_port_that_somebody_else_has_is_told_before_the_gateway_meets_it(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        check = found(tmp_path, offers=OFFERS, endpoint={"port": port})["endpoint.port"]
+        assert (check.verdict, check.says) == (
+            WARN,
+            f"{port} of 127.0.0.1 is in use, perhaps by your own gateway.",
+        )
+    check = found(tmp_path, offers=OFFERS, endpoint={"port": port})["endpoint.port"]
+    assert (check.verdict, check.says) == (OK, f"{port} of 127.0.0.1 is free on this machine.")
+    check = found(tmp_path, offers=OFFERS, endpoint={"port": port, "host": "no.such.invalid"})[
+        "endpoint.port"
+    ]
+    assert (check.verdict, "cannot be had" in check.says) == (WARN, True)
 
 
 def test_without_the_extra_nobody_can_use_the_database(
