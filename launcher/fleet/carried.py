@@ -92,7 +92,7 @@ class Carried:
         require_own(self.folder, "places.sessions")
         living = self._living()
         own = own_job_id()
-        if own in (job.id for job in living) and living[0].id != own:
+        if own in [job.id for job in living] and living[0].id != own:
             return living[0].id  # the word of the last try was lost, or this job ran before and was requeued
         job_id = self._scheduler().submit(self.script)
         known = [job_id, *(job.id for job in living)]
