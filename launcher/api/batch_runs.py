@@ -14,6 +14,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -178,6 +179,24 @@ class BatchRun:
             write_private(path, json.dumps(before) + "\n")
             raise
         return session
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether some process, or a job that is not over, is at it."""
+        own = self.session
+        return self.run.running or (own is not None and not own.status().ended)
+
+    def forget(self) -> bool:
+        """Remove its folder, and no file of its user's; False where it goes on. Raises OSError."""
+        with self._starting():
+            if self.goes_on:
+                return False
+            # In one step, so that nobody finds half of it.
+            aside = self.run.folder.with_name(f".{self.id}.{secrets.token_hex(4)}.removed")
+            self.run.folder.rename(aside)
+            (aside / "run.json").unlink(missing_ok=True)
+            shutil.rmtree(aside)
+            return True
 
     @property
     def brought(self) -> bool:

@@ -93,7 +93,7 @@ def planned(launcher: Launcher, wanted: Choice) -> list[Removal]:
     ]
     alive = _alive([session for session, status in pairs if status.ended])
     folder = launcher.folder
-    return [_removal(session, status, folder, alive) for session, status in pairs]
+    return [_removal(session, status, folder, alive, named=session.id in named) for session, status in pairs]
 
 
 def remove(launcher: Launcher, wanted: Sequence[Removal], *, keep_record: bool = False) -> list[Removal]:
@@ -175,7 +175,9 @@ def _lives(session: Session, job: Job | None) -> bool:
     return not (session.plan.cluster.scheduler == "local" and silent)
 
 
-def _removal(session: Session, status: Status, folder: Path, alive: dict[str, str]) -> Removal:
+def _removal(
+    session: Session, status: Status, folder: Path, alive: dict[str, str], *, named: bool
+) -> Removal:
     root, plan = session.paths.root, session.plan
     entry = folder / session.id
     linked = entry.is_symlink()
@@ -192,6 +194,11 @@ def _removal(session: Session, status: Status, folder: Path, alive: dict[str, st
         kept = why
     elif _batch_goes_on(session):
         kept = "Others of its batch are not over, and their job may need its files."
+    elif not (named or entry_only) and (unread := _unfetched(session)):
+        files = (
+            "A file of answers of its batches was" if unread == 1 else f"{unread} files of its batches were"
+        )
+        kept = f"{files} never fetched: {session.paths.batches}. To remove them too, name the session."
     elif not entry_only and (root.is_symlink() or root.name != session.id or not _is_in(root, folder)):
         kept = f"{root} is not in {folder}, so it is not the launcher's to remove."
     return Removal(
@@ -215,6 +222,13 @@ def _batch_goes_on(session: Session) -> bool:
         for other in others
         if other.root.name != session.id
     )
+
+
+def _unfetched(session: Session) -> int:
+    from launcher.batch.files import Bounds, Files
+
+    folder = session.paths.batches / "files"
+    return Files(folder, Bounds()).unfetched() if folder.is_dir() else 0
 
 
 def _is_in(root: Path, folder: Path) -> bool:

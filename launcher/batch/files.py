@@ -30,6 +30,7 @@ _NAME_CHARACTERS = 255
 KEPT_S = 30 * 86400  # OpenAI's rule for what is uploaded for a batch
 _UNBOUNDED = 1 << 62
 UPLOADED, MADE = "batch", "batch_output"
+_FETCHED = "fetched"
 
 
 class TooMuchError(StorageError):
@@ -133,6 +134,11 @@ class Files:
         found = [one for name in names if (one := self.get(owner, name)) is not None]
         return sorted(found, key=lambda one: (one.created_at, one.id), reverse=True)
 
+    def fetched(self, owner: str, file_id: str) -> None:
+        """Somebody has read all of it."""
+        with contextlib.suppress(OSError):  # it may be deleted by now
+            (self._of(owner) / file_id / _FETCHED).touch(0o600)
+
     def delete(self, owner: str, file_id: str) -> bool:
         """Remove a file; a batch that reads it has a link of its own."""
         place = self._of(owner) / file_id
@@ -171,6 +177,12 @@ class Files:
                 if not kept and (found is None or found.expired):
                     self._known.pop(place, None)
                     shutil.rmtree(place, ignore_errors=True)
+
+    def unfetched(self) -> int:
+        """How many answers and error files of batches, of all owners, nobody has read to their end."""
+        found = [place for place in self._folder.glob("*/file-*") if not (place / _FETCHED).exists()]
+        files = [self._read(place) for place in found]
+        return sum(one is not None and one.purpose == MADE and not one.expired for one in files)
 
     def _of(self, owner: str) -> Path:
         return self._folder / owner_folder(owner)

@@ -218,6 +218,8 @@ class BatchAPI:
                 "Cache-Control": "no-store",
             }
             await reply_long(exchange, Answer(200, headers=headers), stored.bytes, _read(file, stored.bytes))
+        if exchange.request.method == "GET":
+            await asyncio.to_thread(self._files.fetched, owner, name)
 
     # -- batches
 

@@ -69,6 +69,14 @@ def options(parser: argparse.ArgumentParser) -> None:
             own.add_argument("--url", metavar="URL", help="with this address instead")
             add_following(own)
     add_command(commands, "ls", "list all runs", "example:\n  launcher batch ls --json")
+    rm = add_command(
+        commands, "rm", "forget runs; their answers and error files stay where they are",
+        "examples:\n  launcher batch rm requests.jsonl\n  launcher batch rm --older-than 30d",
+    )  # fmt: skip
+    rm.add_argument("run", nargs="*", metavar="RUN", help=_RUN)
+    rm.add_argument(
+        "--older-than", metavar="SPAN", help="all that have not gone on for so long: 12h, 30d, 2w"
+    )
 
 
 def add_sending(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +91,8 @@ def add_sending(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--retries", type=whole, metavar="N", default=None,
-        help="how often a request is tried again after an answer 500 (default: 5)",
+        help="how often a request is tried again after an answer 500, 504, 408, 409 or 425 (default: 5); 429, 502, 503"
+        " and lost connections are waited out for as long as the session lives",
     )  # fmt: skip
     add_following(parser)
     add_some(parser.add_argument_group("for a job of its own, as for launcher launch"), LAUNCH)
@@ -110,6 +119,8 @@ def run(arguments: argparse.Namespace) -> int:
         return carried(_begun(launcher, arguments), arguments)
     if arguments.batch_command == "ls":
         return _list(launcher, arguments.json)
+    if arguments.batch_command == "rm":
+        return _remove(launcher, arguments)
     from launcher.api.batch_runs import find
 
     batch = find(launcher, arguments.run)
@@ -277,3 +288,19 @@ def draw(bars: Bars, status: Status) -> None:
         return [bar, one_line(status.message)] if status.message else [bar]
 
     bars.draw(lines)
+
+
+def _remove(launcher: Launcher, arguments: argparse.Namespace) -> int:
+    from launcher.api.batch_removal import chosen, remove
+
+    runs = chosen(launcher, arguments.run, arguments.older_than)
+    outputs = {one.id: one.spec.output for one in runs}
+    gone = remove(launcher, runs)
+    if arguments.json:
+        return print_json({"removed": gone, "kept": [name for name in outputs if name not in gone]})
+    for name, output in outputs.items():
+        told = f"is forgotten. Its answers stay: {one_line(output)}" if name in gone else "goes on again."
+        print(f"{name} {told}")
+    if not runs:
+        print("There is nothing to remove.")
+    return 0

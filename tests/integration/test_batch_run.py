@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 
 from launcher import Launcher
+from launcher.api import batch_runs
 from launcher.batch.losses import Losses
 from launcher.batch.report import CANCELLED, COMPLETED, STOPPED, Status
 from launcher.batch.run import Run, run
 from launcher.batch.spec import Spec
+from launcher.batch.work import Work
 from launcher.cli import main
 from launcher.errors import StorageError
 from tests.conftest import skip_loudly
@@ -345,3 +347,32 @@ def test_what_cannot_be_is_said_in_a_sentence(
     ):
         assert main(["batch", *words]) == code, words
         assert said in capsys.readouterr().err, words
+
+
+def test_a_run_is_forgotten_and_its_files_stay(
+    desk: Desk, moody: Moody, launcher: Launcher, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.ask(["a", "b"])
+    begun = batch_runs.begin(launcher, desk.input, desk.output, url=moody.url)
+    with Work(begun.run):
+        assert main(["batch", "rm", begun.id]) == 2
+        assert "goes on" in capsys.readouterr().err
+    assert carried(begun.run, moody.url).answered == 2
+    texts = desk.input.read_bytes(), desk.output.read_bytes()
+    for wrong in (*HOSTILE, "..", ".", "/", str(desk.folder), "~"):
+        assert main(["batch", "rm", f"--older-than={wrong}"]) == 2
+        if not wrong.startswith("-"):
+            assert main(["batch", "rm", wrong]) == 6
+    assert main(["batch", "rm"]) == 2
+    assert main(["batch", "rm", begun.id, "--older-than", "1d"]) == 2
+    assert main(["batch", "rm", "--older-than", "1h"]) == 0
+    assert "nothing to remove" in capsys.readouterr().out
+    assert begun.run.folder.is_dir()
+    assert main(["batch", "rm", str(desk.output)]) == 0
+    assert f"Its answers stay: {desk.output}" in capsys.readouterr().out
+    assert list(begun.run.folder.parent.iterdir()) == []
+    assert launcher.batch_runs() == []
+    assert texts == (desk.input.read_bytes(), desk.output.read_bytes())
+    again = batch_runs.begin(launcher, desk.input, desk.output, url=moody.url)
+    assert carried(again.run, moody.url).answered == 2
+    assert sum(moody.asked.values()) == 2, "what stands in the output is done"

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from launcher import Launcher
+from launcher.api.cleanup import Choice, planned, remove
+from launcher.batch.files import Bounds, Files
 from launcher.cli import main
 from launcher.errors import RequestError
 from launcher.planning import Request, make_plan
@@ -315,3 +317,20 @@ def test_python_gets_the_same(make: Make, sessions: Path) -> None:
     (gone,) = launcher.cleanup("over", before_job_id=None)
     assert gone.removed
     assert names(sessions) == []
+
+
+def test_answers_of_batches_that_nobody_has_fetched_stay(make: Make, tmp_path: Path) -> None:
+    kept, read, gone = (make(f"s-{name}") for name in ("kept", "read", "gone"))
+    (tmp_path / "answers").write_bytes(b"{}\n")
+    for paths, seconds in ((kept, None), (read, None), (gone, -1)):
+        files = Files(paths.batches / "files", Bounds())
+        files.adopt("session", "file-" + "0" * 24, tmp_path / "answers", "answers", seconds)
+    Files(read.batches / "files", Bounds()).fetched("session", "file-" + "0" * 24)
+    found = {one.id: one.kept for one in planned(Launcher(load()), Choice())}
+    assert found["s-read"] is None
+    assert found["s-gone"] is None, "they had expired"
+    assert found["s-kept"] is not None
+    assert f"never fetched: {kept.batches}" in found["s-kept"]
+    (named,) = remove(Launcher(load()), planned(Launcher(load()), Choice(ids=("s-kept",))))
+    assert named.removed
+    assert not kept.root.exists()
