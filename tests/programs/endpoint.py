@@ -211,6 +211,10 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End it before the block does."""
         self._over.set()
         for thread in self._threads:
             thread.join(120)

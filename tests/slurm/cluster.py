@@ -221,8 +221,8 @@ class Cluster:
 
     @contextmanager
     def without_controller(self) -> Iterator[None]:
-        """The controller ends, and comes back at the end of the block with all that it knew."""
-        self._processes.stop("slurmctld")
+        """The controller is killed (-9), and comes back at the end of the block with all that it had written."""
+        self._processes.stop("slurmctld", signal.SIGKILL)
         try:
             yield
         finally:
