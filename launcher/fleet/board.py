@@ -17,14 +17,19 @@ from launcher.fleet.sight import Sighted
 from launcher.sessions.status import LAUNCHING, PENDING, READY, UNHEALTHY
 from launcher.settings.schema import Settings
 
+_AWAY = "The endpoint's database does not answer: nothing is started until it does."
 _READY = (seen.READY, "Ready.")
 
 
 class Board:
-    """The models by name; `trouble` is why the last start of an offer led to nothing, until one leads to something."""
+    """The models by name; `trouble` is why the last start of an offer led to nothing, until one leads to something.
+
+    `away` is True while the state does not answer.
+    """
 
     def __init__(self, offers: Mapping[str, Offer], settings: Settings) -> None:
         self.trouble: dict[str, str] = {}
+        self.away = False
         self._offers = offers
         self._engines = {name: engine_of(offer, settings) for name, offer in offers.items()}
         self._models: dict[str, ModelSeen] = {}
@@ -47,7 +52,8 @@ class Board:
             mine = of_model.get(name, [])
             # For everybody: what its owner launched by hand answers no one else.
             ready = any(not lane.leaving and lane.open_to(own=False) for lane in lanes.of(name))
-            models[name] = offered(offer, mine, ready, learnt, self.trouble.get(name), self._engines[name])
+            trouble = _AWAY if self.away else self.trouble.get(name)
+            models[name] = offered(offer, mine, ready, learnt, trouble, self._engines[name])
         for name, sessions in lanes.others.items():
             models[name] = other(name, sessions, leaving=all(lane.leaving for lane in lanes.of(name)))
         self._models = models

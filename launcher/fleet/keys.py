@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from launcher.errors import LauncherError
+from launcher.errors import LauncherError, StorageError
 from launcher.fleet import issued
 from launcher.fleet.issued import Issued
 from launcher.fleet.store import Store
@@ -71,13 +71,18 @@ class StoredKeys:
         return self._valid(_digest(candidate))
 
     async def anew(self) -> None:
-        """Take over what is in the store now, as far as it answers in time; however many ask, it is asked rarely."""
+        """Take over what is in the store now, as far as it answers in time; however many ask, it is asked rarely.
+
+        Raises StorageError where it did not answer.
+        """
         since = time.monotonic()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_WAITED_S):
                 while self._heard_of < since:  # one that began before may have missed the key
                     await asyncio.sleep(self._asked_at + _ANEW_S - time.monotonic())
                     await asyncio.wait([asyncio.wrap_future(self._read())])
+        if self._heard_of < since or self._told:
+            raise StorageError("The database of the keys does not answer.", "Try again in a minute.")
 
     def _valid(self, digest: bytes) -> Holder | None:
         known = self._known.get(digest)
@@ -109,6 +114,10 @@ class StoredKeys:
     def forget(self, cookie: str) -> None:
         """End the login that `cookie` stands for."""
         self._cookies.pop(_digest(cookie), None)
+
+    def proof(self, challenge: str) -> str | None:
+        """An endpoint has many keys, and none of them is its own."""
+        return None
 
     def refresh(self) -> None:
         """Take over what has changed in the store, as soon as it has answered; to be called every two seconds."""

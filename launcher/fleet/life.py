@@ -192,11 +192,12 @@ class Life:
             await self._state(self.peers.exchange, self._facts.traffic())
             rows = await self._state(self._store.replicas)
         except StorageError:  # where the sessions answer can be seen all the same
+            self._board.away = True
             self._members = joined([member.row for member in self._members], self._all_sighted())
             self._arrange()
             self._changed.set()
             raise
-        sighted = self._all_sighted()
+        self._board.away, sighted = False, self._all_sighted()
         self._members = joined(rows, sighted)
         now = {m.sighted.id: m.row.model for m in self._members if m.sighted is not None}
         self._names = now | {name: model for name, model in self._names.items() if name in sighted}

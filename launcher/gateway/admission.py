@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
+from launcher.errors import StorageError
 from launcher.gateway import answers, pages
 from launcher.gateway.answers import SESSION, Answer, Door
 from launcher.gateway.exchange import Exchange
@@ -52,12 +54,17 @@ class Admission:
 
     async def guessed(self, exchange: Exchange, target: Target) -> Holder | None:
         """Whose key it is that was not known, if it was made just now; else the answer, when its time has come."""
-        await self._keys.anew()
+        away = False
+        try:
+            await self._keys.anew()
+        except StorageError:
+            away = not exchange.request.from_browser
         verdict = self.admit(exchange.request, target)
         if not isinstance(verdict, Refusal):
             return verdict
         in_time = await self._throttle.wrong()
-        exchange.reply(verdict.answer if in_time else answers.too_many_guesses())
+        answer = answers.keys_away() if away else verdict.answer
+        exchange.reply(answer if in_time else answers.too_many_guesses())
         return None
 
     async def login(self, exchange: Exchange, target: Target) -> None:
@@ -84,7 +91,8 @@ class Admission:
         key = fields.get("key", [""])[0].strip()
         cookie = self._keys.login(key)
         if cookie is None:  # it may have been made just now
-            await self._keys.anew()
+            with contextlib.suppress(StorageError):
+                await self._keys.anew()
             cookie = self._keys.login(key)
         if cookie is None and self._keys.holder(key) is not None:
             return pages.login_page(target.up(), trouble=pages.LIMITED_KEY, door=self._door)

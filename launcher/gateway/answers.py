@@ -106,6 +106,13 @@ def too_many_guesses() -> Answer:
     return _too_many("Too many wrong API keys. Try again soon.", 5)
 
 
+def keys_away() -> Answer:
+    """Where the keys are kept nobody answers: whether the one that came is right cannot be told."""
+    message = "This key is not known yet, and the database of keys does not answer. Try again in a minute."
+    body = error_body(message, "server_error", "keys_unavailable")
+    return json_answer(503, body, {"Retry-After": "30"})
+
+
 def over_limit(wait_s: float) -> Answer:
     """A further key has used up its requests or tokens of this minute."""
     wait = max(1, round(wait_s + 0.5))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.errors import RequestError
+from launcher.errors import RequestError, StorageError
 from launcher.fleet import issued, tables
 from launcher.fleet.access import Access
 from launcher.fleet.keys import StoredKeys
@@ -217,7 +217,8 @@ def test_keys_that_are_known_hold_while_the_database_is_gone(postgres: Postgres)
             postgres.kill()
             try:
                 keys.refresh()
-                assert asked(keys, "sk-wrong") is None
+                with pytest.raises(StorageError, match="does not answer"):
+                    asked(keys, "sk-wrong")
                 assert keys.holder(secret) is not None
             finally:
                 postgres.start()
