@@ -84,36 +84,30 @@ class Use:
 
     @classmethod
     def parsed(cls, line: bytes) -> Self | None:
-        """What `line` says; None for one that was torn, or is not ours."""
+        """What `line` says, as far as a database takes it; None for one that was torn, or is not ours."""
         try:
-            return cls(*json.loads(line))._believed()
+            values = zip(_KINDS, json.loads(line), strict=True)
+            return cls(*(_believed(name, kind, value) for (name, kind), value in values))
         except (ValueError, TypeError, RecursionError, OverflowError):
             return None
 
-    def _believed(self) -> Self | None:
-        """With what every database takes: no NUL, no half of a character, no number that is none; else None."""
-        changed: dict[str, Any] = {}
-        for field in dataclasses.fields(self):
-            match field.type, getattr(self, field.name):
-                case "str", str(text):
-                    changed[field.name] = text.encode("utf-8", "replace").decode().replace("\0", "")
-                case "int", bool():
-                    return None
-                case "int", int(count):
-                    most = _STATUS_MAX if field.name == "status" else _COUNT_MAX
-                    changed[field.name] = max(-most, min(count, most))
-                case "float" | "float | None", bool():
-                    return None
-                case "float" | "float | None", int() | float() as number:
-                    changed[field.name] = float(number) if math.isfinite(number) else 0.0
-                case "float | None", None:
-                    pass
-                case _:
-                    return None
-        return dataclasses.replace(self, **changed)
+
+def _believed(name: str, kind: str, value: object) -> Any:
+    """Without NUL and half characters, or numbers that are none; raises ValueError for another kind of value."""
+    if kind == "str" and isinstance(value, str):
+        return value.encode("utf-8", "replace").decode().replace("\0", "")
+    if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
+        most = _STATUS_MAX if name == "status" else _COUNT_MAX
+        return max(-most, min(value, most))
+    if kind in ("float", "float | None") and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if math.isfinite(value) else 0.0
+    if kind == "float | None" and value is None:
+        return None
+    raise ValueError(f"{name} is no {kind}")
 
 
-_NAMES = tuple(field.name for field in dataclasses.fields(Use))
+_KINDS = tuple((field.name, str(field.type)) for field in dataclasses.fields(Use))
+_NAMES = tuple(name for name, _ in _KINDS)
 
 
 class Uses:
@@ -157,7 +151,7 @@ class Uses:
         with self._store.writing() as connection:
             # An id that is there was brought in before a kill.
             new = self._store.insert(uses).on_conflict_do_nothing(index_elements=["id"])
-            connection.execute(new, [dataclasses.asdict(use) for use in found])
+            connection.execute(new, [{name: getattr(use, name) for name in _NAMES} for use in found])
             for key, at in sorted(last.items()):
                 later = keys.c.used_at.is_(None) | (keys.c.used_at < at)
                 connection.execute(update(keys).where(keys.c.name == key, later).values(used_at=at))
