@@ -6,6 +6,7 @@ Owns lock, repair and durability. What is in the lines is the reader's business;
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -35,6 +36,8 @@ class Journal:
         try:
             self._descriptor = os.open(path, flags, mode)
         except OSError as error:
+            if error.errno == errno.ELOOP:  # another user might lay one there
+                raise StorageError(f"{path} is a symbolic link.", "Name a file itself with -o.") from error
             raise _storage(path, error) from error
         try:
             found = os.fstat(self._descriptor)

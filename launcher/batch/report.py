@@ -93,3 +93,15 @@ def cost(status: Status) -> str:
         if status.tokens:
             said.append(f"{status.tokens / hours:.0f} tokens per GPU-hour")
     return ", ".join(said)
+
+
+def first_error(path: str) -> str:
+    """What the first line of the error file `path` says; empty where there is none."""
+    try:
+        with open(path, "rb") as file:
+            entry = json.loads(file.readline(2**20))
+        line, error = entry["line"], entry["error"]
+        said = str(error.get("message") or error.get("code"))
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        return ""
+    return f"line {line}: {said[:300]}"

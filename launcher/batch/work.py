@@ -207,6 +207,11 @@ class Work:
         custom_id = entry.get("custom_id")
         number = self._input.find(custom_id) if isinstance(custom_id, str) else None
         state = DONE if number is None else self._input.state(number)
+        if number is not None and "response" not in entry:  # a file of requests, or of something else
+            raise RequestError(
+                f'{self.spec.output} holds a line "{str(custom_id)[:80]}" that is no answer.',
+                "Move it away, or name another output with -o.",
+            )
         if number is not None and state in (TODO, REPORTED):
             if state == REPORTED:  # somebody had it answered after all
                 self.pace.failed -= 1

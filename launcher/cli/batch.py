@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -152,6 +153,7 @@ def _begun(launcher: Launcher, arguments: argparse.Namespace) -> BatchRun:
 def carried(batch: BatchRun, arguments: argparse.Namespace) -> int:
     """Carry `batch` from here, or have its job carry it, and say what came of it."""
     from launcher.api import batch_carry
+    from launcher.batch.report import OVER
     from launcher.cli.bars import Bars
 
     bars = Bars(quiet=arguments.json)
@@ -161,14 +163,16 @@ def carried(batch: BatchRun, arguments: argparse.Namespace) -> int:
             raise RequestError(
                 "Only a job of its own goes on by itself.", "Leave out --detach, or name --model."
             )
+        told: list[int] = []
         try:
-            status = asyncio.run(_carried(batch, batch_carry.key_of(arguments.key_file), bars))
+            status = asyncio.run(_carried(batch, batch_carry.key_of(arguments.key_file), bars, told))
         except asyncio.CancelledError:  # asked twice
             bars.say(f"Broken off. Go on with: launcher batch resume {batch.id}")
             raise KeyboardInterrupt from None
         finally:
             bars.end()
-        return ended(batch, status, bars, as_json=arguments.json)
+        code = ended(batch, status, bars, as_json=arguments.json)
+        return 130 if signal.SIGINT in told and status.state not in OVER else code
     _started(batch, bars)
     if arguments.detach:
         if not arguments.json:
@@ -188,11 +192,11 @@ def carried(batch: BatchRun, arguments: argparse.Namespace) -> int:
     return ended(batch, status, bars, as_json=arguments.json)
 
 
-async def _carried(batch: BatchRun, key: str | None, bars: Bars) -> Status:
+async def _carried(batch: BatchRun, key: str | None, bars: Bars, told: list[int]) -> Status:
     from launcher.api.batch_carry import carry
     from launcher.cli.ends import stopping
 
-    return await carry(batch, key=key, stop=stopping(), show=lambda now: draw(bars, now))
+    return await carry(batch, key=key, stop=stopping(told), show=lambda now: draw(bars, now))
 
 
 def _started(batch: BatchRun, bars: Bars) -> None:
@@ -209,7 +213,7 @@ def _started(batch: BatchRun, bars: Bars) -> None:
 
 def ended(batch: BatchRun, status: Status, bars: Bars, *, as_json: bool) -> int:
     """Say what came of a run; 0 when every line is answered."""
-    from launcher.batch.report import COMPLETED, OVER, cost
+    from launcher.batch.report import COMPLETED, OVER, cost, first_error
 
     code = 0 if status.state == COMPLETED and not status.failed else LauncherError.exit_code
     if as_json:
@@ -221,6 +225,8 @@ def ended(batch: BatchRun, status: Status, bars: Bars, *, as_json: bool) -> int:
         print(f"Answers: {one_line(batch.spec.output if texts is None else texts.target)}")
     if status.failed:
         print(f"Errors:  {one_line(batch.spec.errors)}")
+        if first := first_error(batch.spec.errors):
+            print(f"First:   {one_line(first)}")
     if status.state not in OVER:
         bars.say(f"{status.message} Go on with: launcher batch resume {batch.id}")
     elif status.message:

@@ -305,7 +305,7 @@ def test_ctrl_c_drains_and_says_how_to_go_on(
     wait_until(lambda: desk.lines() > 20 or process.poll() is not None, 60)
     process.send_signal(signal.SIGINT)
     text, error = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert "Traceback" not in error
     assert " of 4000 answered" in text
     assert "It was stopped. Go on with: launcher batch resume out-" in error
@@ -347,6 +347,9 @@ def test_what_cannot_be_is_said_in_a_sentence(
     ):
         assert main(["batch", *words]) == code, words
         assert said in capsys.readouterr().err, words
+    (desk.folder / "bad.jsonl").write_text("{not \x1b[2JJSON\n")
+    assert main(["batch", "run", "bad.jsonl", "--url", "http://x"]) == 1
+    assert "\nFirst:   line 1: The line is not JSON: " in capsys.readouterr().out
 
 
 def test_a_run_is_forgotten_and_its_files_stay(

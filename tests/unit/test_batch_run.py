@@ -217,6 +217,7 @@ def test_an_output_that_is_changed_under_way_is_noticed(desk: Path) -> None:
         (answer("stranger"), 'holds an answer to "stranger"'),
         (answer("a") + answer("a"), 'holds two answers to "a"'),
         (b'{"custom_id": 3}\n', 'holds an answer to "3"'),
+        (f"{line('a')}\n".encode(), 'holds a line "a" that is no answer'),  # another file of requests
         # Files of another kind, that nobody is to lose to a slip with -o.
         (b"Chapter 1\nIt was a dark night.\n", "holds something that is no answer (byte 0)"),
         (b'{\n  "precious": 1\n}\n', "holds something that is no answer (byte 0)"),
@@ -305,9 +306,9 @@ def test_what_is_given_up_has_an_error_line_each(desk: Path) -> None:
 def test_a_journal_is_a_file_of_its_own(desk: Path) -> None:
     other = desk / "precious"
     other.write_text("mine\n")
-    for name, make in (("link", os.symlink), ("twin", os.link)):
+    for name, make, said in (("link", os.symlink, "is a symbolic link"), ("twin", os.link, "is in the way")):
         make(other, desk / name)
-        with pytest.raises(StorageError):
+        with pytest.raises(StorageError, match=said):
             Journal(desk / name)
     os.mkfifo(desk / "pipe")
     with pytest.raises(StorageError):
