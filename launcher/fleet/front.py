@@ -94,7 +94,7 @@ class EndpointFront:
             text = f"{request.method} is not for this path."
             exchange.reply(answers.refused(405, text, "method_not_allowed", allowed))
         elif request.method not in SAFE_METHODS:
-            exchange.reply(_not_found())
+            exchange.reply(_not_found(wanted.path))
         elif target.path == "/metrics":
             exchange.reply(self._metrics(holder))
         elif target.path == "/status":
@@ -157,7 +157,7 @@ class EndpointFront:
             return answers.json_answer(200, self._jobs(holder, wanted.cluster))
         if wanted.listing == "whoami":
             return answers.json_answer(200, told.whoami(holder))
-        return _not_found()
+        return _not_found(wanted.path)
 
     def _clusters(self, holder: Holder) -> Sequence[str]:
         """Those that are there for the holder: where the models are that the key may use."""
@@ -370,5 +370,8 @@ class EndpointFront:
         self._access.spend(errand.holder, errand.model.name, exchange.spent_tokens)
 
 
-def _not_found() -> Answer:
+def _not_found(path: str) -> Answer:
+    if path.startswith("/v1/responses/"):
+        text = "An answer is kept, if at all, by the session that gave it. Ask that one at its own address."
+        return answers.refused(404, text, "kept_by_session")
     return answers.refused(404, "Nothing is served here. The API is under /v1.", "not_found")

@@ -271,6 +271,10 @@ def test_other_methods_and_paths(front: RunningEndpoint) -> None:
     for path in ("/sleep", "/v1/load_lora_adapter", "/invocations", "/v1/nothing"):
         assert front.ask("POST", path, body=chat(model="org/chat")).status == 404
         assert front.ask("GET", path).status == 404
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/input_items")):
+        for root in ("", "/far/vllm"):
+            kept = front.ask(method, f"{root}/v1/responses/resp_1{path}").json()["error"]
+            assert (kept["code"], "its own address" in kept["message"]) == ("kept_by_session", True)
     long = front.ask("POST", CHAT, body=chat("word " * 400_000 + "end", model="org/chat"))
     assert long.json()["usage"]["prompt_tokens"] == 400_001
 
