@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.api.batch_runs import BatchRun
+from launcher.api.batch_runs import BatchRun, lives
 from launcher.api.launcher import Launcher
 from launcher.api.session import Session
 from launcher.batch.report import ACTIVE, CANCELLED, OVER, STOPPED, WAITING, Show, Status
@@ -57,7 +57,7 @@ def begun(batch: BatchRun) -> Begun:
     Raises what Work raises, and what submitting raises.
     """
     session = batch.session
-    if session is not None and not session.status().ended:
+    if session is not None and lives(session, session.status()):
         return Begun(0, 0, session)
     with Work(batch.run) as work:
         left, faults, sends = work.left, work.faults, work.settled() is None
@@ -291,7 +291,7 @@ def _over(batch: BatchRun) -> bool:
     session = batch.session
     if session is None:
         return True
-    if not session.status().ended:
+    if lives(session, session.status()):
         return False
     job_id = session.job_id
     try:

@@ -28,14 +28,17 @@ from launcher.batch.texts import Texts
 from launcher.errors import LauncherError, RequestError, SessionError, StorageError
 from launcher.sessions.ownership import require_own
 from launcher.sessions.paths import write_private
+from launcher.sessions.status import PENDING
 
 if TYPE_CHECKING:
     from launcher.api.launcher import Launcher
     from launcher.api.session import Session
     from launcher.sessions.plan import Plan
+    from launcher.sessions.status import Status as SessionStatus
 
 FOLDER = ".batch-runs"
 _STARTS = 3  # in a row that brought nothing
+_SUBMITTED_S = 30.0  # an sbatch that outlived who called it has ended by then
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +104,10 @@ class BatchRun:
     def status(self) -> Status:
         """How it stands; one whose job waits or starts is `waiting`."""
         found = self.run.status()
-        if (
-            found.state in OVER
-            or found.state in ACTIVE
-            or not self.means.own
-            or (own := self.session) is None
-        ):
+        if found.state in OVER | ACTIVE or not self.means.own or (own := self.session) is None:
             return found
         now = own.status()
-        if now.ended:
+        if not lives(own, now):
             return found
         return dataclasses.replace(found, state=WAITING, session=own.id, message=now.message, code="")
 
@@ -163,7 +161,7 @@ class BatchRun:
         """The session that carries it, and whether it was submitted now."""
         with self._starting():
             last = self.session
-            if last is not None and not last.status().ended:
+            if last is not None and lives(last, last.status()):
                 return last, False
             return self._submit(planned(self.launcher, self.means, self.run.folder)), True
 
@@ -183,8 +181,7 @@ class BatchRun:
     @property
     def goes_on(self) -> bool:
         """Whether some process, or a job that is not over, is at it."""
-        own = self.session
-        return self.run.running or (own is not None and not own.status().ended)
+        return self.run.running or ((own := self.session) is not None and lives(own, own.status()))
 
     def forget(self) -> bool:
         """Remove its folder, and no file of its user's; False where it goes on. Raises OSError."""
@@ -225,6 +222,12 @@ class BatchRun:
             yield
         finally:
             os.close(lock)
+
+
+def lives(session: Session, now: SessionStatus) -> bool:
+    """Whether its job is not over; where its submission was killed, none is known to the scheduler either."""
+    never = now.state == PENDING and now.job_id is None and now.reason is None
+    return not (now.ended or (never and time.time() - session.plan.created_at > _SUBMITTED_S))
 
 
 def begin(

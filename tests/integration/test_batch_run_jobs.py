@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,14 @@ import pytest
 from launcher import AsyncLauncher, Launcher
 from launcher.api import batch_carry, batch_runs
 from launcher.api.batch_runs import BatchRun
+from launcher.api.launcher import write_session
 from launcher.batch.losses import Losses
 from launcher.batch.report import CANCELLED, COMPLETED, PENDING, STOPPED, WAITING
 from launcher.cli import main
 from launcher.cli.completion import words
 from launcher.errors import EngineError, RequestError, SessionError
-from tests.programs.batch_chaos import ENGINE, check, kill, lines, suffer, write
+from launcher.sessions.paths import write_private
+from tests.programs.batch_chaos import ENGINE, check, lines, suffer, write
 from tests.programs.front import wait_until
 
 pytestmark = pytest.mark.timeout(180)
@@ -58,16 +62,13 @@ def test_runner_engine_and_job_are_killed_and_each_id_is_answered_once(
 def test_a_line_that_ends_the_engine_each_time_keeps_no_other_from_its_answer(
     launcher: Launcher, tmp_path: Path
 ) -> None:
-    """What is known of it outlives a killed runner; alone with the engine for the second time, it is an error."""
+    """What earlier runners have seen of it is known; alone with the engine for the second time, it is an error."""
     deadly = ("--first-token-ms", "20", "--start-delay-s", "0", "--fail-on", "question 13")
     source = write(tmp_path / "in.jsonl", 60)
     batch = batch_runs.begin(launcher, source, window=8, engine_args=deadly)
-    losses = Losses(batch.run.folder / "losses")
-    for _ in range(3):
-        losses.add("r13")
+    for _ in range(4):
+        Losses(batch.run.folder / "losses").add("r13")
     batch_carry.begun(batch)
-    wait_until(lambda: (batch.run.folder / "losses").read_bytes().count(b"\n") > 3, 60)
-    kill(batch, "runner")
     done = batch_carry.follow(batch)
     assert (done.state, done.answered, done.failed) == (COMPLETED, 59, 1)
     assert sorted(ids(Path(batch.spec.output))) == sorted(
@@ -76,7 +77,7 @@ def test_a_line_that_ends_the_engine_each_time_keeps_no_other_from_its_answer(
     (told,) = [json.loads(line) for line in Path(batch.spec.errors).read_text().splitlines()]
     assert (told["custom_id"], told["line"], told["error"]["code"]) == ("r13", 14, "engine_lost")
     (only,) = batch.sessions
-    assert launcher.session(only).status().engine_restarts == 2
+    assert launcher.session(only).status().engine_restarts == 1
     assert "question" not in (batch.run.folder / "losses").read_text(), "no prompt in the state"
 
 
@@ -127,6 +128,20 @@ def test_a_job_that_waits_is_cancelled_with_its_run(launcher: Launcher, tmp_path
     assert session is not None
     wait_until(lambda: session.status().ended, 30)
     assert batch.status().state == CANCELLED
+
+
+def test_a_job_whose_submission_was_killed_is_followed_by_another(launcher: Launcher, tmp_path: Path) -> None:
+    batch = batch_runs.begin(launcher, write(tmp_path / "in.jsonl", 5), engine_args=QUICK)
+    # What a kill between the session's folder and sbatch leaves, half a minute ago.
+    plan = batch_runs.planned(launcher, batch.means, batch.run.folder)
+    plan = dataclasses.replace(plan, created_at=time.time() - 31)
+    write_session(plan, launcher.make(plan))
+    write_private(batch.run.folder / "sessions.json", json.dumps([{"id": plan.id, "done": 0}]))
+    assert not batch.goes_on
+    batch_carry.begun(batch)
+    assert batch_carry.follow(batch).answered == 5
+    assert batch.sessions[0] == plan.id
+    assert len(batch.sessions) == 2
 
 
 def test_a_model_that_cannot_start_is_not_started_again(launcher: Launcher, tmp_path: Path) -> None:
