@@ -69,6 +69,10 @@ class Passes:
         """End a login."""
         self._keys.forget(cookie)
 
+    def proof(self, challenge: str) -> str | None:
+        """What shows that the session's key is here."""
+        return self._keys.proof(challenge)
+
     def refresh(self) -> None:
         """Take over what has changed."""
         self._keys.refresh()

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from launcher.errors import StorageError
 from launcher.gateway.limits import Budget
+from launcher.gateway.proof import proof
 from launcher.sessions.keys import OWN, NamedKey, load, opened
 
 _LOG = logging.getLogger("launcher.gateway")
@@ -59,7 +60,7 @@ class KeyRing(Protocol):
         """Whose key `candidate` is."""
 
     async def anew(self) -> None:
-        """Somebody came with a key that is not known: take over what has changed now."""
+        """Somebody came with a key that is not known: take over what has changed now; raises StorageError."""
 
     def login(self, candidate: str) -> str | None:
         """A new cookie value for a right key."""
@@ -75,6 +76,9 @@ class KeyRing(Protocol):
 
     def refresh(self) -> None:
         """Take over what has changed; called every two seconds."""
+
+    def proof(self, challenge: str) -> str | None:
+        """What shows to whoever has the session's key that it is here too; None: there is no such key."""
 
 
 class Keys:
@@ -135,6 +139,10 @@ class Keys:
     def forget(self, cookie: str) -> None:
         """End the login that `cookie` stands for."""
         self._cookies.pop(_digest(cookie), None)
+
+    def proof(self, challenge: str) -> str | None:
+        """What shows to whoever has the session's key that it is here too."""
+        return proof(self._own[0], challenge)
 
     def refresh(self) -> None:
         """Take over what has changed in the file of further keys; to be called every two seconds."""

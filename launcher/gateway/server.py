@@ -15,6 +15,7 @@ from launcher.gateway.client import Client
 from launcher.gateway.exchange import Exchange
 from launcher.gateway.front import Front, later
 from launcher.gateway.keys import Holder, KeyRing
+from launcher.gateway.proof import PROOF
 from launcher.gateway.request import SAFE_METHODS, Request
 from launcher.gateway.routes import Target
 from launcher.gateway.sockets import listen
@@ -131,7 +132,11 @@ class Gateway:
             exchange.reply(Answer(303, headers={"Location": f"{raw.rpartition('/')[2]}/"}))
         elif target.path == "/health" and request.method in SAFE_METHODS:
             up = self._front.ready and not self.stopping
-            exchange.reply(answers.json_answer(200 if up else 503, {"status": "up" if up else "down"}))
+            shown = self._keys.proof(request.headers.text(b"x-launcher-challenge"))
+            headers = {PROOF: shown} if shown is not None else None
+            exchange.reply(
+                answers.json_answer(200 if up else 503, {"status": "up" if up else "down"}, headers)
+            )
         elif target.path == "/login" and request.method in ("GET", "HEAD", "POST"):
             later(exchange, self._admission.login(exchange, target))
         else:

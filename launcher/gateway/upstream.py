@@ -17,11 +17,12 @@ from typing import Protocol, cast
 import httptools
 
 from launcher.gateway.place import Place
+from launcher.gateway.proof import Question
 from launcher.gateway.request import Headers
 
 # uvicorn closes an idle connection after 5 s; ours must be dropped before, or a request could meet the close.
 _IDLE_S = 3.0
-_CONNECT_TIMEOUT_S = 10.0
+_CONNECT_TIMEOUT_S, _PROOF_TIMEOUT_S = 10.0, 30.0
 _HEAD_BYTES = 256 * 1024
 
 
@@ -80,6 +81,21 @@ class Upstream(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)
+
+    async def prove(self, key: str) -> None:
+        """See whether the gateway there has `key`; raises OSError where it has not, or does not say so in time."""
+        question = Question(key)
+        try:
+            self.begin(question)
+            self.write(question.text)
+            async with asyncio.timeout(_PROOF_TIMEOUT_S):
+                await question.answered
+            if not (self._reusable and self.open):
+                raise ConnectionError("it hung up")
+        except BaseException:
+            self.abort()
+            raise
+        self._taker = None
 
     def release(self) -> None:
         """The answer is over and the whole request was sent: others may use the connection."""
@@ -251,7 +267,7 @@ class Upstreams:
         return None
 
     async def connect(self, place: Place) -> Upstream:
-        """A new connection; raises OSError."""
+        """A new connection, behind which is who should be there; raises OSError."""
         address, loop = place.address, asyncio.get_running_loop()
         pool = self._idle.setdefault(address, [])
         async with asyncio.timeout(_CONNECT_TIMEOUT_S):
@@ -259,6 +275,8 @@ class Upstreams:
                 _, upstream = await loop.create_connection(lambda: Upstream(pool), *address)
             else:
                 _, upstream = await loop.create_unix_connection(lambda: Upstream(pool), str(address))
+        if place.proves and place.key is not None:
+            await upstream.prove(place.key)
         return upstream
 
     def tidy(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import threading
 import time
@@ -19,6 +20,7 @@ from launcher.fleet.handover import Handover
 from launcher.fleet.replicas import Member
 from launcher.fleet.sight import Sighted
 from launcher.fleet.store import Replica
+from launcher.gateway.proof import CHALLENGE, PROOF, proof
 from launcher.gateway.upstream import Upstreams
 from launcher.sessions.connection import Connection
 from launcher.sessions.status import READY, Idle, Status
@@ -37,11 +39,17 @@ class Far:
         told = self
 
         class Answering(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def do_GET(self) -> None:
-                assert self.headers["Authorization"] == "Bearer key"
-                told.asked.append(f"{self.command} {self.path}")
+                shown = proof(hashlib.sha256(b"key").digest(), self.headers.get(CHALLENGE, ""))
+                if shown is None:
+                    assert self.headers["Authorization"] == "Bearer key"
+                    told.asked.append(f"{self.command} {self.path}")
                 said = json.dumps({"usage": {"in_flight": told.in_flight, "websockets": 0}}).encode()
                 self.send_response(200)
+                if shown is not None:
+                    self.send_header(PROOF, shown)
                 self.send_header("Content-Length", str(len(said)))
                 self.end_headers()
                 self.wfile.write(said)

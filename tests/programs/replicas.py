@@ -36,7 +36,7 @@ class Replica(RunningGateway):
 
     @property
     def place(self) -> Place:
-        return Place(("127.0.0.1", self.port), REPLICA_KEY)
+        return Place(("127.0.0.1", self.port), REPLICA_KEY, proves=True)
 
     def close(self) -> None:
         self.engine.close()
