@@ -3,9 +3,10 @@
     make bench NAME=batch [ARGS='--rounds 1 --lines 500 --memory 2000,10000 --vllm']
 
 Throughput: the same window, the same gateway and engine, in turn; the engine answers each request after a fixed time,
-so that a client which keeps the window full gets window / time. Memory: the peak of the client's process, lines that
-are answered at once. With --vllm also the real vLLM on CPU with the shipped model, and `vllm run-batch`, which starts
-its own. Prints one table and, as the last line, one JSON object.
+so that a client which keeps the window full gets window / time: the engine's own throughput. Memory: the peak of the
+client's process, lines that are answered at once. With --vllm also the real vLLM on CPU with the shipped model, in
+turn, and `vllm run-batch`, which starts its own. Prints what each round brings, one table and, as the last line, one
+JSON object. That a job starts its engine once is shown by tests/integration/test_batch_run_jobs.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,23 @@ class Took:
     peak_mb: float
 
 
+@dataclass(frozen=True)
+class Row:
+    """One figure: `name` in the JSON, `what` in the table; `plain` is the plain client's, where it has one."""
+
+    name: str
+    what: str
+    value: float
+    unit: str
+    goal: float | None = None
+    plain: float | None = None
+    at_least: bool = True
+
+    @property
+    def met(self) -> bool:
+        return self.goal is None or (self.value >= self.goal if self.at_least else self.value <= self.goal)
+
+
 def main() -> None:
     """Measure, print the table and the JSON line."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by TERM"))
@@ -53,19 +71,44 @@ def main() -> None:
     parser.add_argument("--memory", default="10000,150000", help="two numbers of lines; empty: not measured")
     parser.add_argument("--vllm", action="store_true", help="the real vLLM on CPU, too")
     options = parser.parse_args()
-    result: dict[str, object] = {}
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="bench") as name:
         folder = Path(name)
-        result |= throughput(folder, options)
-        result |= killed(folder, options)
+        rows += throughput(folder, options)
+        rows += killed(folder, options)
         if options.memory:
-            result |= memory(folder, [int(word) for word in options.memory.split(",")])
+            rows += memory(folder, [int(word) for word in options.memory.split(",")])
         if options.vllm:
-            result |= with_vllm(folder, options)
-    print(json.dumps({"batch": result}))
+            rows += with_vllm(folder, options)
+    show(rows)
+    print(json.dumps(result(rows), ensure_ascii=False))
 
 
-def throughput(folder: Path, options: argparse.Namespace) -> dict[str, object]:
+def show(rows: Sequence[Row]) -> None:
+    """The table, as docs/performance.md has it."""
+    wide = max(len(row.what) for row in rows)
+    print(f"\n{'':{wide}}{'ours':>12}{'goal':>10}{'plain':>12}   unit")
+    for row in rows:
+        goal = "" if row.goal is None else f"{'≥' if row.at_least else '≤'} {row.goal:g}"
+        plain = "" if row.plain is None else f"{row.plain:.3f}"
+        print(f"{row.what:{wide}}{row.value:12.3f}{goal:>10}{plain:>12}   {row.unit}")
+
+
+def result(rows: Sequence[Row]) -> dict[str, object]:
+    """P9: each of its parts with its goal, met if all of them are. The other figures stand beside it."""
+    parts = [row for row in rows if row.goal is not None]
+    return {
+        "P9": {
+            "value": {row.name: round(row.value, 4) for row in parts},
+            "goal": {row.name: row.goal for row in parts},
+            "met": all(row.met for row in parts),
+        },
+        "others": {row.name: round(row.value, 4) for row in rows if row.goal is None},
+        "plain": {row.name: round(row.plain, 4) for row in rows if row.plain is not None},
+    }
+
+
+def throughput(folder: Path, options: argparse.Namespace) -> list[Row]:
     """Both clients in turn before one simulated engine behind our gateway."""
     source = write(folder / "in.jsonl", options.lines)
     found: dict[str, list[Took]] = {PLAIN: [], OURS: []}
@@ -80,18 +123,18 @@ def throughput(folder: Path, options: argparse.Namespace) -> dict[str, object]:
         who: statistics.median(options.lines / one.sending_s for one in rounds)
         for who, rounds in found.items()
     }
-    print(f"\n{'':22}{'requests/s':>12}{'of ideal':>10}{'peak MB':>9}")
-    for who, rounds in found.items():
-        peak = statistics.median(one.peak_mb for one in rounds)
-        print(f"{who:22}{rates[who]:12.1f}{rates[who] / ideal:10.3f}{peak:9.1f}")
-    print(f"window {options.window}, {options.answer_ms:g} ms an answer: at most {ideal:.1f} requests/s")
-    return {
-        "value": round(rates[OURS] / rates[PLAIN], 4), "unit": "of a plain client's throughput", "want": RATIO,
-        "of_ideal": round(rates[OURS] / ideal, 4), "plain_of_ideal": round(rates[PLAIN] / ideal, 4),
-    }  # fmt: skip
+    ratio = statistics.median(
+        plain.sending_s / one.sending_s for one, plain in zip(found[OURS], found[PLAIN], strict=True)
+    )
+    what = f"throughput, window {options.window}, {options.answer_ms:g} ms an answer"
+    whole = f"the same, against the engine's own {ideal:.1f} a second"
+    return [
+        Row("throughput", what, ratio, "of a plain client's", RATIO),
+        Row("of_engine", whole, rates[OURS] / ideal, "×", None, rates[PLAIN] / ideal),
+    ]
 
 
-def killed(folder: Path, options: argparse.Namespace) -> dict[str, object]:
+def killed(folder: Path, options: argparse.Namespace) -> list[Row]:
     """How many requests are sent again after a SIGKILL in the middle: at most the window."""
     count = min(options.lines, 1000)
     source, output = write(folder / "killed.jsonl", count), folder / "killed.out"
@@ -109,11 +152,11 @@ def killed(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     whole = before[: before.rfind(b"\n") + 1]
     assert after.startswith(whole), "earlier bytes have changed"
     assert sorted(ids) == sorted(f"r{number}" for number in range(count))
-    print(f"killed in the middle: {sent - count} of {count} requests sent twice, window {options.window}")
-    return {"sent_twice": sent - count, "window": options.window}
+    what = f"sent twice of {count} after a SIGKILL in the middle"
+    return [Row("sent_twice", what, sent - count, "requests", options.window, at_least=False)]
 
 
-def memory(folder: Path, counts_of_lines: list[int]) -> dict[str, object]:
+def memory(folder: Path, counts_of_lines: list[int]) -> list[Row]:
     """The peak of our process by the number of lines, and of the plain client's."""
     peaks: dict[str, dict[int, float]] = {OURS: {}, PLAIN: {}}
     with engine(folder) as (_, port):
@@ -127,48 +170,55 @@ def memory(folder: Path, counts_of_lines: list[int]) -> dict[str, object]:
                     flush=True,
                 )
     few, many = counts_of_lines[0], counts_of_lines[-1]
-    ratios = {who: round(known[many] / known[few], 3) for who, known in peaks.items()}
-    print(f"memory at {many} lines against {few}: × {ratios[OURS]} (plain client × {ratios[PLAIN]})")
-    return {"memory_ratio": ratios[OURS], "memory_want": MEMORY_RATIO, "plain_memory_ratio": ratios[PLAIN]}
+    mine, plain = peaks[OURS], peaks[PLAIN]
+    what, ratio, others = (
+        f"memory at {many} lines against {few}",
+        mine[many] / mine[few],
+        plain[many] / plain[few],
+    )
+    return [
+        Row("memory", what, ratio, "×", MEMORY_RATIO, others, at_least=False),
+        Row("peak_mb", f"largest memory at {many} lines", mine[many], "MB", None, plain[many]),
+    ]
 
 
-def with_vllm(folder: Path, options: argparse.Namespace) -> dict[str, object]:
+def with_vllm(folder: Path, options: argparse.Namespace) -> list[Row]:
     """The real engine: ours and the plain client with a server that runs, `vllm run-batch` with its own."""
     source = write(folder / "vllm.jsonl", min(options.lines, 500), max_tokens=16)
     lines = source.read_text().count("\n")
     port = free_port()
     vllm = str(Path(sys.executable).parent / "vllm")
     set_up = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    argv = [vllm, "serve", str(_MODEL), "--served-name", "tiny", "--port", str(port), "--enforce-eager"]
-    argv = [word.replace("--served-name", "--served-model-name") for word in argv]
-    log = (folder / "vllm.log").open("wb")
-    found: dict[str, object] = {}
+    wanted = ["--served-model-name", "tiny", "--enforce-eager"]
+    argv = [vllm, "serve", str(_MODEL), "--port", str(port), *wanted]
+    rates: dict[str, list[float]] = {PLAIN: [], OURS: []}
+    log, url = folder / "vllm.log", f"http://127.0.0.1:{port}/v1"
     begun = time.perf_counter()
-    with subprocess.Popen(argv, env=set_up, stdout=log, stderr=log, text=True) as process:
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(argv, env=set_up, stdout=out, stderr=out, text=True) as process,
+    ):
         try:
             until_answering(port, process, 600)
             started_s = time.perf_counter() - begun
-            client(PLAIN, folder, source, f"http://127.0.0.1:{port}/v1", options.window)  # warm
-            rates = {
-                who: lines
-                / client(who, folder, source, f"http://127.0.0.1:{port}/v1", options.window).sending_s
-                for who in (PLAIN, OURS)
-            }
+            client(PLAIN, folder, source, url, options.window)  # warm: from here on its prompts are known
+            for turn in range(options.rounds):
+                for who in (PLAIN, OURS) if turn % 2 == 0 else (OURS, PLAIN):
+                    rates[who].append(lines / client(who, folder, source, url, options.window).sending_s)
+                    print(f"round {turn + 1} {who:22}{rates[who][-1]:8.1f} requests/s with vLLM", flush=True)
         finally:
             process.terminate()
     argv = [vllm, "run-batch", "-i", str(source), "-o", str(folder / "vllm.out"), "--model", str(_MODEL)]
-    begun = time.perf_counter()
-    took = measured([*argv, "--served-model-name", "tiny", "--enforce-eager"], set_up, folder)
-    for who, rate in rates.items():
-        print(f"{who:22}{rate:9.1f} requests/s with vLLM, which took {started_s:.0f} s to start")
-    print(
-        f"{VLLM:22}{lines / took.wall_s:9.1f} requests/s with its start, peak {took.peak_mb:.0f} MB in one process"
-    )
-    found["vllm"] = {
-        "ours_of_plain": round(rates[OURS] / rates[PLAIN], 4), "plain_per_s": round(rates[PLAIN], 2),
-        "run_batch_wall_s": round(took.wall_s, 1), "serve_start_s": round(started_s, 1), "lines": lines,
-    }  # fmt: skip
-    return found
+    took = measured([*argv, *wanted], set_up, folder)
+    ratio = statistics.median(a / b for a, b in zip(rates[OURS], rates[PLAIN], strict=True))
+    mine, plain = statistics.median(rates[OURS]), statistics.median(rates[PLAIN])
+    return [
+        Row("vllm", f"throughput with vLLM on CPU, {lines} lines", ratio, "of a plain client's", RATIO),
+        Row("vllm_per_s", "requests that vLLM answers", mine, "a second", None, plain),
+        Row("run_batch_s", f"the same with {VLLM}, its start included", took.wall_s, "s"),
+        Row("run_batch_mb", f"largest process of {VLLM}", took.peak_mb, "MB"),
+        Row("serve_start_s", "start of vllm serve alone", started_s, "s"),
+    ]
 
 
 def begun(folder: Path, argv: list[str]) -> subprocess.Popen[bytes]:
