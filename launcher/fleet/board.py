@@ -117,9 +117,9 @@ def left_s(member: Member, offer: Offer, learnt: Learnt) -> float | None:
     if start_s is None:
         return None
     if status is not None and status.state != PENDING and status.phases:
-        return max(1.0, status.phases[0].started_at + start_s - now)
+        return max(1.0, min(start_s, status.phases[0].started_at + start_s - now))
     queue_s = 0.0 if lead.queue_s == UNKNOWN_QUEUE_S else lead.queue_s
-    return max(1.0, member.row.claimed_at + queue_s + start_s - now)
+    return max(1.0, min(queue_s + start_s, member.row.claimed_at + queue_s + start_s - now))
 
 
 def jobs(sighted: Iterable[Sighted], models: Mapping[str, str]) -> dict[str, Any]:

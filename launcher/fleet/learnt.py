@@ -28,6 +28,7 @@ _LONGEST_S = 7 * 86400.0
 _PAUSE_FIRST_S, _PAUSE_LONGEST_S = 30.0, 1800.0
 # Failures so far apart are not in a row; a replica that fails so soon after its first answer has not really started.
 _FORGOTTEN_S, _SOON_S = 2 * 3600.0, 300.0
+_SKEW_S = 60.0  # the clocks of a node and of where the job was submitted may differ; more says that one was set anew
 # What ends a session although the model could start there: it says nothing against the place.
 _NOBODYS_FAULT = frozenset(
     {"user", "handed-over", "endpoint", "idle", "time-limit", "cancelled", "together", "preempted"}
@@ -82,6 +83,13 @@ class Learnt:
         failures = self._failures.get((model, cluster, profile))
         return 0.0 if failures is None else failures.paused_until
 
+    def paused(self, names: Iterable[str], cluster: str, profile: str, now: float) -> bool:
+        """Whether nothing should be started there now, of what is called so: a model, or an offer."""
+        left_s = (self.paused_until(name, cluster, profile) - now for name in names)
+        return any(
+            0 < left <= _PAUSE_LONGEST_S for left in left_s
+        )  # longer: the clock was set back meanwhile
+
     def lead(self, model: str, cluster: str, profile: str) -> Lead:
         """What to expect of the next start of `model` there."""
         queue_s = self._high_queue(cluster, profile)
@@ -129,8 +137,10 @@ class Learnt:
             return
         first, last = status.phases[0], status.phases[-1]
         # A job that ran again has waited twice, and only the first wait was a queue of its own.
-        waited = None if status.restarts else max(0.0, first.started_at - plan.created_at)
-        self.started(*place, waited, max(0.0, last.started_at + last.elapsed_s - first.started_at))
+        waited = None if status.restarts else first.started_at - plan.created_at
+        if waited is not None and -_SKEW_S < waited < 0:
+            waited = 0.0
+        self.started(*place, waited, last.started_at + last.elapsed_s - first.started_at)
 
     def ended(self, plan: Plan, status: Status, model: str, *, answered: bool) -> None:
         """A session is over whose start was watched, and which `answered` or did not."""

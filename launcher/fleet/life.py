@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import StorageError
+from launcher.errors import RequestError, SettingsError, StorageError
 from launcher.fleet.board import Board, jobs
 from launcher.fleet.capacity import Capacity
 from launcher.fleet.choice import Lane
@@ -276,7 +276,9 @@ class Life:
         if started.trouble is not None:
             _LOG.warning("%s could not be started on %s: %s", offer.name, start.profile, started.trouble)
             self._board.trouble[offer.name] = f"It could not be started: {started.trouble}"
-            self._learnt.failed(offer.model, start.cluster, start.profile, time.time())
+            # A request that cannot be says nothing against the place, nor against other offers of the model.
+            own = isinstance(started.trouble, RequestError | SettingsError)
+            self._learnt.failed(offer.name if own else offer.model, start.cluster, start.profile, time.time())
         elif started.session is not None:
             _LOG.info("%s: session %s was submitted", offer.name, started.session.id)
 
@@ -326,8 +328,8 @@ class Life:
         offer, now = self.offers[model], time.time()
         if mine or model not in self._board.trouble or now - asked_at < _TICK_S:
             return False
-        paused = (self._learnt.paused_until(offer.model, w.cluster, w.profile) for w in offer.profiles)
-        return min(paused) > now
+        names, learnt = offer.paused_as, self._learnt
+        return all(learnt.paused(names, where.cluster, where.profile, now) for where in offer.profiles)
 
     def _hold(self, model: str, more: int) -> None:
         self._facts.hold(model, more)

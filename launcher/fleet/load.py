@@ -26,7 +26,7 @@ class _Span:
 
 
 class Load:
-    """The load of one model; no moment given to it may be earlier than the one before.
+    """The load of one model. A moment before the last one is of a clock that was set back, and takes all with it.
 
     `idle_s` is the offer's idle limit (0: none): a peak is forgotten before that.
     """
@@ -40,6 +40,7 @@ class Load:
         self._watched_from: float | None = None
         self._refused: deque[float] = deque()  # until when each is expected again, in order
         self._spans: deque[_Span] = deque()
+        self._latest = 0.0
 
     def asked(self, now: float) -> None:
         """A request came, whatever becomes of it."""
@@ -47,6 +48,7 @@ class Load:
 
     def refused(self, now: float, retry_after_s: float) -> None:
         """A request was told to come back after `retry_after_s`: it counts until then, and not twice when it does."""
+        self._seen(now)
         until = now + min(max(retry_after_s, _EXPECTED_MIN_S), _EXPECTED_MAX_S)
         place = len(self._refused)
         while place and self._refused[place - 1] > until:
@@ -74,9 +76,20 @@ class Load:
             watched_from=self._watched_from or 0.0,
         )
 
+    def _set_back(self, by_s: float) -> None:
+        assert self._watched_from is not None
+        self._watched_from -= by_s
+        self._last_asked_at -= by_s
+        self._refused = deque(until - by_s for until in self._refused)
+        for span in self._spans:
+            span.begin -= by_s
+
     def _seen(self, now: float) -> None:
         if self._watched_from is None:
             self._watched_from = now
+        elif now < self._latest:
+            self._set_back(self._latest - now)
+        self._latest = now
         while self._refused and self._refused[0] <= now:
             self._refused.popleft()
         before, self._count = self._count, self._in_flight + self._held + len(self._refused)

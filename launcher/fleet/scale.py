@@ -132,7 +132,8 @@ class _View:
             steady = load if self.demand.steady is None else min(load, self.demand.steady)
             wanted = math.ceil(steady / each)
             # What waited for the first replica falls on it all at once; it shall show what it can do.
-            if any(self.now - s.ready_at < STEADY_S for s in self.ready if s.ready_at is not None):
+            # (A moment to come is that of a clock that was set back since.)
+            if any(0 <= self.now - s.ready_at < STEADY_S for s in self.ready if s.ready_at is not None):
                 wanted = min(wanted, len(self.lasting))
         else:
             wanted = min(1, load)  # how fast one is shows when it is there, however many wait
@@ -152,7 +153,8 @@ class _View:
     def _asked_at(self) -> float:
         # Before it was watched anybody may have asked.
         watched_from = self.demand.watched_from
-        return max([self.demand.last_asked_at, watched_from, *(s.last_used_at for s in self.seen)])
+        asked_at = max([self.demand.last_asked_at, watched_from, *(s.last_used_at for s in self.seen)])
+        return min(asked_at, self.now)
 
     def _wanted_lately(self) -> bool:
         idle_s = self.offer.idle_s or math.inf
@@ -210,7 +212,7 @@ class _View:
             cluster is not None
             and cluster.healthy
             and (cluster.refused_until or 0.0) <= self.now
-            and self.learnt.paused_until(self.offer.model, where.cluster, where.profile) <= self.now
+            and not self.learnt.paused(self.offer.paused_as, where.cluster, where.profile, self.now)
         )
 
     # ---- what does not last

@@ -41,6 +41,11 @@ class Offer:
     requests_per_minute: int | None = None
     wanted: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def paused_as(self) -> frozenset[str]:
+        """By what a place may be paused: its model fails there for everybody, its own fields for itself alone."""
+        return frozenset((self.model, self.name))
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:

@@ -165,6 +165,11 @@ def test_a_running_stream_keeps_its_replica() -> None:
     assert decided([streaming], Demand(0, 1, NOW - 2 * HOUR, 1, 1)) == []
 
 
+def test_a_clock_that_was_set_back_holds_up_no_further_replica() -> None:
+    ahead = ready("a", ago_s=-HOUR)
+    assert starts(decided([ahead], busy(100))) == starts(decided([ready("a")], busy(100))) != []
+
+
 def test_a_hot_model_is_kept_and_started_unasked() -> None:
     """FIRST 4: hot models are not stopped."""
     hot = dataclasses.replace(OFFER, minimum=2)
@@ -297,6 +302,13 @@ def test_several_starts_are_spread_over_what_is_free() -> None:
     assert starts(decided([], NOBODY, offer=hot, clusters=room)) == [
         ("here", "gpu"), ("there", "big"), ("there", "big")
     ]  # fmt: skip
+
+
+def test_what_is_wrong_with_one_offer_holds_up_no_other_of_its_model() -> None:
+    learnt, long = known(), dataclasses.replace(OFFER, name="long")
+    learnt.failed("long", "here", "gpu", NOW)
+    assert starts(decided([], busy(1), offer=long, learnt=learnt)) == [("there", "big")]
+    assert starts(decided([], busy(1), learnt=learnt)) == [("here", "gpu")]
 
 
 def test_a_failed_start_is_tried_elsewhere_and_there_again_after_a_pause() -> None:

@@ -81,6 +81,15 @@ def test_failures_in_a_row_pause_for_longer_up_to_half_an_hour() -> None:
     assert learnt.paused_until("chat", "here", "gpu") == NOW + 10_030, "hours later"
 
 
+def test_a_clock_that_is_set_back_does_not_prolong_a_pause() -> None:
+    learnt = Learnt()
+    learnt.failed("chat", "here", "gpu", NOW)
+    assert learnt.paused({"chat", "offer"}, "here", "gpu", NOW + 1)
+    assert not learnt.paused({"offer"}, "here", "gpu", NOW + 1)
+    assert not learnt.paused({"chat"}, "here", "gpu", NOW + 31)
+    assert not learnt.paused({"chat"}, "here", "gpu", NOW - 86400)
+
+
 # ---- from the files of sessions
 
 
@@ -205,6 +214,22 @@ def test_a_load_says_since_when_it_is_known() -> None:
     assert seen.demand(NOW).watched_from == NOW
     seen.changed(NOW + 4000, in_flight=1)
     assert seen.demand(NOW + 5000).watched_from == NOW
+
+
+def test_a_clock_that_is_set_back_takes_the_load_with_it() -> None:
+    seen, back = Load(1800), NOW - 86400
+    seen.changed(NOW, in_flight=40)
+    seen.asked(NOW + 60)
+    seen.refused(NOW + 60, 10)
+    before = seen.demand(NOW + 61)
+    after = seen.demand(back)
+    for demand in (before, after):
+        assert (demand.waiting, demand.steady, demand.busiest) == (1, 40, 41)
+    assert after.last_asked_at == back
+    assert after.watched_from == pytest.approx(back - 61)
+    seen.changed(back, in_flight=0)
+    later = seen.demand(back + 700)
+    assert (later.waiting, later.load, later.steady) == (0, 0, 0)
 
 
 def test_a_short_idle_limit_forgets_sooner() -> None:
