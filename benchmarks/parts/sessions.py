@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import random
 import statistics
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.parts.clients import chat_request, many_at_once, one_by_one
-from benchmarks.parts.ways import ROOT, Way, free_port, running
+from benchmarks.parts.ways import Way, free_port, running
 
 MANY = 1000
 
@@ -22,14 +21,6 @@ class RoutingCost:
 
     cpu_ratio: float
     latency_ratio: float
-
-
-def supported(argv: Callable[[int], Sequence[str]]) -> bool:
-    """Whether the gateway's program has `--models N`, which gives it the models model-0001 to model-N."""
-    done = subprocess.run(
-        [*argv(0)[:3], "--help"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
-    )
-    return "--models" in done.stdout
 
 
 def routing_cost(
