@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -29,6 +29,8 @@ from tests.app.cards import copy_app
 from tests.app.dashboard import BOOTSTRAP, FONT_AWESOME, Shown, form_page, sessions_page
 from tests.app.ondemand import Card, OnDemand, OnDemandSession
 from tests.browser.listening import choose, listening, state
+from tests.programs.endpoint import Endpoint, Load
+from tests.programs.front import wait_until
 from tests.slurm import people
 from tests.slurm.cluster import Cluster
 from tests.speech import speech
@@ -66,6 +68,32 @@ FORM_SETTINGS = {
 MODELS = {
     "meta-llama/Llama-3.1-8B-Instruct": "llama-8b", "meta-llama/Llama-3.3-70B-Instruct": "llama-70b",
 }  # fmt: skip
+
+# The endpoint as docs/endpoint.md calls it, and whose requests it answers: simulated ones, in a few seconds.
+ENDPOINT_URL = "http://login1:41873/v1"
+ENDPOINT_SETTINGS: dict[str, Any] = {
+    "clusters": {"main": {"scheduler": "local"}, "della": {"scheduler": "local"}},
+    "profiles": {"gpu-small": {"cluster": "main"}, "della-gpu": {"cluster": "della"}},
+    "catalog": {
+        "quick": {"engine": "simulated",
+            "engine_args": ["--start-delay-s", "0.1", "--token-rate", "90", "--tokens", "150"]
+        },
+        "slow": {"engine": "simulated",
+            "engine_args": ["--start-delay-s", "0.1", "--token-rate", "40", "--tokens", "200"]
+        },
+        "large": {"engine": "simulated",
+            "engine_args": ["--start-delay-s", "600"]
+        },
+    },
+    "session": {"page": False},
+}  # fmt: skip
+OFFERS = {
+    "chat": {"model": "quick", "profiles": ["gpu-small", "della-gpu"], "minimum": 2, "maximum": 3},
+    "coder": {"model": "slow", "profiles": ["della-gpu"]},
+    "llama-70b": {"model": "large", "profiles": ["gpu-small"]},
+    "embed": {"model": "quick", "profiles": ["gpu-small"]},
+}
+ASKED = (("alice", "chat", 6), ("bob", "chat", 3), ("chemistry", "coder", 4))
 
 
 @dataclass(frozen=True)
@@ -200,6 +228,37 @@ def transcripts(studio: Studio) -> None:
             page.context.close()
 
 
+def endpoint(studio: Studio) -> None:
+    """The endpoint's status page: two models that are used, one that starts, one that nobody asked for lately."""
+    with (
+        tempfile.TemporaryDirectory(prefix="launcher-endpoint-") as folder,
+        Endpoint(Path(folder), OFFERS, **ENDPOINT_SETTINGS) as running,
+    ):
+        keys = {who: running.new_key(who, owner=who) for who in {who for who, _, _ in ASKED}}
+        for who, model, times in ASKED:
+            for _ in range(times):
+                running.chat(model, "word " * 300, key=keys[who], hold_s=60)
+        mine = running.new_key("staff", own=True, lifetime_s=47.5 * 3600)
+        with (
+            Load(running, "chat", threads=5, key=keys["alice"]),
+            Load(running, "coder", threads=2, key=keys["chemistry"]),
+            Load(running, "llama-70b", threads=3, key=keys["bob"], hold_s=25),
+        ):
+            wait_until(lambda: "STARTING" in str(running.ask("GET", "/status")[1]).upper())
+            time.sleep(12)  # a minute's tokens, and answers to count
+            page = studio.page((1200, 700))
+            page.goto(running.url.removesuffix("/v1"))
+            page.get_by_label("API key").fill(mine)
+            page.get_by_role("button", name="Open").click()
+            expect(page.get_by_role("row", name="alice")).to_be_visible()
+            page.evaluate(
+                "names => { for (const code of document.querySelectorAll('code'))"
+                " code.textContent = code.textContent.replace(...names) }",
+                [running.url, ENDPOINT_URL],
+            )
+            studio.keep("endpoint", page)
+
+
 def correct(page: Page, line: int, text: str) -> None:
     """Write `text` instead of what was heard."""
     page.locator("#lines .said").nth(line).dblclick()
@@ -284,7 +343,9 @@ def say(text: str) -> None:
 def main() -> None:
     """Take them all, or one kind."""
     parser = argparse.ArgumentParser(prog="make screenshots", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", choices=["form", "cards", "transcribe"], help="cards: without the page")
+    parser.add_argument(
+        "--only", choices=["form", "cards", "transcribe", "endpoint"], help="cards: without the page"
+    )
     parser.add_argument("--target", type=Path, default=ROOT / "docs" / "images", metavar="FOLDER")
     given = parser.parse_args()
     given.target.mkdir(parents=True, exist_ok=True)
@@ -304,6 +365,8 @@ def main() -> None:
             cards(studio, page_too=given.only is None)
         if given.only in (None, "transcribe"):
             transcripts(studio)
+        if given.only in (None, "endpoint"):
+            endpoint(studio)
         browser.close()
 
 

@@ -35,6 +35,7 @@ client = OpenAI(base_url="{url}", api_key="KEY")
 messages = [{{"role": "user", "content": "Hello"}}]
 print(client.chat.completions.create(model="{model}", messages=messages).choices[0].message.content)"""
 _STILL = "?still"
+_READY = "Ready."  # the state says it
 _EVERYBODY = ""  # no owner is called so
 
 
@@ -130,7 +131,7 @@ def _models(models: Iterable[Mapping[str, Any]], lately: Mapping[str, Sum]) -> s
     rows = [_model(model, lately.get(str(model["name"]))) for model in models]
     if not rows:
         return "<p>There is no model that your key may use.</p>"
-    head = ["Model", "State", "Clusters", "Replicas", "Running", "Waiting", "Tokens/s", "of one"]
+    head = ["Model", "State", "Clusters", "Replicas", "Running", "Waiting", "Tokens/s", "each"]
     return _table("Models", head, rows, numbers=range(3, 8))
 
 
@@ -138,7 +139,7 @@ def _model(model: Mapping[str, Any], lately: Sum | None) -> list[str]:
     state, replicas = str(model["state"]), model["replicas"]
     speeds = [one["tokens_per_s"] for one in replicas if one["tokens_per_s"] is not None]
     left = model["estimate_s"]
-    said = str(model["message"])
+    said = str(model["message"]).removeprefix(_READY)
     if isinstance(left, int | float) and left > 0:
         said += f" About {clock(left)} are left."
     leaving = sum(1 for one in replicas if one["leaving"])
@@ -150,7 +151,7 @@ def _model(model: Mapping[str, Any], lately: Sum | None) -> list[str]:
         str(model["in_flight"]),
         str(model["waiting"]),
         f"{lately.completion_tokens / 60:.1f}" if lately is not None else "0",
-        f"{min(speeds):.0f}–{max(speeds):.0f}" if speeds else "",
+        "–".join(dict.fromkeys((f"{min(speeds):.0f}", f"{max(speeds):.0f}"))) if speeds else "",
     ]
 
 
@@ -166,7 +167,9 @@ def _troubles(report: Mapping[str, Any]) -> str:
 
 def _usage(counted: _Counted) -> str:
     if counted.trouble is not None:
-        return f'<p class="bad" role="alert">{escape(counted.trouble)}</p>'
+        # Where the database is, and what it says, is for whose endpoint it is.
+        trouble = counted.trouble if counted.by == "owner" else "What was used cannot be read now."
+        return f'<p class="bad" role="alert">{escape(trouble)}</p>'
     if counted.at is None:
         return '<p class="soft">What was used this month is being counted.</p>'
     name = "Owner" if counted.by == "owner" else "Model"

@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urljoin
 
 import pytest
 
-from launcher.fleet import issued
+from launcher.fleet import issued, tables
 from launcher.fleet.page import StatusPage
 from launcher.fleet.store import Store
 from launcher.fleet.usage import Use, Uses
@@ -121,7 +121,7 @@ def test_models_their_states_what_waits_and_how_fast_they_are(store: Store, tmp_
     uses.add(use("2", owner="bob", key="bob", prompt_tokens=5))
     uses.close()
     page = shown(store, Reported())
-    assert page.row("big")[1:] == ["ready Ready.", "here, there", "2 (1 leaving)", "7", "3", "20.0", "20–80"]
+    assert page.row("big")[1:] == ["ready ", "here, there", "2 (1 leaving)", "7", "3", "20.0", "20–80"]
     # Only what is one's own, by model; the second row that is called big.
     assert [row for row in page.rows if row and row[0] == "big"][1][1:] == [
         "1",
@@ -134,6 +134,15 @@ def test_models_their_states_what_waits_and_how_fast_they_are(store: Store, tmp_
     everybody = shown(store, Reported(), Holder("me", True, None, None, owner="me"))
     assert everybody.row("bob")[3] == "5"
     assert everybody.row("al")[3] == "1,000"
+
+
+def test_a_database_that_fails_is_named_only_to_whose_endpoint_it_is(store: Store, tmp_path: Path) -> None:
+    with store.writing() as connection:
+        tables.uses.drop(connection)
+    for holder, named in ((HOLDER, False), (Holder("me", True, None, None, owner="me"), True)):
+        said = " ".join(shown(store, Reported(), holder).text)
+        assert ("What was used cannot be read now." in said) is not named
+        assert (str(tmp_path) in said) is named
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -262,5 +271,5 @@ def test_a_monitor_needs_no_key_that_can_do_what_its_owners_own_can(endpoint: En
     monitor, guest = endpoint.new_key("prometheus", owner=issued.myself()), endpoint.new_key("guest")
     status, text, fields = endpoint.ask("GET", "/metrics", key=monitor)
     assert (status, fields["content-type"].partition(";")[0]) == (200, "text/plain")
-    assert 'launcher_endpoint_ready{model="sim"} 0.0' in text
+    assert 'launcher_endpoint_ready{model="sim"}' in text
     assert endpoint.ask("GET", "/metrics", key=guest)[0] == 403
