@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import stat
+import time
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ LINE_MAX_BYTES = 64 * 2**20
 # Parsed, the least values take thirty times the memory that they take in the line (launcher.fleet.question).
 _VALUES_MAX = 2**20
 _ID_MAX = 512
+_SETTLED_S = 3.0  # a network file system counts in seconds
 TODO, DONE, REPORTED, FAULTY, BLANK = range(5)
 
 
@@ -81,6 +83,13 @@ class Input:
     def faults(self) -> int:
         """How many are bad."""
         return self._states.count(FAULTY)
+
+    def stamp(self) -> list[int] | None:
+        """What changes whenever the file does; None so soon after a change that another might look the same."""
+        found = os.fstat(self._file.fileno())
+        if time.time() - max(found.st_mtime, found.st_ctime) < _SETTLED_S:
+            return None
+        return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
     def digest(self) -> str:
         """The SHA-256 of the file."""

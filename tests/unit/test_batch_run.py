@@ -9,10 +9,10 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from launcher import Launcher
-from launcher.batch.ids import Ids
 from launcher.batch.input import Fault, Input
 from launcher.batch.journal import Journal, busy
 from launcher.batch.report import CANCELLED, COMPLETED, FAILED, RUNNING, STOPPED, Status, cost
@@ -124,20 +124,6 @@ def test_ids_of_any_text_are_told_apart(desk: Path) -> None:
         assert work.left == 0
 
 
-def test_equal_hashes_are_no_equal_ids() -> None:
-    texts = [f"id {number}" for number in range(3000)]
-    ids = Ids(lambda number: texts[number], digest=lambda text: len(text) % 3)
-    assert [ids.add(text, number) for number, text in enumerate(texts[:300])] == [None] * 300
-    assert ids.add("id 17", 300) == 17
-    assert (ids.find("id 299"), ids.find("id 300")) == (299, None)
-    grown = Ids(lambda number: texts[number])
-    for number, text in enumerate(texts):
-        assert grown.add(text, number) is None
-    assert all(grown.find(text) == number for number, text in enumerate(texts))
-    assert grown.holds("id 5", 5)
-    assert not grown.holds("id 5", 6)
-
-
 def test_what_a_kill_has_torn_is_taken_away_and_nothing_else(desk: Path) -> None:
     """FIRST 9: torn at any byte, the whole lines stay as they are and the rest is asked again."""
     whole = [answer(f"{number}", 3) for number in range(4)]
@@ -246,6 +232,24 @@ def test_a_changed_input_is_no_longer_the_same_run(desk: Path) -> None:
         assert work.left == 2
     (desk / "out.jsonl").write_bytes(answer("a"))
     (desk / "in.jsonl").write_text(line("a") + "\n" + line("d") + "\n")
+    with pytest.raises(RequestError, match="has changed since the run began"):
+        Work(run)
+
+
+def test_a_run_that_is_resumed_reads_a_long_input_once_before_it_goes_on(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.batch.input._SETTLED_S", -1e9)  # the input was written long ago
+    run = run_of(desk, [line(f"{number}{'x' * 400}") for number in range(4000)])
+    with Work(run):
+        pass
+    before = psutil.Process().io_counters().read_chars
+    with Work(run) as work:
+        assert work.left == 4000
+    assert psutil.Process().io_counters().read_chars - before < 1.5 * (desk / "in.jsonl").stat().st_size
+    (desk / "out.jsonl").write_bytes(answer(f"1{'x' * 400}"))
+    other = (desk / "in.jsonl").read_bytes().replace(b"x", b"y")
+    (desk / "in.jsonl").write_bytes(other)
     with pytest.raises(RequestError, match="has changed since the run began"):
         Work(run)
 
