@@ -97,14 +97,14 @@ class BatchAPI:
         """Whether a request for `path` is for `answer`."""
         return ("/v1/files" in path or "/v1/batches" in path) and _PATH.fullmatch(path) is not None
 
-    async def answer(self, exchange: Exchange, target: Target, holder: Holder) -> bool:
-        """Answer a request for a path that is served here; always true."""
+    async def answer(self, exchange: Exchange, target: Target, holder: Holder) -> None:
+        """Answer a request for a path that is served here."""
         exchange.free = True
         # Looking and cancelling cost nothing: a batch uses up its key's requests, and its owner still sees how it goes.
         makes = exchange.request.method == "POST" and not target.path.endswith("/cancel")
         if makes and holder.budget is not None and (wait_s := holder.budget.admit()) > 0:
             exchange.reply(answers.over_limit(wait_s))
-            return True
+            return
         try:
             await self._answer(exchange, target, holder)
         except _No as no:
@@ -122,7 +122,6 @@ class BatchAPI:
             message = f"The file system of the gateway cannot store this: {error.strerror}."
             body = answers.error_body(message, "server_error", "storage_full" if full else "storage")
             exchange.reply(answers.json_answer(507 if full else 500, body, close=True))
-        return True
 
     async def _answer(self, exchange: Exchange, target: Target, holder: Holder) -> None:
         found = _PATH.fullmatch(target.path)

@@ -50,7 +50,7 @@ class Batches(Protocol):
     def serves(self, path: str) -> bool:
         """Whether a request for `path` is for it."""
 
-    async def answer(self, exchange: Exchange, target: Target, holder: Holder) -> bool:
+    async def answer(self, exchange: Exchange, target: Target, holder: Holder) -> None:
         """Answer it; the limits of the key count there too."""
 
 
