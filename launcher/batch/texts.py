@@ -99,7 +99,8 @@ class Texts:
                         raise ValueError("its name is too long")
                     yield name, path.read_text(encoding="utf-8-sig")
                 except UnicodeError:
-                    left_out.append(f"{os.fsencode(name)!r}: it is no UTF-8 text.")
+                    shown = name.encode("utf-8", "backslashreplace").decode()
+                    left_out.append(f"{shown}: it is no UTF-8 text.")
                 except (OSError, ValueError) as error:
                     left_out.append(f"{name}: {error}.")
 

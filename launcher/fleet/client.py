@@ -166,7 +166,10 @@ def _trouble(answer: http.client.HTTPResponse, url: str) -> Exception:
     retry_s = min(float(again), 60.0) if again.isdecimal() else 5.0
     match answer.status:
         case 401:
-            return RequestError(f"{url} does not take this key.", "A new one: launcher auth login --force")
+            return RequestError(
+                f"{url} does not take this key.",
+                "A new one of your own: launcher auth login --force; for somebody else's endpoint ask them.",
+            )
         case 403 | 404 if error.get("code") in ("model_not_allowed", "model_not_found"):
             return RequestError(message, "See: launcher ls-endpoints")
         case 429:

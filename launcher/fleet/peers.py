@@ -9,13 +9,19 @@ import logging
 import time
 from collections.abc import Sequence
 
-from launcher.fleet.store import Store, Traffic
+from launcher.fleet.store import Running, Store, Traffic
 from launcher.schedulers.local import alive, own_job_id
 
 _LOG = logging.getLogger("launcher.fleet")
 _PRESENT_S = 5.0
 HOLD_S = 30.0  # a gateway that was not heard of for so long is taken to be dead
 _NONE = Traffic("", "", 0, 0, 0.0)
+
+
+def living(store: Store) -> list[Running]:
+    """The gateways that live, the oldest first; one of this machine whose process is gone is not waited for."""
+    here = own_job_id().rpartition(":")[0]
+    return [one for one in store.gateways() if one.id.rpartition(":")[0] != here or alive(one.id)]
 
 
 class Peers:
@@ -35,10 +41,8 @@ class Peers:
 
     def meet(self) -> None:
         """Take over at once from gateways of this machine that are dead, as nobody waits for them to be missed."""
-        here = self.name.rpartition(":")[0]
-        self._present(
-            [g.id for g in self._store.gateways() if g.id.rpartition(":")[0] == here and not alive(g.id)]
-        )
+        there = {one.id for one in living(self._store)}
+        self._present([one.id for one in self._store.gateways() if one.id not in there])
 
     def exchange(self, mine: Sequence[Traffic]) -> None:
         """Tell what this gateway sends where, hear what the others do, and from time to time say that it lives."""

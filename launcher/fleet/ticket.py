@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from launcher.errors import RequestError, SessionError, StorageError
 from launcher.fleet.issued import find, myself, new, revoke, rotate
+from launcher.fleet.peers import living
 from launcher.fleet.places import store_url
 from launcher.fleet.store import Store
 from launcher.sessions.keys import digest
@@ -130,7 +131,7 @@ def address(settings: Settings, ticket: Ticket) -> str:
     if ticket.url is not None:
         return ticket.url
     with contextlib.closing(Store(store_url(settings))) as store:
-        running = store.gateways()
+        running = living(store)
     if not running:
         raise SessionError("No gateway of yours runs.", "Start one: launcher gateway")
     # At a loopback address of another host somebody else may listen here, who would be given the key.

@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from launcher.errors import SessionError
+from launcher.fleet.ticket import address, token
+from launcher.settings.layers import load
 from tests.programs.endpoint import Endpoint
 from tests.programs.front import ROOT
 
@@ -32,3 +37,14 @@ def test_a_model_that_cannot_be_started_is_told_with_its_cause_and_not_waited_fo
         )
         assert (closed.returncode, closed.stdout) == (2, b"")
         assert b"There is no question" in closed.stderr
+
+
+def test_a_gateway_that_was_killed_here_is_known_to_be_gone_at_once(tmp_path: Path) -> None:
+    with Endpoint(tmp_path, {"gone": {"model": "org/not-there"}}) as own:
+        settings = load(own.env)
+        assert address(settings, token(settings)) == own.url
+        own.kill()
+        with pytest.raises(SessionError, match="No gateway of yours runs"):
+            address(settings, token(settings))
+        own.start()
+        assert address(settings, token(settings)) == own.url

@@ -32,7 +32,7 @@ def test_a_folder_of_texts(tmp_path: Path) -> None:
     (source / "bytes.bin").write_bytes(b"\xff\xfe\x00")
     texts = Texts(str(source), str(target))
     assert texts.write_requests("Say: {text}!", {"model": "m", "max_tokens": 5}) == [
-        "b'bytes.bin': it is no UTF-8 text."
+        "bytes.bin: it is no UTF-8 text."
     ]
     requests = [json.loads(one) for one in texts.requests.read_text().splitlines()]
     assert [one["body"]["messages"][0]["content"] for one in requests] == ["Say: one!", "Say: two {text}!"]
