@@ -76,6 +76,9 @@ def test_the_examples_in_the_site_file_are_valid_together(tmp_path: Path) -> Non
     settings = load({"LAUNCHER_CONFIG": str(empty(tmp_path)), "LAUNCHER_SITE": str(site)})
     assert settings.session.profile == "gpu-small"
     assert settings.profiles["gpu-small"].environment == "vllm"
+    assert settings.offers["chat"].maximum == 2
+    assert settings.endpoint.state is not None
+    assert "$" not in settings.endpoint.state
     assert settings.locks == ("session.idle_minutes", "allow", "limits")
 
 
