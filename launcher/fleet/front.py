@@ -39,6 +39,7 @@ _BODY_BYTES = 64 * 2**20
 _MOVES_MAX = 3
 # A session's gateway keeps a connection for longer than this (gateway.client.KEEP_TIMEOUT_S).
 _IDLE_S = 20.0
+_WRONG = (400, 403, 404)
 _SECONDS = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?")
 # So many wait for a start, and then go to one replica at once; who comes later is told to come again.
 _HELD_MAX = 1000
@@ -204,12 +205,22 @@ class EndpointFront:
             errand.exchange.reply(answers.refused(413, text, "body_too_long", close=True))
 
     def _ask(self, errand: Errand, body: bytes) -> None:
+        exchange, budget = errand.exchange, errand.holder.budget
+        long = len(body) > PENDING_BYTES
+        if long and budget is not None:
+            # To read a million values holds up everybody: not for a key that may ask nothing more now.
+            if (wait_s := budget.admit()) > 0:
+                exchange.reply(answers.over_limit(wait_s))
+                return
+            budget.give_back()
         try:
             errand.question = Question(body, streams=errand.asked.path in STREAMS)
         except ValueError as error:
-            errand.exchange.reply(answers.refused(400, str(error), "bad_request"))
+            exchange.reply(answers.refused(400, str(error), "bad_request"))
         else:
             self._begin(errand, errand.question.model)
+        if long and budget is not None and exchange.status in _WRONG:
+            budget.admit()  # wrong, and read all the same
 
     async def _read_form(self, errand: Errand, kind: str) -> None:
         """Look for the model in a form, which may come after a long recording, and go on with the rest of it."""

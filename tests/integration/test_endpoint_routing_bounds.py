@@ -85,6 +85,31 @@ def test_long_requests_are_not_waited_for_when_there_are_too_many(
     upstream.close()
 
 
+def test_long_requests_that_are_wrong_count_and_none_is_read_beyond_the_limit(tmp_path: Path) -> None:
+    """Reading a million values holds up everybody: a key may do that as often as it may ask, and no more."""
+    wrong = {
+        "broken": "[" * 70_000,
+        "values": '{"model": "m", "x": [' + "[]," * 2**20 + "0]}",
+        "unknown": chat("word " * 20_000, model="none"),
+        "short": chat(model="none"),  # which costs nothing to read
+    }
+    secrets = {name: keys.new(SessionPaths(tmp_path), name, requests_per_minute=1)[1] for name in wrong}
+    with endpoint(further=SessionPaths(tmp_path).further_keys) as front:
+        found = {
+            name: [
+                front.ask("POST", CHAT, {"Authorization": f"Bearer {secrets[name]}"}, body, key=False).status
+                for _ in range(3)
+            ]
+            for name, body in wrong.items()
+        }
+    assert found == {
+        "broken": [400, 429, 429],
+        "values": [400, 429, 429],
+        "unknown": [404, 429, 429],
+        "short": [404] * 3,
+    }
+
+
 def test_who_keeps_long_requests_waiting_keeps_out_nobody_elses(
     sockets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
