@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher.api import Launcher
@@ -17,7 +18,7 @@ from launcher.errors import LauncherError, RequestError
 
 if TYPE_CHECKING:
     from launcher.fleet.endpoint import Endpoint
-    from launcher.fleet.store import Running
+    from launcher.fleet.store import Running, Store
 
 EXAMPLES = """\
 examples:
@@ -166,13 +167,14 @@ def _started(endpoint: Endpoint, *, as_json: bool) -> None:
 
 def _status(as_json: bool) -> int:
     from launcher.fleet.carried import Carried
+    from launcher.fleet.peers import living
     from launcher.fleet.places import store_url
     from launcher.fleet.store import Store
 
     launcher = Launcher()
     store = Store(store_url(launcher.settings))
     try:
-        gateways, replicas = store.gateways(), store.replicas()
+        gateways, replicas = living(store), store.replicas()
     finally:
         store.close()
     try:
@@ -219,18 +221,19 @@ def _since(when: float) -> str:
 
 def _stop(as_json: bool, *, sessions: bool) -> int:
     from launcher.fleet.carried import Carried
+    from launcher.fleet.peers import living
     from launcher.fleet.places import store_url
     from launcher.fleet.store import Store
 
     launcher = Launcher()
     store = Store(store_url(launcher.settings))
     try:
-        job, found = Carried(launcher).stop(), store.gateways()
-        awaited = {one.id for one in found if _ended_here(one) or job is not None}
+        job, found = Carried(launcher).stop(), living(store)
+        awaited = [one for one in found if _ended_here(one) or job is not None]
         until = time.monotonic() + _STOP_S
-        while awaited & {one.id for one in store.gateways()} and time.monotonic() < until:
+        while _going_on(store, awaited) and time.monotonic() < until:
             time.sleep(0.2)
-        left = store.gateways()
+        left = _going_on(store, found)
         stopped = _stop_sessions(launcher, store) if sessions else []
     finally:
         store.close()
@@ -239,7 +242,8 @@ def _stop(as_json: bool, *, sessions: bool) -> int:
         print_json({"job": job, "still_running": still, "sessions": stopped})
         return 1 if left else 0
     for one in left:
-        print(f"launcher: a gateway on {one.host} (PID {one.pid}) goes on. Stop it there.", file=sys.stderr)
+        advice = f"End it: kill -9 {one.pid}" if one in awaited and _is_here(one) else "Stop it there."
+        print(f"launcher: a gateway on {one.host} (PID {one.pid}) goes on. {advice}", file=sys.stderr)
     if job is None and not found:
         print("No gateway runs.")
     elif not left:
@@ -249,11 +253,25 @@ def _stop(as_json: bool, *, sessions: bool) -> int:
     return 1 if left else 0
 
 
+def _is_here(gateway: Running) -> bool:
+    from launcher.schedulers.local import own_job_id
+
+    return gateway.id.rpartition(":")[0] == own_job_id().rpartition(":")[0]
+
+
+def _going_on(store: Store, gateways: Sequence[Running]) -> list[Running]:
+    """Those of them that have not ended; a process that hangs is there although the state has missed it by then."""
+    from launcher.schedulers.local import pid_of
+
+    listed = {one.id for one in store.gateways()}
+    return [one for one in gateways if (pid_of(one.id) is not None if _is_here(one) else one.id in listed)]
+
+
 def _ended_here(gateway: Running) -> bool:
     """Ask a gateway of this machine to end; False for one of another."""
     from launcher.schedulers.local import pid_of
 
-    if gateway.host != os.uname().nodename:
+    if not _is_here(gateway):
         return False
     # Not the number in its row: the name tells that it is still that process.
     if (pid := pid_of(gateway.id)) is not None:

@@ -1,8 +1,10 @@
-"""A gateway that is started again with other settings: what they no longer offer is drained and ends."""
+"""A gateway that is started again with other settings, was killed or hangs: what becomes of it and of its sessions."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -47,8 +49,41 @@ def test_what_is_no_longer_offered_is_shown_as_leaving_answers_what_it_has_and_e
         assert not mine["stays"].status().ended
 
 
+def test_a_gateway_that_was_killed_or_hangs_is_told_from_one_that_runs(tmp_path: Path) -> None:
+    with Endpoint(tmp_path, {"sim": {"model": "simulated"}}) as endpoint:
+        endpoint.kill()
+        assert said(endpoint, "status").stdout == "No gateway runs. Start one: launcher gateway\n"
+        endpoint.start()
+        assert endpoint.process is not None
+        pid = endpoint.process.pid
+        wait_until(lambda: str(pid) in said(endpoint, "status").stdout)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            hangs = said(endpoint, "stop", code=1)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert hangs.stdout == ""
+        assert f"(PID {pid}) goes on. End it: kill -9 {pid}" in hangs.stderr
+        assert endpoint.process.wait(60) == 0, "it was told to end"
+        assert said(endpoint, "stop").stdout == "No gateway runs.\n"
+
+
+# A gateway that hangs is waited for a minute otherwise.
+COMMAND = """
+import sys
+from launcher.cli import gateway, main
+gateway._STOP_S = 1.0
+sys.exit(main(["gateway", *sys.argv[1:]]))
+"""
+
+
+def said(endpoint: Endpoint, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-c", COMMAND, *words]
+    done = subprocess.run(argv, env=endpoint.env, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == code, done
+    return done
+
+
 def states(endpoint: Endpoint) -> list[str]:
     """Of the sessions, as `launcher gateway status` shows them."""
-    argv = [sys.executable, "-m", "launcher", "gateway", "status", "--json"]
-    said = subprocess.run(argv, env=endpoint.env, capture_output=True, text=True, timeout=90, check=True)
-    return [one["state"] for one in json.loads(said.stdout)["sessions"]]
+    return [one["state"] for one in json.loads(said(endpoint, "status", "--json").stdout)["sessions"]]
