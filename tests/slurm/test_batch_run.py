@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,10 @@ def test_each_line_is_answered_once_over_three_jobs(site: Site, slurm: Cluster, 
     def engine_ends() -> bool:
         # Killed until the session gives up: its engine is started again twice.
         status = site.status(alice, first)
-        for child in (
-            psutil.Process(status["pid"]).children() if psutil.pid_exists(status["pid"] or -1) else ()
-        ):
-            if "launcher.engines.simulated.serve" in child.cmdline():
-                child.kill()
+        with suppress(psutil.Error):  # one that has just ended
+            for child in psutil.Process(status["pid"]).children() if status["pid"] else []:
+                if "launcher.engines.simulated.serve" in child.cmdline():
+                    child.kill()
         return bool(status["state"] == "FAILED")
 
     wait_until(engine_ends, 90)
