@@ -185,6 +185,8 @@ class Life:
         except Exception:
             _LOG.exception("the endpoint could not look after its sessions")
         else:
+            if self._state_trouble is not None:
+                _LOG.info("the state answers again")
             self._state_trouble = None
 
     async def _tick(self) -> None:

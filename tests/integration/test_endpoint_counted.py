@@ -151,6 +151,7 @@ def test_while_the_database_is_away_known_keys_go_on_and_what_they_use_is_counte
             postgres.start()
         status, answer, _ = gateway.chat("cold", hold_s=90)
         assert status == 200, answer
+        assert "the state answers again" in gateway.log.read_text(), "the log says also that it is over"
         secret = keys_new(gateway).stdout.strip()
         assert gateway.chat("sim", key=secret)[0] == 200
         more(clients, 3)
