@@ -249,6 +249,11 @@ class Batches:
             if (found := self.get(owner, name)) is not None:
                 yield found
 
+    def going_on(self, owner: str) -> list[tuple[Asked, State]]:
+        """The owner's batches that are not over, as the owner sees them, the newest first."""
+        found = [(asked, place.seen()) for asked, place in self.of(owner) if place.folder not in self._over]
+        return [(asked, state) for asked, state in found if not state.final]
+
     def unfinished(self) -> list[tuple[Asked, Place]]:
         """Everybody's batches that are not over, the oldest first."""
         found = []

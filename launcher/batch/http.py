@@ -92,6 +92,10 @@ class BatchAPI:
         """End the programs that run; whoever starts next on this folder goes on."""
         await self._carrier.stop()
 
+    def going_on(self, holder: Holder) -> list[tuple[Asked, State]]:
+        """The holder's own batches that are not over, the newest first; blocks."""
+        return self._batches.going_on(owner_of(holder))
+
     @staticmethod
     def serves(path: str) -> bool:
         """Whether a request for `path` is for `answer`."""

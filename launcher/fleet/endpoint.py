@@ -94,6 +94,7 @@ class Endpoint:
         local = f"http://{self._local()}:{port}"
         batches = batch_api(folder / "batches", passes, front, lambda: local, self._settings.limits)
         front.batches = batches
+        page.batches = batches.going_on
         living = loop.create_task(life.run())
         try:
             batches.start()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from launcher.batch.batches import Asked, State
 from launcher.errors import LauncherError
 from launcher.fleet.store import Store
 from launcher.fleet.usage import Sum, month, recent, sums
@@ -46,6 +47,7 @@ class _Counted:
     by: str
     used: list[Sum] = field(default_factory=list)
     lately: dict[str, Sum] = field(default_factory=dict)
+    batches: list[tuple[Asked, State]] = field(default_factory=list)
     at: float | None = None
     asked_at: float = 0.0
     counting: Future[None] | None = None
@@ -53,7 +55,12 @@ class _Counted:
 
 
 class StatusPage:
-    """Makes the page: `report` is what `/status` says to a holder, `url` the base URL that is shown."""
+    """Makes the page: `report` is what `/status` says to a holder, `url` the base URL that is shown.
+
+    `batches` gives the holder's own batches that are not over; it is called in a thread.
+    """
+
+    batches: Callable[[Holder], list[tuple[Asked, State]]] | None = None
 
     def __init__(self, store: Store, report: Callable[[Holder], Mapping[str, Any]], url: str) -> None:
         self._store, self._report, self._url = store, report, url
@@ -76,12 +83,13 @@ class StatusPage:
         over = counted.counting is None or counted.counting.done()
         if over and now - counted.asked_at >= _COUNTED_ANEW_S:
             counted.asked_at = now
-            counted.counting = self._thread.submit(self._count, owner, counted)
+            counted.counting = self._thread.submit(self._count, owner, counted, holder)
         still = target.query == _STILL
         return render(self._report(holder), holder, counted, self._url, target.up(), still=still)
 
-    def _count(self, owner: str, counted: _Counted) -> None:
+    def _count(self, owner: str, counted: _Counted, holder: Holder) -> None:
         try:
+            counted.batches = self.batches(holder) if self.batches is not None else []
             begin, end = month(None)
             counted.used = sums(self._store, counted.by, begin, end, owner or None)
             counted.lately = recent(self._store)
@@ -107,6 +115,7 @@ def render(
         f"<p>Base URL <code>{escape(url)}</code>. Your key <strong>{escape(holder.name)}</strong> {key}.</p>",
         _models(models, counted.lately),
         _troubles(report),
+        _batches(counted.batches),
         _usage(counted),
     ]
     if models:
@@ -163,6 +172,21 @@ def _troubles(report: Mapping[str, Any]) -> str:
         f'<p class="soft">Since the gateway began: requests that moved to another replica, as the first failed: '
         f"{moved}; that were not answered, as it failed: {lost}.</p>"
     )
+
+
+def _batches(batches: Iterable[tuple[Asked, State]]) -> str:
+    rows = [
+        [
+            f"<code>{escape(asked.id)}</code>",
+            escape(asked.model or ""),
+            escape(state.status.replace("_", " ")),
+            f"{state.completed:,} of {state.total:,}" if state.total else "",
+            f"{state.failed:,}",
+        ]
+        for asked, state in batches
+    ]
+    head = ["Batch", "Model", "State", "Lines answered", "Errors"]
+    return _table("Your batches", head, rows, numbers=range(3, 5)) if rows else ""
 
 
 def _usage(counted: _Counted) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urljoin
 
+import openai
 import pytest
 
 from launcher.fleet import issued, tables
@@ -25,6 +26,7 @@ from launcher.fleet.usage import Use, Uses
 from launcher.gateway.keys import Holder
 from launcher.gateway.routes import Target
 from tests.hostile import HOSTILE
+from tests.integration.batching import begun, line
 from tests.portal.apache import Portal
 from tests.programs.endpoint import Endpoint
 from tests.programs.front import wait_until
@@ -157,7 +159,11 @@ def test_names_and_messages_are_only_text(store: Store, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    offers = {"sim": {"model": "simulated"}, "theirs": {"model": "simulated", "groups": ["course"]}}
+    never = {"engine_args": ["--hang-at", "start"]}
+    offers = {
+        "sim": {"model": "simulated"},
+        "theirs": {"model": "simulated", "groups": ["course"], "launch": never},
+    }
     folder = tmp_path_factory.mktemp("endpoint")
     with Endpoint(folder, offers, groups={"course": {"owners": ["bob"]}}) as running:
         yield running
@@ -185,6 +191,22 @@ def visit(
         return int(lines[0].split()[1]), fields, rest
 
     return asyncio.run(ask())
+
+
+def test_batches_that_go_on_are_shown_to_their_owner_alone(endpoint: Endpoint) -> None:
+    keys = {owner: endpoint.new_key(f"batch-{owner}", owner=owner) for owner in ("bob", "zoe")}
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{endpoint.port}/v1", api_key=keys["bob"]) as bob:
+        batch = begun(bob, [line("a", model="theirs")])  # which never gets ready
+
+        def page(owner: str) -> str:
+            _, fields, _ = visit(endpoint, "/login", form={"key": keys[owner]})
+            return visit(endpoint, "/", re.split("[;]", fields["set-cookie"])[0])[2]
+
+        wait_until(lambda: batch.id in page("bob"))
+        assert Tables(page("bob")).row(batch.id)[2] in ("validating", "in progress")
+        wait_until(lambda: "is being counted" not in page("zoe"))
+        assert batch.id not in page("zoe")
+        bob.batches.cancel(batch.id)
 
 
 @pytest.mark.parametrize("prefix", ["", "/node/some.host/4711"])
