@@ -96,7 +96,7 @@ def test_a_batch_in_the_words_of_first(connection: Connection, requests: Path, t
 def test_a_batch_that_came_to_nothing_is_failed(connection: Connection, tmp_path: Path) -> None:
     """FIRST 8: running, then failed, as FIRST has no word for one that was cancelled; the list keeps them apart."""
     path = tmp_path / "long.jsonl"
-    path.write_bytes(jsonl(line(str(number), max_tokens=300) for number in range(600)))
+    path.write_bytes(jsonl(line(str(number), max_tokens=100) for number in range(2000)))
     batch = made(connection, input_file=str(path))
     one = batch["batch_id"]
 
