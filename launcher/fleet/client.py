@@ -177,6 +177,8 @@ def _trouble(answer: http.client.HTTPResponse, url: str) -> Exception:
         case 503 if error.get("code") == _STARTING:
             begun = error.get("state") != _STARTABLE
             return _StartingError(message, f"Ask again in {retry_s:g} s.", retry_s, begun=begun)
+        case 503 if again:
+            return SessionError(message, f"Ask again in {retry_s:g} s.")
         case status if status >= 500:
             return EngineError(message)
         case _:
