@@ -62,7 +62,7 @@ class Endpoint:
                     f"{store.where} is the state of {whose}'s endpoint.",
                     "Set endpoint.state to one of your own; a group runs its endpoint as one user.",
                 )
-            uses = Uses(store, folder / "uses")
+            uses = Uses(store, folder / "uses", self._settings.endpoint.usage_days * 86400.0)
             try:
                 await self._serve(store, uses, folder, started)
             finally:
