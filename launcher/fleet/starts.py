@@ -1,7 +1,8 @@
 """Starting one replica: the claim comes first, its session's id is written down next, and the job is submitted last.
 
 So whoever is killed when, at most one job is started for a slot, and it is found again by its id. Blocks, in threads of
-its own: one for each cluster, as a cluster that does not answer must not hold up another one's starts.
+its own for each cluster: one that does not answer must not hold up another one's starts, nor one slow `sbatch` those
+behind it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from launcher.settings.schema import Settings
 _LOG = logging.getLogger("launcher.fleet")
 _NAME_MAX = 26  # with the rest at most 40, which a session's name may have
 _AGAIN_S = 2.0
+_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,10 @@ class Starts:
         """Submit a replica for a slot that this gateway has claimed; the slot is free again where it failed."""
         thread = self._threads.get(start.cluster)
         if thread is None:
-            thread = self._threads[start.cluster] = ThreadPoolExecutor(1, f"start {start.cluster}"[:40])
+            # Where the site allows so many sessions, each start must see the one before.
+            count = _AT_ONCE if self._settings.limits.sessions is None else 1
+            thread = ThreadPoolExecutor(count, f"start {start.cluster}"[:40])
+            self._threads[start.cluster] = thread
         loop = asyncio.get_running_loop()
         started = await loop.run_in_executor(thread, self._start, offer, slot, start)
         if started.session is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,6 +104,37 @@ def test_a_job_keeps_its_slot_while_the_state_is_away(
     assert away == []
     assert [row.session for row in answers()] == ["sim-1"]
     assert not session.stopped
+
+
+@pytest.mark.parametrize(("sessions", "together"), [(None, True), (9, False)])
+def test_a_slow_submission_holds_up_no_other_one_unless_sessions_are_counted(
+    settings: Settings, store: Store, sessions: int | None, together: bool
+) -> None:
+    settings = dataclasses.replace(settings, limits=dataclasses.replace(settings.limits, sessions=sessions))
+    both, running, most = threading.Barrier(2), [0], [0]
+
+    def submit(plan: Any) -> Any:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        if together:
+            both.wait(60)  # until the other one is being submitted, too
+        running[0] -= 1
+        return SimpleNamespace(id=plan.id)
+
+    ids = iter(("sim-1", "sim-2"))
+    launcher = SimpleNamespace(plan=lambda *_, **__: SimpleNamespace(id=next(ids)), submit=submit)
+    source: Any = SimpleNamespace(launcher=launcher, add=lambda session: None)
+    starts = Starts(settings, store, "a", {"local": source})
+    assert all(store.claim("sim", slot, "a", 60.0) for slot in (0, 1))
+
+    async def two() -> list[Started]:
+        start = Start("local", "local", "asked for")
+        return await asyncio.gather(*(starts.start(OFFER, slot, start) for slot in (0, 1)))
+
+    done = asyncio.run(two())
+    starts.close()
+    assert sorted(one.session.id for one in done if one.session is not None) == ["sim-1", "sim-2"]
+    assert most[0] == (2 if together else 1)
 
 
 def test_a_job_that_came_too_late_is_ended(settings: Settings, store: Store) -> None:
