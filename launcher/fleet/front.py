@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import re
 import time
 from collections import Counter
@@ -34,6 +35,7 @@ from launcher.gateway.upstream import Upstreams
 from launcher.gateway.usage import Usage
 from launcher.gateway.way import Way
 
+_LOG = logging.getLogger("launcher.gateway")
 _BODY_BYTES = 64 * 2**20
 # A request that ends every engine it meets must not go through all of them.
 _MOVES_MAX = 3
@@ -352,6 +354,10 @@ class EndpointFront:
         self._held[errand] = None
         try:
             model = await self._fleet.wanted(name, hold_s, errand.holder.own)
+        except Exception:  # a 500 would be the last word on a line of a batch
+            _LOG.exception("%s could not be waited for", name)
+            errand.exchange.reply(told.unavailable())
+            return
         finally:
             del self._held[errand]
         ready = [lane for lane in self._lanes(errand.holder, name) if not lane.leaving]

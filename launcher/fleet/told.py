@@ -105,6 +105,13 @@ def failed() -> Answer:
     return answers.json_answer(502, answers.error_body(message, "server_error", "replica_lost"))
 
 
+def unavailable() -> Answer:
+    """A mistake of ours, or the state's trouble: the model may be there all the same, in a while."""
+    message = "The endpoint could not look for a replica; its log says why. Ask again in some seconds."
+    body = answers.error_body(message, "server_error", "model_unavailable")
+    return answers.json_answer(503, body, {"Retry-After": str(_RETRY_S)})
+
+
 def crowded() -> Answer:
     """Too many long requests are on their way for one more."""
     message = "Too many long requests are being sent at once. Ask again in some seconds."

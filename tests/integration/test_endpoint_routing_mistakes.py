@@ -93,6 +93,24 @@ def test_what_cannot_be_decided_anew_is_refused_and_not_left(
     assert ask(front) == (200, None)
 
 
+@pytest.mark.parametrize("hold", ["0", "30"])
+def test_what_cannot_be_started_is_told_to_come_again(
+    hold: str, front: RunningEndpoint, upstream: Callable[..., Recorder], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not with a 500, which a batch would take for the engine's own answer to its line."""
+    front.fleet.add("m")
+    works = front.fleet.wanted
+    front.fleet.wanted = breaks  # type: ignore[method-assign, assignment]
+    body = chat("secret words", model="m")
+    refused = front.ask("POST", CHAT, {"X-Launcher-Hold": hold}, body)
+    assert (refused.status, refused.header("Retry-After")) == (503, "5")
+    assert refused.json()["error"]["code"] == "model_unavailable"
+    assert "a part is broken" in caplog.text
+    front.fleet.wanted = works  # type: ignore[method-assign]
+    upstream()
+    assert ask(front) == (200, None)
+
+
 @pytest.mark.parametrize("host", ["n" * 70, "a..b", "\udc80"])
 def test_a_host_with_a_name_that_is_none_is_passed_over(
     host: str, front: RunningEndpoint, upstream: Callable[..., Recorder]
