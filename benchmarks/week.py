@@ -15,7 +15,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,33 +218,45 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def show(rows: Sequence[dict[str, Any]], always: float) -> None:
-    """Print the table."""
-    lines = {
-        "GPU-hours": "gpu_hours",
-        "of them answering": "answering_gpu_hours",
-        "of them loading": "starting_gpu_hours",
-        "idle share": "idle_share",
-        "requests answered": "requests",
-        "wait, median s": "median_s",
-        "wait, p95 s": "p95_s",
-        "people who came": "talks",
-        "answered at once": "talks_at_once_share",
-        "their wait, p90 s": "talks_p90_s",
-        "gave up after 1 h": "talks_gave_up",
-        "met no ready replica": "cold",
-        "cold wait, median s": "cold_median_s",
-        "cold wait, p95 s": "cold_p95_s",
-        "requests given up": "gave_up",
-        "jobs": "starts",
-        "of them failed": "failed_starts",
-        "successors": "handovers",
-        "requests cut": "cut",
-    }
-    print(f"{'':22}" + "".join(f"{r['settings']:>22}" for r in rows))
-    for words, key in lines.items():
-        values = (f"{r[key]:.1%}" if key.endswith("share") else f"{r[key]:,}" for r in rows)
-        print(f"{words:22}" + "".join(f"{value:>22}" for value in values))
-    print(f"One replica of each model all the time would take {always:,.0f} GPU-hours.")
+    """Print the table, in the words and the Markdown of docs/endpoint.md."""
+    print(f"| | {' | '.join(r['settings'] for r in rows)} |")
+    print("|---" * (len(rows) + 1) + "|")
+    for words, value_of in _LINES:
+        print(f"| {words} | {' | '.join(map(value_of, rows))} |")
+    print(f"One replica of each model all the time would take {_whole(always)} GPU-hours.")
+
+
+def _whole(number: float) -> str:
+    """As the documents write it."""
+    return f"{number:,.0f}".replace(",", " ")
+
+
+def _share(share: float) -> str:
+    return f"{share * 100:.0f} %"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+_LINES: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+    ("GPU-hours", lambda r: _whole(r["gpu_hours"])),
+    ("… answering", lambda r: _whole(r["answering_gpu_hours"])),
+    ("… loading", lambda r: _whole(r["starting_gpu_hours"])),
+    ("idle share", lambda r: _share(r["idle_share"])),
+    ("people answered at once", lambda r: _share(r["talks_at_once_share"])),
+    ("wait of people, 9 of 10 within", lambda r: _time(r["talks_p90_s"])),
+    ("people who gave up after an hour", lambda r: f"{r['talks_gave_up']} of {_whole(r['talks'])}"),
+    ("requests that met no ready replica", lambda r: _whole(r["cold"])),
+    ("their wait, median", lambda r: _time(r["cold_median_s"])),
+    ("their wait, p95", lambda r: _time(r["cold_p95_s"])),
+    ("wait of all requests, median; p95", lambda r: f"{_time(r['median_s'])}; {_time(r['p95_s'])}"),
+    ("requests answered; given up", lambda r: f"{_whole(r['requests'])}; {_whole(r['gave_up'])}"),
+    ("jobs", lambda r: _whole(r["starts"])),
+    ("… failed", lambda r: str(r["failed_starts"])),
+    ("successors", lambda r: _whole(r["handovers"])),
+    ("requests cut", lambda r: str(r["cut"])),
+)
 
 
 def plot(found: Sequence[tuple[Choice, Outcome]], rows: Sequence[dict[str, Any]], days: float) -> str:
