@@ -84,7 +84,7 @@ def test_a_batch_keeps_its_session_awake(launcher: Launcher) -> None:
     _, secret = session.keys.new("slow", requests_per_minute=20)
     wait_until(lambda: ask(connection, "GET", "/v1/batches", key=secret)[0] == 200)
     with openai.OpenAI(base_url=connection.base_url, api_key=secret) as client:
-        batch = begun(client, [line(str(n)) for n in range(21)])
+        batch = begun(client, [line(str(n)) for n in range(19)])
     place = Place(next(session.paths.batches.glob(f"batches/*/{batch.id}")))
     wait_until(lambda: place.read_state().final or session.status().state != "READY")
     assert place.read_state().status == "completed"
