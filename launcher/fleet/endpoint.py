@@ -11,22 +11,25 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from launcher.batch.files import Bounds
+from launcher.batch.http import BatchAPI
 from launcher.batch.passes import Passes
 from launcher.errors import RequestError, StorageError
 from launcher.fleet.access import Access
-from launcher.fleet.batching import batch_api
 from launcher.fleet.front import EndpointFront
 from launcher.fleet.issued import myself
 from launcher.fleet.keys import StoredKeys
 from launcher.fleet.life import Life
 from launcher.fleet.page import StatusPage
+from launcher.fleet.paths import same_framework
 from launcher.fleet.places import own_folder, store_url
 from launcher.fleet.store import Store
 from launcher.fleet.usage import Uses
 from launcher.gateway.answers import ENDPOINT
+from launcher.gateway.keys import Holder
 from launcher.gateway.server import Gateway
 from launcher.serve.node import raise_file_limit
-from launcher.settings.schema import Settings
+from launcher.settings.schema import Caps, Settings
 
 _LOG = logging.getLogger("launcher.fleet")
 _PORT = "port"
@@ -92,7 +95,7 @@ class Endpoint:
         page = StatusPage(store, front.report, self.url)
         front.page = page.answer
         local = f"http://{self._local()}:{port}"
-        batches = batch_api(folder / "batches", passes, front, lambda: local, self._settings.limits)
+        batches = _batch_api(folder / "batches", passes, front, lambda: local, self._settings.limits)
         front.batches = batches
         page.batches = batches.going_on
         living = loop.create_task(life.run())
@@ -152,3 +155,22 @@ class Endpoint:
     def _local(self) -> str:
         host = "127.0.0.1" if self._host in _ANY else self._host
         return f"[{host}]" if ":" in host else host
+
+
+def _batch_api(
+    folder: Path, passes: Passes, front: EndpointFront, url: Callable[[], str], caps: Caps
+) -> BatchAPI:
+    """The files and batches in `folder` of the endpoint at `url`, whose requests go through its own front."""
+
+    def models(holder: Holder) -> set[str]:
+        return {name for model in front.models(holder) for name in (model.name, *model.served)}
+
+    def knows(holder: Holder, cluster: str, framework: str) -> bool:
+        wanted = same_framework(framework)
+        return any(cluster in one.clusters and one.framework == wanted for one in front.models(holder))
+
+    bounds = Bounds.of(caps.batch_file_gb, caps.batch_files_gb)
+    touch = front.usage.touch
+    return BatchAPI(
+        folder, passes, url=url, touch=touch, models=models, knows=knows, bounds=bounds, by_cluster=True
+    )
