@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from launcher.errors import LauncherError, RequestError
 
 if TYPE_CHECKING:
     from launcher.fleet.endpoint import Endpoint
-    from launcher.fleet.store import Running, Store
+    from launcher.fleet.store import Replica, Running, Store
 
 EXAMPLES = """\
 examples:
@@ -208,11 +209,30 @@ def _status(as_json: bool) -> int:
         print(table(rows, head=["Base URL", "Host", "PID", "Since"]))
     if replicas:
         print()
+        states = _states(launcher, replicas)
         rows = [
-            [r.model, r.session or "", r.cluster, r.profile, _STATES.get(r.state, r.state)] for r in replicas
+            [
+                r.model,
+                r.session or "",
+                r.cluster,
+                r.profile,
+                states.get(r.session, _STATES.get(r.state, r.state)),
+            ]
+            for r in replicas
         ]
         print(table(rows, head=["Model", "Session", "Cluster", "Profile", "State"]))
     return 0
+
+
+def _states(launcher: Launcher, replicas: Sequence[Replica]) -> dict[str | None, str]:
+    """How far the sessions are that can be seen from here; others are known to the launcher of their cluster."""
+    found = []
+    for row in replicas:
+        if row.state == "PLANNED" and row.session is not None:
+            with contextlib.suppress(LauncherError, OSError):
+                found.append(launcher.session(row.session))
+    seen = zip(found, launcher.statuses(found), strict=True)
+    return {session.id: status.state.lower() for session, status in seen}
 
 
 def _since(when: float) -> str:

@@ -22,7 +22,7 @@ PAGE = ROOT / "docs" / "endpoint.md"
 EXAMPLE_URL = "http://login1:41873"
 SAYS = {
     "What is the capital of France?": ["Simulated answer: your question has 6 words."],
-    "launcher gateway status": ["http://127.0.0.1:", "chat"],
+    "launcher gateway status": ["http://127.0.0.1:", "chat", "ready"],
     "launcher keys ls": ["alice", "bob", "no end"],
     "launcher auth login": ["You are logged in", "chat", "forgotten"],
     "launcher usage": ["Tokens in", "chat", '"usage"'],
