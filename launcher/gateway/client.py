@@ -16,6 +16,7 @@ import httptools
 
 from launcher.gateway.answers import Answer, refused
 from launcher.gateway.exchange import Exchange
+from launcher.gateway.keys import Holder
 from launcher.gateway.request import Headers, Request
 
 HEAD_TIMEOUT_S, KEEP_TIMEOUT_S, LINGER_S, WRITE_STALL_S = 10.0, 75.0, 5.0, 120.0
@@ -69,7 +70,7 @@ class Client(asyncio.Protocol):
         self.closing = self.held = False
         self._unsent_bytes, self._unsent_since = 0, 0.0
         self._connected = False
-        self.trusted = False  # a right key has come by it
+        self.holder: Holder | None = None  # whose right key has come by it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -232,7 +233,7 @@ class Client(asyncio.Protocol):
         elif self.closing:
             pass
         elif keep and not self.listener.stopping:
-            patience_s = KEEP_TIMEOUT_S if self.trusted and not self._in_head else HEAD_TIMEOUT_S
+            patience_s = KEEP_TIMEOUT_S if self.holder is not None and not self._in_head else HEAD_TIMEOUT_S
             self._deadline = time.monotonic() + patience_s
             self._advance()
         elif exchange.incoming.complete:
@@ -264,6 +265,11 @@ class Client(asyncio.Protocol):
             self.abort()
 
     # -- pace
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is on its way."""
+        return self._current is None
 
     @property
     def unsent_bytes(self) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import resource
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from launcher.gateway import answers, exchange
@@ -83,15 +84,22 @@ class Gateway:
 
     def _accept(self) -> asyncio.BaseProtocol:
         if len(self._clients) >= self._clients_max:
-            # Strangers must not keep out who has a key: the one that came first has had its time.
-            stranger = next((client for client in self._clients if not client.trusted), None)
-            if stranger is None:
+            spared = self._spared()
+            if spared is None:
                 return _Closed()
-            stranger.abort()
-            del self._clients[stranger]
+            spared.abort()
+            del self._clients[spared]
         client = Client(self)
         self._clients[client] = None
         return client
+
+    def _spared(self) -> Client | None:
+        """Whose connection makes room for another: strangers, and then one key, must not keep out the others."""
+        stranger = next((client for client in self._clients if client.holder is None), None)
+        if stranger is not None:  # the one that came first has had its time
+            return stranger
+        ((greedy, _),) = Counter(client.holder for client in self._clients).most_common(1)
+        return next((client for client in self._clients if client.holder is greedy and client.idle), None)
 
     def left(self, client: Client) -> None:
         """A client's connection is closed."""
@@ -153,7 +161,7 @@ class Gateway:
             self._hand_over(exchange, target, holder)
 
     def _hand_over(self, exchange: Exchange, target: Target, holder: Holder) -> None:
-        exchange.holder, exchange.client.trusted = holder, True
+        exchange.holder = exchange.client.holder = holder
         exchange.incoming.count_for(holder.name)
         if target.path == "/logout":
             exchange.reply(self._admission.logout(exchange.request, target))

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from launcher.sessions import keys
+from launcher.sessions.paths import SessionPaths
 from tests.programs.front import KEY, RunningGateway, gateway_process, resident_mb, wait_until
+from tests.programs.replicas import endpoint
 
 
 @pytest.mark.parametrize("target", ["/", "/health"])
@@ -51,3 +54,27 @@ def test_who_has_a_key_gets_in_when_strangers_hold_every_place(front: RunningGat
         assert front.ask("GET", "/v1/models").status == 200
         owner.sendall(f"GET /v1/models HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\n\r\n".encode())
         assert b"200 OK" in owner.recv(65536), "a stranger took the place of who had shown the key"
+
+
+def test_who_has_a_key_gets_in_when_another_key_holds_every_place(tmp_path: Path) -> None:
+    _, secret = keys.new(SessionPaths(tmp_path), "greedy", requests_per_minute=1)
+
+    def asked(key: str) -> bytes:
+        return f"GET /whoami HTTP/1.1\r\nHost: x\r\nX-Api-Key: {key}\r\n\r\n".encode()
+
+    with endpoint(further=SessionPaths(tmp_path).further_keys) as front, contextlib.ExitStack() as stack:
+        front.gateway._clients_max = 20
+        owner = stack.enter_context(front.connect())
+        owner.sendall(asked(KEY))
+        assert b"200 OK" in owner.recv(65536)
+        for _ in range(19):
+            greedy = stack.enter_context(front.connect())
+            greedy.sendall(asked(secret))
+            assert b"200 OK" in greedy.recv(65536)
+        assert len(front.gateway._clients) == 20
+        for _ in range(5):
+            other = stack.enter_context(front.connect())
+            other.sendall(asked(KEY))
+            assert b"200 OK" in other.recv(65536)
+        owner.sendall(asked(KEY))
+        assert b"200 OK" in owner.recv(65536), "who has few connections keeps them"
