@@ -224,7 +224,10 @@ def key_of(path: str | None) -> str | None:
     try:
         text = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path} cannot be read.", "Name a file that holds the key alone.") from error
+        why = (error.strerror or "") if isinstance(error, OSError) else "it is no text"
+        raise RequestError(
+            f"{path} cannot be read: {why}.", "Name a file that holds the key alone."
+        ) from error
     if not text.isascii() or not text.isprintable() or " " in text or not text:
         raise RequestError(f"{path} holds no key.", "Name a file that holds the key alone.")
     return text

@@ -57,7 +57,8 @@ class Spec:
             )
         if len({self.input, self.output, self.errors}) < 3:
             raise RequestError(
-                "Input, output and error file must be three files.", "Name another output with -o."
+                f"Input, output and error file must be three files; the output is {self.output}.",
+                "Name another one with -o.",
             )
         return self
 

@@ -328,7 +328,7 @@ def test_what_cannot_be_is_said_in_a_sentence(
     for words, code, said in (
         (["run", "nowhere.jsonl"], 2, "nowhere.jsonl is no file."),
         (["run", "in.jsonl", "-o", "no/such/folder"], 2, "cannot be the output"),
-        (["run", "in.jsonl", "-o", "in.jsonl"], 2, "must be three files"),
+        (["run", "in.jsonl", "-o", "in.jsonl"], 2, "must be three files; the output is "),
         (["run", "in.jsonl", "--url", "ftp://x"], 2, '"ftp://x" is no address.'),
         (["run", "in.jsonl", "--url", "http://x", "--session", "y"], 2, "Leave out --session or --url"),
         (["run", "in.jsonl", "--url", "http://x", "--hours", "2"], 2, "takes no --hours"),
@@ -337,7 +337,11 @@ def test_what_cannot_be_is_said_in_a_sentence(
         (["run", "empty.jsonl"], 2, "Which model shall answer?"),
         (["run", "in.jsonl", "--model", "no/such-model"], 4, "no/such-model"),
         (["run", "in.jsonl", "--window", "0", "--url", "http://x"], 2, "window of 0"),
-        (["run", "in.jsonl", "--url", "http://x", "--key-file", "gone"], 2, "gone cannot be read"),
+        (
+            ["run", "in.jsonl", "--url", "http://x", "--key-file", "gone"],
+            2,
+            "gone cannot be read: No such file",
+        ),
         (["status", "nothing"], 6, 'There is no batch run "nothing".'),
         (
             ["chat", "--prompt-file", "in.jsonl", "--input-dir", ".", "-o", "."],
