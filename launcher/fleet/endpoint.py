@@ -98,6 +98,7 @@ class Endpoint:
         batches = _batch_api(folder / "batches", passes, front, lambda: local, self._settings.limits)
         front.batches = batches
         page.batches = batches.going_on
+        await life.meet()
         living = loop.create_task(life.run())
         try:
             batches.start()

@@ -141,14 +141,17 @@ class Life:
 
     # -- its loop
 
+    async def meet(self) -> None:
+        """Say in the state that this gateway is there, and take over from dead ones, before anybody is told of it."""
+        with contextlib.suppress(StorageError):
+            await self._state(self.peers.meet)
+
     async def run(self) -> None:
         """Look and decide until cancelled; what is being submitted then is finished by `close`."""
         loop = asyncio.get_running_loop()
         self._learnt = await loop.run_in_executor(self._thread, Learnt.read, self._folder)
         looks = [loop.create_task(source.run()) for source in self.sources.values()]
         try:
-            with contextlib.suppress(StorageError):
-                await self._state(self.peers.meet)
             while True:
                 begun = time.monotonic()
                 await self._tick_told()
