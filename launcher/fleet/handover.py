@@ -116,4 +116,4 @@ class Handover:
 def _place(sighted: Sighted) -> Place:
     assert sighted.address is not None
     assert sighted.connection is not None
-    return Place(sighted.address, sighted.connection.key, proves=True)
+    return Place(sighted.address, sighted.connection.key, sighted.connection.proves)

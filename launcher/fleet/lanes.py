@@ -98,7 +98,7 @@ class Lanes:
     def _lane(self, name: str, one: Sighted, cluster: str) -> Lane:
         assert one.address is not None
         assert one.connection is not None
-        place = Place(one.address, one.connection.key, proves=True)
+        place = Place(one.address, one.connection.key, one.connection.proves)
         lane = self._lanes.get(name)
         if lane is None:
             lane = self._lanes[name] = Lane(name, place, one.served, cluster)

@@ -295,6 +295,7 @@ class _Session:
             self._key,
             self._ends_at,
             self._job_id,
+            proves=True,
         ).write(self._paths.connection)
 
     async def _watch_clock(self) -> None:

@@ -15,7 +15,10 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where the gateway of a ready session is, and the key that opens it; never print the whole of it."""
+    """Where the gateway of a ready session is, and the key that opens it; never print the whole of it.
+
+    `proves`: it shows that it has the key to whoever asks (launcher.gateway.proof); an older launcher's does not.
+    """
 
     id: str
     host: str
@@ -26,6 +29,7 @@ class Connection:
     key: str = dataclasses.field(repr=False)
     ends_at: float | None = None
     job_id: str | None = None
+    proves: bool = False
 
     def write(self, path: Path) -> None:
         """Replace `path` (0600) atomically."""
@@ -36,6 +40,8 @@ class Connection:
         """The connection in `path`, or None where there is none."""
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**data) if data.pop("schema") == SCHEMA else None
+            known = {field.name for field in dataclasses.fields(cls)}  # a newer launcher may say more
+            said = {name: value for name, value in data.items() if name in known}
+            return cls(**said) if data["schema"] == SCHEMA else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None

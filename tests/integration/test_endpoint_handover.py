@@ -74,7 +74,7 @@ class Far:
     def member(self, state: str, idle: Idle | None = None) -> Member:
         row = Replica("sim", 0, "here", 0.0, 0.0, state, "", self.id, "local", "cpu", None)
         place = ("127.0.0.1", int(self.server.server_address[1]))
-        connection = Connection(self.id, *place, "", None, "sim", "key")
+        connection = Connection(self.id, *place, "", None, "sim", "key", proves=True)
         session: Any = SimpleNamespace(id=self.id, stop=self.stop)
         return Member(row, Sighted(session, Status(self.id, READY, 0.0, "", idle=idle), connection, place))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 import socket
 import threading
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from launcher.gateway.place import Place
+from launcher.sessions.connection import Connection
 from tests.programs.front import chat
 from tests.programs.replicas import REPLICA_KEY, Replica, RunningEndpoint, endpoint
 
@@ -125,3 +128,21 @@ def test_a_session_shows_that_it_has_its_key_and_its_port_is_worth_nothing_after
         assert REPLICA_KEY.encode() not in stranger.told
     finally:
         stranger.close()
+
+
+def test_an_older_sessions_connection_says_nothing_of_a_proof_and_a_newer_ones_may_say_more(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "connection.json"
+    made = Connection("a", "node", 1, "http://node:1/v1", None, "tiny", "key", None, None, proves=True)
+    made.write(path)
+    assert Connection.read(path) == made
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps({**said, "more": 1}))
+    assert Connection.read(path) == made
+    del said["proves"]
+    path.write_text(json.dumps(said))
+    assert Connection.read(path) == dataclasses.replace(made, proves=False)
+    for broken in ("", "[]", '{"schema": 2}', json.dumps({**said, "schema": 2}), '{"schema": 1}'):
+        path.write_text(broken)
+        assert Connection.read(path) is None
