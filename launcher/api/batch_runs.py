@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -26,6 +25,7 @@ from launcher.batch.run import Run
 from launcher.batch.spec import RETRIES, WINDOW, Spec
 from launcher.batch.texts import Texts
 from launcher.errors import LauncherError, RequestError, SessionError, StorageError
+from launcher.sessions.lock import locked
 from launcher.sessions.ownership import require_own
 from launcher.sessions.paths import write_private
 from launcher.sessions.status import PENDING
@@ -215,13 +215,8 @@ class BatchRun:
     @contextlib.contextmanager
     def _starting(self) -> Iterator[None]:
         """One at a time: a command that waits and a job that ends may both want the next one."""
-        lock = os.open(self.run.folder / "sessions.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            with contextlib.suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.run.folder / "sessions.lock"):
             yield
-        finally:
-            os.close(lock)
 
 
 def lives(session: Session, now: SessionStatus) -> bool:

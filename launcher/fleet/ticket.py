@@ -7,8 +7,6 @@ endpoint of theirs at a URL.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import re
@@ -28,13 +26,13 @@ from launcher.fleet.peers import living
 from launcher.fleet.places import store_url
 from launcher.fleet.store import Store
 from launcher.sessions.keys import digest
+from launcher.sessions.lock import locked
 from launcher.sessions.paths import write_private
 from launcher.settings.schema import Settings
 
 _BYTES_MAX = 65536
 # A key is renewed when less than this part of its time is left; the one before is good until its own end.
 _RENEWED_BELOW = 0.25
-_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 _AGAIN = "Log in: launcher auth login"
 
 
@@ -208,17 +206,10 @@ def _checked(ticket: Ticket) -> Ticket:
 def _one_at_a_time(settings: Settings) -> Iterator[None]:
     path = place(settings)
     lock_path = path.with_name(f".{path.name}.lock")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StorageError(f"{lock_path}: {error.strerror}.", "Check its folder.") from error
-    try:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            held.enter_context(locked(lock_path))
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
+            raise StorageError(f"{lock_path}: {error.strerror}.", "Check its folder.") from error
         yield
-    finally:
-        os.close(lock)

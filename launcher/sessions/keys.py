@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -25,6 +23,7 @@ from typing import Any, BinaryIO
 
 from launcher.errors import LauncherError, RequestError, StorageError
 from launcher.sessions.clock import TIME_MAX
+from launcher.sessions.lock import locked
 from launcher.sessions.paths import SessionPaths, write_private
 
 SCHEMA = 1
@@ -36,7 +35,6 @@ _FILE_BYTES_MAX = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # File systems that have no locks, or no server for them: two commands within the same millisecond are rarer than those.
-_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,20 +184,11 @@ def _named(keys: Sequence[NamedKey], name: str) -> NamedKey:
 def _changing(paths: SessionPaths) -> Iterator[list[NamedKey]]:
     """The keys as a list to change, which is written at the end; one command at a time."""
     try:
-        # Not the file itself, which every change replaces; and NFS locks only what is open for writing.
-        lock = os.open(paths.further_keys_lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
+        with locked(paths.further_keys_lock):
             keys = list(read(paths.further_keys))
             yield keys
             content = {"schema": SCHEMA, "keys": [dataclasses.asdict(key) for key in keys]}
             write_private(paths.further_keys, json.dumps(content) + "\n")
-        finally:
-            os.close(lock)
     except OSError as error:
         where = error.filename or paths.further_keys
         raise StorageError(f"{where}: {error.strerror}.", "The keys are as they were.") from error
