@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.api import Launcher
-from launcher.cli.parser import Commands, add_command, number, whole
+from launcher.cli.parser import Commands, add_command, from_zero, number, whole
 from launcher.errors import RequestError
 
 EXAMPLES = """\
@@ -32,7 +32,7 @@ def options(commands: Commands) -> None:
         "-o", "--output-dir", metavar="DIR", required=True, help="where the answers go, in the same tree"
     )
     chat.add_argument("--max-tokens", type=whole, metavar="N", help="the longest answer")
-    chat.add_argument("--temperature", type=number, metavar="T", help="0: the likeliest words")
+    chat.add_argument("--temperature", type=from_zero(number), metavar="T", help="0: the likeliest words")
     add_sending(chat)
 
 
@@ -60,9 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     model = arguments.model or (
         launcher.session(arguments.session).plan.model.served_name if arguments.session else None
     )
-    body: dict[str, Any] = {"model": model} if model else {}
     if model is None:
         raise RequestError("An address may serve several models.", "Add --model.")
+    body: dict[str, Any] = {"model": model}
     for name in ("max_tokens", "temperature"):
         if (value := getattr(arguments, name)) is not None:
             body[name] = value
