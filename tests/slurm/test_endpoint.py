@@ -44,7 +44,7 @@ class Endpoint(Door):
         assert submitted.code == 0, submitted
         self.job = str(submitted.data["job"])
         self.find()
-        slurm.end_time_limit(self.job, _WARNED_S)
+        self.followed = threads.submit(self._follow)
         token = site.run(alice, "keys", "get-access-token")
         assert token.code == 0, token
         self.key = token.text.strip()
@@ -52,6 +52,14 @@ class Endpoint(Door):
         self.firsts: dict[str, Future[Any]] = {
             name: threads.submit(self.chat, name, hold_s=120) for name in names
         }
+
+    def _follow(self) -> str:
+        """The job that follows: submitted near the limit of the first, which is then moved away from the tests."""
+        self.slurm.end_time_limit(self.job, _WARNED_S)
+        wait_until(lambda: len(self.carriers()) == 2, 120)
+        self.slurm.scontrol("update", f"JobId={self.job}", "TimeLimit=60")
+        (following,) = set(self.carriers()) - {self.job}
+        return following
 
     def find(self, *, other_than: int | None = None) -> None:
         """Where the gateway is now, once it is not that process."""
@@ -105,7 +113,7 @@ def endpoint(installed: Install, slurm: Cluster, users: People) -> Iterator[Endp
     # A folder of its own: what belongs to the endpoint lies beside that of the sessions.
     places = {"sessions": f"{site.sessions}/sessions"}
     site.settle(offers=OFFERS, profiles={**SETTINGS["profiles"], **profiles}, places=places)
-    with ThreadPoolExecutor(len(OFFERS)) as threads:
+    with ThreadPoolExecutor(len(OFFERS) + 1) as threads:
         yield Endpoint(site, slurm, users.alice, threads)
     print((users.alice.home / site.folder.name / "endpoint" / "gateway.log").read_text())
     slurm.run_as(users.alice, ["scancel", "--me", "--state=PENDING"])
@@ -243,8 +251,7 @@ def test_a_gateway_that_is_killed_or_reaches_its_time_limit_is_there_again(
     """FIRST 1: killed it goes on in its job, and at the limit in the next one: same port, keys, sessions and usage."""
     sessions, port = endpoint.jobs("sim"), endpoint.port
     before = endpoint.counted("sim")
-    wait_until(lambda: len(endpoint.carriers()) == 2, 60)
-    (following,) = set(endpoint.carriers()) - {endpoint.job}
+    following = endpoint.followed.result()
     assert slurm.job(following)["Reason"] == "Dependency"
     slurm.end_time_limit(endpoint.job)
     with Load(endpoint, "sim", threads=2) as load:
