@@ -187,6 +187,10 @@ class AsyncLauncher:
         await through_async(batch, wait=wait, key=key, show=show)
         return batch
 
+    async def batch_runs(self) -> list[BatchRun]:
+        """All batch runs of mine, the oldest first."""
+        return await asyncio.to_thread(self.launcher.batch_runs)
+
     async def session(self, wanted: str) -> AsyncSession:
         """The session with this id (or the beginning of one), job id, or directory."""
         return AsyncSession(await asyncio.to_thread(self.launcher.session, wanted))

@@ -108,12 +108,10 @@ def test_a_session_that_has_ended_is_not_asked_again(
 ) -> None:
     front.routes.ready = False
     front.report.update(state="SHUTDOWN", message="It was idle for 60 minutes.")
-    with (
-        caplog.at_level(logging.INFO),
-        pytest.raises(openai.InternalServerError, match="idle for 60 minutes"),
-    ):
-        ask(client)
-    front.run(lambda: asyncio.sleep(0))  # until the gateway has done what it does for a request
+    with caplog.at_level(logging.INFO):
+        with pytest.raises(openai.InternalServerError, match="idle for 60 minutes"):
+            ask(client)
+        front.run(lambda: asyncio.sleep(0))  # until the gateway has done what it does for a request
     assert [record.name for record in caplog.records].count("launcher.gateway") == 1
 
 
