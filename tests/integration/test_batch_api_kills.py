@@ -79,12 +79,12 @@ class again:  # noqa: N801 - reads as a sentence
 
 def test_a_batch_keeps_its_session_awake(launcher: Launcher) -> None:
     """FIRST 4: a session with an idle limit of seconds lives as long as its batch waits for its key's next minute."""
-    session = launcher.launch("simulated", idle_minutes=0.04)
+    session = launcher.launch("simulated", idle_minutes=0.07)
     connection = session.wait()
-    _, secret = session.keys.new("slow", requests_per_minute=20)
+    _, secret = session.keys.new("slow", requests_per_minute=12)
     wait_until(lambda: ask(connection, "GET", "/v1/batches", key=secret)[0] == 200)
     with openai.OpenAI(base_url=connection.base_url, api_key=secret) as client:
-        batch = begun(client, [line(str(n)) for n in range(19)])
+        batch = begun(client, [line(str(n)) for n in range(10)])
     place = Place(next(session.paths.batches.glob(f"batches/*/{batch.id}")))
     wait_until(lambda: place.read_state().final or session.status().state != "READY")
     assert place.read_state().status == "completed"
