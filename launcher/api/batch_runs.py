@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from launcher.batch.input import empty
 from launcher.batch.report import ACTIVE, CANCELLED, OVER, STOPPED, WAITING, Status
 from launcher.batch.run import Run
 from launcher.batch.spec import RETRIES, WINDOW, Spec
@@ -253,6 +254,8 @@ def begin(
     source = Path(os.path.abspath(input))
     if not source.is_file():
         raise RequestError(f"{source} is no file.", "Name a file of requests, one JSON object a line.")
+    if empty(source):
+        raise RequestError(f"{source} has no request.", "Write one JSON object a line.")
     out = answers_of(source) if output is None else Path(os.path.abspath(output))
     if out.is_dir() or not out.parent.is_dir():
         raise RequestError(f"{out} cannot be the output.", "Name a file in a folder that is there with -o.")

@@ -181,6 +181,17 @@ class Input:
             return None
 
 
+def empty(path: Path) -> bool:
+    """Whether nothing but blank lines is in a file; one that cannot be read is told when it is."""
+    try:
+        with path.open("rb") as file:
+            return not any(
+                part.strip(b" \t\r\n\xef\xbb\xbf") for part in iter(lambda: file.read(1 << 16), b"")
+            )
+    except OSError:
+        return False
+
+
 class _WrongError(ValueError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import random
 import socket
 import time
@@ -286,6 +287,12 @@ def _message(text: bytes) -> str:
 
 
 def _said(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        known = (
+            error.os_error.errno
+        )  # of asyncio, whose own words name the address again; below 0 a resolver's
+        why = os.strerror(known) if known is not None and known > 0 else error.os_error.strerror
+        return f"{error.host}:{error.port} does not answer: {why or error}."
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -20,11 +20,18 @@ examples:
   launcher auth login --url http://HOST:PORT/v1        for another's; asks for the key that you were given
   launcher auth login --url http://HOST:PORT/v1 < key
 """
+_EXAMPLES = """\
+examples:
+  launcher auth login
+  export OPENAI_API_KEY=$(launcher auth get-access-token)
+  launcher auth logout
+"""
 _KEY_LETTERS = 4096
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add its commands."""
+    parser.epilog = _EXAMPLES
     commands = parser.add_subparsers(dest="auth_command", metavar="COMMAND", required=True)
     login = add_command(commands, "login", "get ready to use an endpoint", _LOGIN)
     login.add_argument("--url", metavar="URL", help="another's endpoint, by the address that you were given")

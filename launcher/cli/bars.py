@@ -27,6 +27,7 @@ class Bars:
         self._quiet = quiet
         self._open = 0
         self._drawn_at = 0.0
+        self._noticed = ""
 
     def show(self, progress: Progress) -> None:
         """Draw it, when the last time was long enough ago."""
@@ -52,6 +53,12 @@ class Bars:
                 file=self._stream,
                 flush=True,
             )
+
+    def notice(self, sentence: str) -> None:
+        """Something that lasts, where nothing is drawn that shows it: said once, not each time it is looked at."""
+        if not self._draws and sentence != self._noticed:
+            self._noticed = sentence
+            self.say(sentence)
 
     def end(self) -> None:
         """Take the bars away: the table says the rest."""

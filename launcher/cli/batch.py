@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,12 @@ examples:
 A line is OpenAI's: {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {"model": …}}
 Whatever is killed, the same command, or resume, goes on: each custom_id is answered exactly once.
 """
+_ALL = """\
+examples:
+  launcher batch run requests.jsonl                      a file of requests, by a job of its own
+  launcher batch chat --prompt-file p.txt --input-dir letters -o answers --session tiny-chat-3f9a2c1b
+  launcher batch status requests.jsonl
+"""
 _RUN = "the run's id, the beginning of it, or its input or output"
 LAUNCH = (
     "profile", "revision", "hours", "time", "environment", "partition", "account", "qos", "constraint", "reservation",
@@ -44,6 +51,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Add its commands."""
     from launcher.cli import batch_chat
 
+    parser.epilog = _ALL
     commands = parser.add_subparsers(dest="batch_command", metavar="COMMAND", required=True)
     run = add_command(commands, "run", "answer the requests of a file", EXAMPLES)
     run.add_argument(
@@ -52,7 +60,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     run.add_argument(
         "-o", "--output", metavar="OUT", help="where the answers go (default: INPUT.answers.jsonl)"
     )
-    add_sending(run)
+    add_sending(run, model="for a job of its own (default: the one that the first line names)")
     run.add_argument(
         "--endpoint", metavar="URL", help="refuse lines with another url, such as /v1/embeddings"
     )
@@ -80,11 +88,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_sending(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` what answers, and how it is asked."""
-    parser.add_argument(
-        "--model", metavar="M", help="for a job of its own (default: the one that the first line names)"
-    )
+def add_sending(parser: argparse.ArgumentParser, *, model: str) -> None:
+    """Give `parser` what answers, and how it is asked; `model` is the help of --model."""
+    parser.add_argument("--model", metavar="M", help=model)
     parser.add_argument("--session", metavar="ID", help="ask this session of yours instead")
     parser.add_argument("--url", metavar="URL", help="ask this address instead")
     parser.add_argument(
@@ -269,15 +275,30 @@ def _list(launcher: Launcher, as_json: bool) -> int:
         print("There is no batch run. Begin one with: launcher batch run FILE", file=sys.stderr)
         return 0
     rows = [
-        [batch.id, s.state, str(s.total), str(s.answered), str(s.failed), s.session or "", batch.spec.output]
+        [
+            batch.id,
+            s.state,
+            str(s.total),
+            str(s.answered),
+            str(s.failed),
+            s.session or "",
+            _near(batch.spec.output),
+        ]
         for batch, s in found
     ]
     print(table(rows, head=["Run", "State", "Lines", "Answered", "Errors", "Session", "Answers"]))
     return 0
 
 
+def _near(path: str) -> str:
+    """`path` as it is called from here, where it is below the current folder."""
+    inside = os.path.relpath(path)
+    return path if inside.startswith(os.pardir) else inside
+
+
 def draw(bars: Bars, status: Status) -> None:
     """Draw how far a run is: its share, pace, tokens and what is left, and what it waits for."""
+    from launcher.batch.report import RUNNING
     from launcher.sessions.clock import clock
 
     def lines(blocks: str) -> list[str]:
@@ -294,6 +315,8 @@ def draw(bars: Bars, status: Status) -> None:
         return [bar, one_line(status.message)] if status.message else [bar]
 
     bars.draw(lines)
+    if status.state == RUNNING and status.message:  # nothing comes back; a job that waits has said so
+        bars.notice(status.message)
 
 
 def _remove(launcher: Launcher, arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from launcher.api import Launcher
 from launcher.cli.parser import Commands, add_command, from_zero, number, whole
-from launcher.errors import RequestError
+from launcher.errors import LauncherError, RequestError
 
 EXAMPLES = """\
 examples:
@@ -33,7 +33,7 @@ def options(commands: Commands) -> None:
     )
     chat.add_argument("--max-tokens", type=whole, metavar="N", help="the longest answer")
     chat.add_argument("--temperature", type=from_zero(number), metavar="T", help="0: the likeliest words")
-    add_sending(chat)
+    add_sending(chat, model="the model that answers; left out only with --session, which has one")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -68,7 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
             body[name] = value
     texts = Texts(source, target)
     bars = Bars(quiet=arguments.json)
-    for sentence in texts.write_requests(prompt, body):
+    left_out = texts.write_requests(prompt, body)
+    for sentence in left_out:
         bars.say(sentence)
     batch = begin(launcher, texts.requests, texts.answers, texts=texts, **sending(arguments))
-    return carried(batch, arguments)
+    code = carried(batch, arguments)
+    return code or (LauncherError.exit_code if left_out else 0)

@@ -35,6 +35,7 @@ _ENDPOINT = "of the endpoint (launcher gateway) instead of a session"
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add its commands."""
+    parser.epilog = EXAMPLES
     commands = parser.add_subparsers(dest="keys_command", metavar="COMMAND", required=True)
     new = add_command(commands, "new", "make a key and print it, this once", EXAMPLES)
     _of(new)

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         [
             one.name,
             f"{one.requests:,}",
-            f"{one.errors:,}" if one.errors else "",
+            f"{one.errors:,}",
             f"{one.prompt_tokens:,}",
             f"{one.completion_tokens:,}",
             clock(one.audio_s) if one.audio_s else "",

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -319,35 +320,47 @@ def test_ctrl_c_drains_and_says_how_to_go_on(
     assert json.loads(ended)["state"] == CANCELLED
 
 
+def test_without_a_terminal_it_says_once_that_nothing_answers(
+    desk: Desk, command: Callable[..., subprocess.Popen[str]]
+) -> None:
+    desk.ask(["a", "b"])
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and nobody listens
+        at = f"127.0.0.1:{nobody.getsockname()[1]}"
+        process = command("run", "in.jsonl", "-o", "out.jsonl", "--url", f"http://{at}/v1")
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+    assert said == f"launcher: Waiting: {at} does not answer: Connection refused.\n"
+    assert "Waiting: " not in rest
+
+
 def test_what_cannot_be_is_said_in_a_sentence(
     desk: Desk, launcher: Launcher, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(desk.folder)
     desk.ask(["a"])
-    (desk.folder / "empty.jsonl").write_text("\n")
+    (desk.folder / "empty.jsonl").write_text("\ufeff\n \r\n")
+    (desk.folder / "nameless.jsonl").write_text("{}\n")
+    at_x, texts = ["run", "in.jsonl", "--url", "http://x"], ["--prompt-file", "in.jsonl", "--input-dir", "."]
     for words, code, said in (
         (["run", "nowhere.jsonl"], 2, "nowhere.jsonl is no file."),
         (["run", "in.jsonl", "-o", "no/such/folder"], 2, "cannot be the output"),
         (["run", "in.jsonl", "-o", "in.jsonl"], 2, "must be three files; the output is "),
         (["run", "in.jsonl", "--url", "ftp://x"], 2, '"ftp://x" is no address.'),
-        (["run", "in.jsonl", "--url", "http://x", "--session", "y"], 2, "Leave out --session or --url"),
-        (["run", "in.jsonl", "--url", "http://x", "--hours", "2"], 2, "takes no --hours"),
-        (["run", "in.jsonl", "--url", "http://x", "--detach"], 2, "goes on by itself"),
+        ([*at_x, "--session", "y"], 2, "Leave out --session or --url"),
+        ([*at_x, "--hours", "2"], 2, "takes no --hours"),
+        ([*at_x, "--detach"], 2, "goes on by itself"),
         (["run", "in.jsonl", "--session", "nobody"], 6, 'no session "nobody"'),
-        (["run", "empty.jsonl"], 2, "Which model shall answer?"),
+        (["run", "empty.jsonl"], 2, "empty.jsonl has no request."),
+        (["run", "empty.jsonl", "--url", "http://x"], 2, "empty.jsonl has no request."),
+        (["run", "nameless.jsonl"], 2, "Which model shall answer?"),
         (["run", "in.jsonl", "--model", "no/such-model"], 4, "no/such-model"),
         (["run", "in.jsonl", "--window", "0", "--url", "http://x"], 2, "window of 0"),
-        (
-            ["run", "in.jsonl", "--url", "http://x", "--key-file", "gone"],
-            2,
-            "gone cannot be read: No such file",
-        ),
+        ([*at_x, "--key-file", "gone"], 2, "gone cannot be read: No such file"),
         (["status", "nothing"], 6, 'There is no batch run "nothing".'),
-        (
-            ["chat", "--prompt-file", "in.jsonl", "--input-dir", ".", "-o", "."],
-            2,
-            "may not lie where the texts are",
-        ),
+        (["chat", *texts, "-o", "."], 2, "may not lie where the texts are"),
     ):
         assert main(["batch", *words]) == code, words
         assert said in capsys.readouterr().err, words

@@ -181,7 +181,9 @@ def test_a_session_that_runs_answers_a_run_and_a_folder(
     assert (answers / "a.txt").read_text() == "Simulated answer: your question has 4 words.\n"
     assert (answers / "deep" / "b.txt").read_text() == "Simulated answer: your question has 2 words.\n"
     (texts / "a.txt").write_text("one")
-    assert main([*chat, "--session", session.id, "--json"]) == 0
+    (texts / "c.txt").write_bytes(b"\xff")
+    assert main([*chat, "--session", session.id, "--json"]) == 1, "one text has no answer"
+    (texts / "c.txt").unlink()
     told = json.loads(capsys.readouterr().out)
     assert (told["answered"], told["total"]) == (2, 2)
     assert (answers / "a.txt").read_text() == "Simulated answer: your question has 2 words.\n"
