@@ -202,9 +202,9 @@ def test_check_tells_what_an_endpoint_could_make_nothing_of(
     assert "groups.bio is named by no offer: it opens nothing." in said[2]
     assert "endpoint.port is 8000 for every user" in said[3]
     assert len(said) == 5
-    site.write_text(text + "    launch: {nmae: x}\n".replace("    ", "  other: {", 1).replace("\n", "}\n"))
+    site.write_text(text + "    launch: {nnname: x}\n".replace("    ", "  other: {", 1).replace("\n", "}\n"))
     assert main(["config", "check", str(site)]) == 3
-    assert f"{site}, line 11: offers.other.launch.nmae cannot be said there." in capsys.readouterr().out
+    assert f"{site}, line 11: offers.other.launch.nnname cannot be said there." in capsys.readouterr().out
     site.write_text(text + "limits: {hours: 4}\n")
     assert main(["config", "check", str(site)]) == 0
     assert "is 12, more than limits.hours, 4: every start of it is refused." in capsys.readouterr().out

@@ -74,7 +74,7 @@ def test_an_offer_that_never_could_be_started_fails_before_somebody_asks(
 
 
 def test_a_field_that_no_offer_may_say_is_named_with_its_line(tmp_path: Path) -> None:
-    checks = found(tmp_path, offers={"odd": {"model": "simulated", "launch": {"nmae": 1}}})
+    checks = found(tmp_path, offers={"odd": {"model": "simulated", "launch": {"nnname": 1}}})
     assert checks["offers"].verdict == FAIL
     assert f"{tmp_path}/site.yml" in checks["offers"].says
 
