@@ -20,6 +20,7 @@ from launcher.errors import LauncherError, RequestError
 if TYPE_CHECKING:
     from launcher.fleet.endpoint import Endpoint
     from launcher.fleet.store import Replica, Running, Store
+    from launcher.sessions.job import Job
 
 EXAMPLES = """\
 examples:
@@ -167,7 +168,7 @@ def _started(endpoint: Endpoint, *, as_json: bool) -> None:
 
 
 def _status(as_json: bool) -> int:
-    from launcher.fleet.carried import Carried
+    from launcher.fleet.job import GatewayJob
     from launcher.fleet.peers import living
     from launcher.fleet.places import store_url
     from launcher.fleet.store import Store
@@ -179,27 +180,12 @@ def _status(as_json: bool) -> int:
     finally:
         store.close()
     try:
-        job = Carried(launcher).job()
+        job = GatewayJob(launcher).job()
     except LauncherError as error:
         print(f"launcher: {one_line(str(error))}", file=sys.stderr)
         job = None
     if as_json:
-        shown = [
-            {"base_url": one.url, "host": one.host, "pid": one.pid, "started_at": one.started_at}
-            for one in gateways
-        ]
-        sessions = [
-            {
-                "model": r.model,
-                "session": r.session,
-                "cluster": r.cluster,
-                "profile": r.profile,
-                "state": r.state,
-            }
-            for r in replicas
-        ]
-        waits = {"id": job.id, "state": job.state, "reason": job.reason} if job is not None else None
-        return print_json({"gateways": shown, "sessions": sessions, "job": waits})
+        return print_json(_told(gateways, replicas, job))
     if job is not None and not gateways:
         print(f"Job {job.id} will carry the gateway; it is {job.state}.")
     elif not gateways:
@@ -235,12 +221,33 @@ def _states(launcher: Launcher, replicas: Sequence[Replica]) -> dict[str | None,
     return {session.id: status.state.lower() for session, status in seen}
 
 
+def _told(gateways: Sequence[Running], replicas: Sequence[Replica], job: Job | None) -> dict[str, Any]:
+    """The status for programs."""
+    return {
+        "gateways": [
+            {"base_url": one.url, "host": one.host, "pid": one.pid, "started_at": one.started_at}
+            for one in gateways
+        ],
+        "sessions": [
+            {
+                "model": one.model,
+                "session": one.session,
+                "cluster": one.cluster,
+                "profile": one.profile,
+                "state": one.state,
+            }
+            for one in replicas
+        ],
+        "job": {"id": job.id, "state": job.state, "reason": job.reason} if job is not None else None,
+    }
+
+
 def _since(when: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
 
 
 def _stop(as_json: bool, *, sessions: bool) -> int:
-    from launcher.fleet.carried import Carried
+    from launcher.fleet.job import GatewayJob
     from launcher.fleet.peers import living
     from launcher.fleet.places import store_url
     from launcher.fleet.store import Store
@@ -248,7 +255,7 @@ def _stop(as_json: bool, *, sessions: bool) -> int:
     launcher = Launcher()
     store = Store(store_url(launcher.settings))
     try:
-        job, found = Carried(launcher).stop(), living(store)
+        job, found = GatewayJob(launcher).stop(), living(store)
         awaited = [one for one in found if _ended_here(one) or job is not None]
         until = time.monotonic() + _STOP_S
         while _going_on(store, awaited) and time.monotonic() < until:
@@ -324,15 +331,15 @@ def _stop_sessions(launcher: Launcher, store: Any) -> list[str]:
 
 
 def _submit(arguments: argparse.Namespace) -> int:
-    from launcher.fleet.carried import Carried
+    from launcher.fleet.job import GatewayJob
 
-    carried = Carried(Launcher())
+    gateway = GatewayJob(Launcher())
     if arguments.again:
-        job = carried.again()
+        job = gateway.again()
     else:
         names = ("profile", "hours", "cpus", "memory_gb", "account")
-        job = carried.submit({name: getattr(arguments, name) for name in names})
+        job = gateway.submit({name: getattr(arguments, name) for name in names})
     if arguments.json:
-        return print_json({"job": job, "script": str(carried.script)})
+        return print_json({"job": job, "script": str(gateway.script)})
     print(f"Job {job} will carry the gateway. Where it is then: launcher gateway status")
     return 0

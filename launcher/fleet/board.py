@@ -1,10 +1,9 @@
-"""What people and programs are told of the models and jobs: states, sentences, how long it will take."""
+"""The models that there are and how each one is: its state, a sentence, how long it will take."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from launcher.fleet import seen
 from launcher.fleet.lanes import Lanes
@@ -14,7 +13,7 @@ from launcher.fleet.replicas import Member, by_model
 from launcher.fleet.scene import Offer
 from launcher.fleet.seen import ModelSeen
 from launcher.fleet.sight import Sighted
-from launcher.sessions.status import LAUNCHING, PENDING, READY, UNHEALTHY
+from launcher.sessions.status import PENDING
 from launcher.settings.schema import Settings
 
 _AWAY = "The endpoint's database does not answer: nothing is started until it does."
@@ -120,29 +119,6 @@ def left_s(member: Member, offer: Offer, learnt: Learnt) -> float | None:
         return max(1.0, min(start_s, status.phases[0].started_at + start_s - now))
     queue_s = 0.0 if lead.queue_s == UNKNOWN_QUEUE_S else lead.queue_s
     return max(1.0, min(queue_s + start_s, member.row.claimed_at + queue_s + start_s - now))
-
-
-def jobs(sighted: Iterable[Sighted], models: Mapping[str, str]) -> dict[str, Any]:
-    """FIRST's lists of jobs; `models` are the names by which sessions are asked for, by session."""
-    found: dict[str, list[dict[str, Any]]] = {"running": [], "queued": [], "stopped": [], "others": []}
-    for one in sighted:
-        plan, status = one.session.plan, one.status
-        kind = "stopped" if status.ended else "queued" if status.state == PENDING else "others"
-        kind = "running" if status.state in (READY, LAUNCHING, UNHEALTHY) else kind
-        found[kind].append(
-            {
-                "Models": models.get(one.id, one.served),
-                "Framework": plan.engine,
-                "Cluster": plan.cluster.name,
-                "Model Status": status.state.lower(),
-                "Job ID": status.job_id,
-                "Session": one.id,
-                "Host Name": status.host,
-                "Message": status.message,
-                "Ends At": status.ends_at,
-            }
-        )
-    return {**found, "private-batch-running": [], "private-batch-queued": []}
 
 
 def _said(member: Member) -> str:

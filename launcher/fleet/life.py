@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import RequestError, SettingsError, StorageError
-from launcher.fleet.board import Board, jobs
+from launcher.fleet.board import Board
 from launcher.fleet.capacity import Capacity
 from launcher.fleet.choice import Lane
 from launcher.fleet.facts import Facts
@@ -34,6 +34,7 @@ from launcher.fleet.seen import LEAVING, STARTABLE, ModelSeen
 from launcher.fleet.sight import Sighted, Source, sources
 from launcher.fleet.starts import Starts
 from launcher.fleet.store import Store
+from launcher.fleet.told import jobs
 from launcher.gateway.upstream import Upstreams
 from launcher.settings.schema import Settings
 

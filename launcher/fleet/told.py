@@ -6,7 +6,7 @@ Only what the holder of the key may use, and never a prompt.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,12 @@ from launcher.fleet.seen import Fleet, ModelSeen
 from launcher.gateway import answers
 from launcher.gateway.answers import Answer
 from launcher.gateway.keys import Holder
+from launcher.sessions.status import LAUNCHING, PENDING, READY, UNHEALTHY
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
+
+    from launcher.fleet.sight import Sighted
 
 _SPEECH = (("audio", "audio/transcriptions"),)
 _TEXT = (
@@ -151,6 +154,29 @@ def endpoints(found: Sequence[ModelSeen], root: str) -> dict[str, Any]:
             )
             framework["models"].append(model.name)
     return {"clusters": clusters}
+
+
+def jobs(sighted: Iterable[Sighted], models: Mapping[str, str]) -> dict[str, Any]:
+    """FIRST's lists of jobs; `models` are the names by which sessions are asked for, by session."""
+    found: dict[str, list[dict[str, Any]]] = {"running": [], "queued": [], "stopped": [], "others": []}
+    for one in sighted:
+        plan, status = one.session.plan, one.status
+        kind = "stopped" if status.ended else "queued" if status.state == PENDING else "others"
+        kind = "running" if status.state in (READY, LAUNCHING, UNHEALTHY) else kind
+        found[kind].append(
+            {
+                "Models": models.get(one.id, one.served),
+                "Framework": plan.engine,
+                "Cluster": plan.cluster.name,
+                "Model Status": status.state.lower(),
+                "Job ID": status.job_id,
+                "Session": one.id,
+                "Host Name": status.host,
+                "Message": status.message,
+                "Ends At": status.ends_at,
+            }
+        )
+    return {**found, "private-batch-running": [], "private-batch-queued": []}
 
 
 def state(

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from launcher.errors import StorageError
-from launcher.fleet.carried import script_of
+from launcher.fleet.job import script_of
 from launcher.fleet.places import own_folder
 from launcher.settings.layers import load
 from tests.programs.front import wait_until

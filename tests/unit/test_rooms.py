@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -87,29 +88,36 @@ def room_of(path: Path) -> str:
     return "" if first in ("__init__.py", "__main__.py") else first.removesuffix(".py")
 
 
-def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and full name of every import in a file, inside functions too: a late import is an import."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+@dataclass(frozen=True)
+class Source:
+    """What the rules ask of a file, read once for all of them; lines count from 1."""
+
+    documented: bool
+    imports: tuple[tuple[int, str], ...]  # inside functions too: a late import is an import
+    late: frozenset[
+        int
+    ]  # lines that do not run when the module is loaded, but in functions or for the type checker
+    names: tuple[tuple[int, str], ...]  # of classes and functions
+
+
+@functools.cache
+def source(path: Path) -> Source:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports: list[tuple[int, str]] = []
+    late: set[int] = set()
+    names = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name
+            imports += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(path)}:{node.lineno}: relative imports hide the room"
-            for alias in node.names:
-                yield node.lineno, f"{node.module}.{alias.name}"
-
-
-def module_level_imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Imports that run when the module is loaded: not those in functions, nor those for the type checker."""
-    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    late = {
-        inner.lineno
-        for node in nodes
-        if is_not_run(node)
-        for inner in ast.walk(node)
-        if isinstance(inner, ast.stmt)
-    }
-    return ((line, name) for line, name in imported(path) if line not in late)
+            imports += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            names.append((node.lineno, node.name))
+        if is_not_run(node):
+            assert isinstance(node, ast.stmt)
+            late.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return Source(ast.get_docstring(tree) is not None, tuple(imports), frozenset(late), tuple(names))
 
 
 def is_not_run(node: ast.AST) -> bool:
@@ -127,7 +135,7 @@ def test_imports_point_one_way() -> None:
         if room not in ORDER:
             wrong.append(f"{name_of(path)}: a new room needs its place in ORDER")
             continue
-        for line, name in imported(path):
+        for line, name in source(path).imports:
             parts = name.split(".")
             if len(parts) > 1 and parts[0] == "launcher" and parts[1] not in ORDER[: ORDER.index(room) + 1]:
                 wrong.append(f"{name_of(path)}:{line}: {room} may not import {name}")
@@ -138,8 +146,9 @@ def test_heavy_packages_stay_in_their_rooms() -> None:
     wrong = [
         f"{name_of(path)}:{line}: {name}"
         for path in MODULES
-        for line, name in module_level_imports(path)
-        if room_of(path) not in HEAVY.get(name.split(".")[0], (room_of(path),))
+        for line, name in source(path).imports
+        if line not in source(path).late
+        and room_of(path) not in HEAVY.get(name.split(".")[0], (room_of(path),))
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -169,10 +178,9 @@ def test_modules_are_at_most_three_screens() -> None:
 
 
 def test_every_module_says_what_it_owns() -> None:
-    sources = {path: path.read_text(encoding="utf-8") for path in CODE}
     # An empty __init__.py among the tests only makes a folder importable.
-    kept = [path for path, text in sources.items() if text or path in MODULES]
-    wrong = [name_of(path) for path in kept if not ast.get_docstring(ast.parse(sources[path]))]
+    kept = [path for path in CODE if path in MODULES or path.stat().st_size]
+    wrong = [name_of(path) for path in kept if not source(path).documented]
     assert not wrong, f"no docstring: {', '.join(wrong)}"
 
 
@@ -186,11 +194,11 @@ def test_names_are_nouns_of_the_field() -> None:
     wrong = []
     for path in CODE:
         wrong += [name_of(path) for part in path.relative_to(ROOT).parts if words(part) & FORBIDDEN_NAMES]
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                continue
-            if words(node.name) & FORBIDDEN_NAMES:
-                wrong.append(f"{name_of(path)}:{node.lineno}: {node.name}")
+        wrong += [
+            f"{name_of(path)}:{line}: {name}"
+            for line, name in source(path).names
+            if words(name) & FORBIDDEN_NAMES
+        ]
     assert not wrong, "\n".join(wrong)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from launcher.fleet.board import jobs
 from launcher.fleet.sight import Sighted
+from launcher.fleet.told import jobs
 from launcher.sessions.status import FAILED, LAUNCHING, PENDING, READY, SHUTDOWN, UNHEALTHY, Status
 
 PLACES = {

@@ -51,7 +51,7 @@ def script_of(launcher: str, lines: Sequence[str]) -> str:
     return _SCRIPT.format(options="\n".join(lines), launcher=shlex.quote(launcher))
 
 
-class Carried:
+class GatewayJob:
     """The job of this user's gateway, as the files in the endpoint's folder tell."""
 
     def __init__(self, launcher: Launcher) -> None:
