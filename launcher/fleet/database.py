@@ -169,6 +169,7 @@ def _server(url: URL, where: str) -> Engine:
             url.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,  # the server may have been restarted
             pool_size=4,
+            paramstyle="format",  # values in their order, as for SQLite (Store.insert_new)
             connect_args=own,
         )
     except ImportError as error:

@@ -80,7 +80,8 @@ class Spool:
                 self._torn = written < len(data)
                 if self._torn:
                     self._keep(line, "the disk is full")
-        self._some.set()
+        if not self._some.is_set():  # else the thread comes anyway
+            self._some.set()
 
     @property
     def waiting_bytes(self) -> int:

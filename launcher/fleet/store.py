@@ -109,6 +109,12 @@ class Store:
         """An INSERT into `table` that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
         return self._insert(table)
 
+    def insert_new(self, connection: Connection, table: Table, rows: Sequence[tuple[object, ...]]) -> None:
+        """Insert `rows`, each the values of all columns in their order, without those whose primary key is there."""
+        new = self.insert(table).on_conflict_do_nothing(index_elements=list(table.primary_key))
+        # Straight to the driver: what SQLAlchemy does with each value takes longer than the database.
+        connection.exec_driver_sql(str(new.compile(dialect=connection.dialect)), rows)
+
     def now(self, connection: Connection) -> float:
         """The Unix time by the one clock that all gateways share."""
         if self._lite:

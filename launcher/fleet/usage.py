@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, get_type_hints
 
 from sqlalchemy import case, func, select, update
 
@@ -25,16 +24,17 @@ from launcher.gateway.usage import BROKEN_OFF, CLIENT_LEFT
 
 BY = ("key", "model", "owner", "cluster")
 _STATUS_MAX = 999
+_write = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for each use
 _COUNT_MAX = 2**40  # what an engine says is believed as far as a database can add it up
 _MONTH = re.compile(r"([0-9]{4})-([0-9]{2})")
 _RECENT_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
-    """One request; `at` is the Unix time of its end, `first_byte_s` None where no byte of an answer came.
+class Use(NamedTuple):
+    """One request, as a row of its table; `at` is the Unix time of its end.
 
-    `status` is the HTTP status; 499: the client left, 502: no answer, or it broke off.
+    `status` is the HTTP status; 499: the client left, 502: no answer, or it broke off. `first_byte_s` is None where no
+    byte of an answer came.
     """
 
     id: str
@@ -80,34 +80,55 @@ class Use:
     @property
     def line(self) -> bytes:
         """For the spool."""
-        return json.dumps([getattr(self, name) for name in _NAMES], separators=(",", ":")).encode()
+        return _write(self).encode()
 
     @classmethod
     def parsed(cls, line: bytes) -> Self | None:
         """What `line` says, as far as a database takes it; None for one that was torn, or is not ours."""
         try:
-            values = zip(_KINDS, json.loads(line), strict=True)
-            return cls(*(_believed(name, kind, value) for (name, kind), value in values))
+            values = json.loads(line.decode())
+            return cls(*[believed(value) for believed, value in zip(_BELIEVED, values, strict=True)])
         except (ValueError, TypeError, RecursionError, OverflowError):
             return None
 
 
-def _believed(name: str, kind: str, value: object) -> Any:
-    """Without NUL and half characters, or numbers that are none; raises ValueError for another kind of value."""
-    if kind == "str" and isinstance(value, str):
-        return value.encode("utf-8", "replace").decode().replace("\0", "")
-    if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
-        most = _STATUS_MAX if name == "status" else _COUNT_MAX
-        return max(-most, min(value, most))
-    if kind in ("float", "float | None") and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if math.isfinite(value) else 0.0
-    if kind == "float | None" and value is None:
-        return None
-    raise ValueError(f"{name} is no {kind}")
+def _text(value: object) -> str:
+    """Without NUL and half characters."""
+    if not isinstance(value, str):
+        raise TypeError("it is no text")
+    if value.isascii() and "\0" not in value:
+        return value
+    return value.encode("utf-8", "replace").decode().replace("\0", "")
 
 
-_KINDS = tuple((field.name, str(field.type)) for field in dataclasses.fields(Use))
-_NAMES = tuple(name for name, _ in _KINDS)
+def _count(value: object, most: int = _COUNT_MAX) -> int:
+    if type(value) is not int:
+        raise TypeError("it is no whole number")
+    return max(-most, min(value, most))
+
+
+def _status(value: object) -> int:
+    return _count(value, _STATUS_MAX)
+
+
+def _number(value: object) -> float:
+    if type(value) not in (int, float):
+        raise TypeError("it is no number")
+    found = float(value)  # type: ignore[arg-type]
+    return found if math.isfinite(found) else 0.0
+
+
+def _number_or_none(value: object) -> float | None:
+    return None if value is None else _number(value)
+
+
+# What of a line is believed, by what a field is.
+_OF_KIND: Mapping[object, Callable[[object], Any]] = {
+    str: _text, int: _count, float: _number, float | None: _number_or_none
+}  # fmt: skip
+_BELIEVED: list[Callable[[object], Any]] = [
+    _status if name == "status" else _OF_KIND[kind] for name, kind in get_type_hints(Use).items()
+]
 
 
 class Uses:
@@ -150,8 +171,7 @@ class Uses:
             last[use.key] = max(use.at, last.get(use.key, 0.0))
         with self._store.writing() as connection:
             # An id that is there was brought in before a kill.
-            new = self._store.insert(uses).on_conflict_do_nothing(index_elements=["id"])
-            connection.execute(new, [{name: getattr(use, name) for name in _NAMES} for use in found])
+            self._store.insert_new(connection, uses, found)
             for key, at in sorted(last.items()):
                 later = keys.c.used_at.is_(None) | (keys.c.used_at < at)
                 connection.execute(update(keys).where(keys.c.name == key, later).values(used_at=at))
