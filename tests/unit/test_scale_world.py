@@ -185,7 +185,7 @@ def test_a_successor_is_ready_in_time_whatever_starts_take(
         [Model(offer, start_s, fails=0.0, answer_s=min(5.0, life_s / 1000), start_varies=varies)],
         {"here": {"gpu": Profile(1, life_s, waits_s=wait_s)}},
         [Visit(first, "chat", times=10**6, think_s=end / 1000)],
-        tick_s=min(TICK_S, life_s / 200) if life_s < DAY else life_s / 1000,
+        tick_s=max(min(3 * TICK_S, life_s / 200), life_s / 1000),
         watch=watch,
     )
     outcome = world.run(end)
