@@ -28,7 +28,7 @@ from launcher.fleet.usage import Uses
 from launcher.gateway.answers import ENDPOINT
 from launcher.gateway.keys import Holder
 from launcher.gateway.server import Gateway
-from launcher.serve.node import raise_file_limit
+from launcher.serve.node import named, raise_file_limit
 from launcher.settings.schema import Caps, Settings
 
 _LOG = logging.getLogger("launcher.fleet")
@@ -150,7 +150,9 @@ class Endpoint:
     def _shown(self) -> str:
         import socket
 
-        host = socket.getfqdn() if self._host in _ANY else self._host
+        host, said = self._host, self._settings.endpoint.shown_host
+        if host in _ANY:
+            host = socket.getfqdn() if said is None else named(said, socket.gethostname())
         return f"[{host}]" if ":" in host else host
 
     def _local(self) -> str:

@@ -70,11 +70,17 @@ class Learnt:
         if (failures := self._failures.get((model, cluster, profile))) is not None:
             failures.paused_until = 0.0
 
-    def failed(self, model: str, cluster: str, profile: str, now: float) -> None:
-        """A start was refused or ended before it answered; each one in a row doubles the pause."""
+    def failed(self, model: str, cluster: str, profile: str, now: float, *, answered: bool = False) -> None:
+        """A start was refused, or ended before it `answered` or soon after; each one in a row doubles the pause.
+
+        The first that had answered pauses nothing: the model can start there, and whatever killed it may be gone.
+        """
         failures = self._failures.setdefault((model, cluster, profile), _Failures())
         if now - failures.last_at > _FORGOTTEN_S:
-            failures.times = 0
+            failures.times, failures.spared = 0, False
+        if answered and not failures.times and not failures.spared:
+            failures.last_at, failures.spared = now, True
+            return
         pause_s = min(_PAUSE_FIRST_S * 2 ** min(failures.times, 16), _PAUSE_LONGEST_S)
         failures.times, failures.last_at, failures.paused_until = failures.times + 1, now, now + pause_s
 
@@ -148,12 +154,14 @@ class Learnt:
         if answered and status.phases:
             lasted_s = status.since - status.phases[-1].started_at - status.phases[-1].elapsed_s
         if status.state == FAILED and lasted_s < _SOON_S:
-            self.failed(model, plan.cluster.name, plan.resources.profile, status.since)
+            place = (model, plan.cluster.name, plan.resources.profile)
+            self.failed(*place, status.since, answered=answered)
 
 
 @dataclass(slots=True)
 class _Failures:
     times: int = 0
+    spared: bool = False
     last_at: float = 0.0
     paused_until: float = 0.0
 

@@ -121,8 +121,13 @@ def public_host(network: Network) -> str:
     """The name that clients are told for this node."""
     node = socket.gethostname()
     if network.host is not None:
-        return network.host.replace("{node}", node.partition(".")[0])
+        return named(network.host, node)
     return node if network.bind == ANY else network.bind
+
+
+def named(host: str, node: str) -> str:
+    """The `host` of the settings on that node: {node} in it is the node's short name."""
+    return host.replace("{node}", node.partition(".")[0])
 
 
 def job_id(plan: Plan) -> str:

@@ -106,6 +106,8 @@ SAYS: Mapping[str, str] = {
     "catalog.hidden": "Leave it out of the form; its name still works.",
     "endpoint.host": "The address that the endpoint listens on.",
     "endpoint.port": "Its port; 0: a free one, chosen once and kept.",
+    "endpoint.shown_host": "The name that others know it by, where it listens on all addresses; empty: the "
+    "machine's full one. `{node}` in it is the short one.",
     "endpoint.state": "Where keys and uses are kept: `sqlite:////PATH` on a local disk, or `postgresql+psycopg://…`; "
     "empty: a file of the user's.",
     "endpoint.key_hours": "How long a new key is good when nobody says otherwise.",

@@ -201,6 +201,7 @@ class Endpoint:
 
     host: str = field(default="127.0.0.1", metadata={"pattern": r"[A-Za-z0-9][A-Za-z0-9.-]*"})
     port: int = _from(0, 65535, default=0, example=8000)
+    shown_host: str | None = field(default=None, metadata={"pattern": r"[A-Za-z0-9{][A-Za-z0-9.{}-]*"})
     state: str | None = field(default=None, metadata={"variables": True})
     key_hours: float = _from(0.01, default=48)
     hold_seconds_max: float = _from(0, 86400, default=600)

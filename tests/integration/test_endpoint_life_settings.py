@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -65,6 +66,16 @@ def test_a_gateway_that_was_killed_or_hangs_is_told_from_one_that_runs(tmp_path:
         assert f"(PID {pid}) goes on. End it: kill -9 {pid}" in hangs.stderr
         assert endpoint.process.wait(60) == 0, "it was told to end"
         assert said(endpoint, "stop").stdout == "No gateway runs.\n"
+
+
+def test_on_all_addresses_it_is_called_as_the_settings_say(tmp_path: Path) -> None:
+    endpoint = Endpoint(tmp_path, {})
+    there = {"state": endpoint.state, "host": "0.0.0.0", "shown_host": "{node}.example.edu"}
+    endpoint.settle({}, endpoint=there)
+    with endpoint:
+        node = socket.gethostname().partition(".")[0]
+        assert endpoint.url == f"http://{node}.example.edu:{endpoint.port}/v1"
+        assert endpoint.ask("GET", "/v1/models")[0] == 200
 
 
 # A gateway that hangs is waited for a minute otherwise.

@@ -314,6 +314,8 @@ def test_what_is_wrong_with_one_offer_holds_up_no_other_of_its_model() -> None:
 def test_a_failed_start_is_tried_elsewhere_and_there_again_after_a_pause() -> None:
     """FIRST 7: it falls back."""
     learnt, cold = known(), Demand(1, 0, NOW, 0, 1)
+    learnt.failed(OFFER.model, "here", "gpu", NOW, answered=True)
+    assert starts(decided([], cold, learnt=learnt)) == [("here", "gpu")], "it had answered: once more at once"
     learnt.failed(OFFER.model, "here", "gpu", NOW)
     assert starts(decided([], cold, learnt=learnt)) == [("there", "big")]
     learnt.failed(OFFER.model, "there", "big", NOW)

@@ -129,16 +129,21 @@ def test_a_job_that_ran_twice_tells_no_wait_and_a_restarted_engine_no_start(plan
 
 
 @pytest.mark.parametrize(
-    ("lasted_s", "answered", "paused"), [(0, False, True), (60, True, True), (4000, True, False)]
+    ("lasted_s", "answered", "pauses"),
+    [(0, False, [30, 60, 120]), (60, True, [0, 30, 60]), (4000, True, [0, 0, 0])],
 )
-def test_a_start_that_fails_pauses_its_place(
-    plan: Plan, lasted_s: float, answered: bool, paused: bool
+def test_a_start_that_fails_pauses_its_place_and_one_that_had_answered_is_repeated_at_once(
+    plan: Plan, lasted_s: float, answered: bool, pauses: list[float]
 ) -> None:
-    learnt = Learnt()
+    learnt, place = Learnt(), (plan.cluster.name, plan.resources.profile)
     end = started(plan, state=FAILED, reason="engine-exit", since=NOW + 140 + lasted_s)
-    learnt.ended(plan, end, "an-alias", answered=answered)
-    until = learnt.paused_until("an-alias", plan.cluster.name, plan.resources.profile)
-    assert (until > end.since) == paused
+    for pause in pauses:
+        learnt.ended(plan, end, "an-alias", answered=answered)
+        assert max(0.0, learnt.paused_until("an-alias", *place) - end.since) == pause
+        learnt.started("an-alias", *place, 1, 1)
+    later = dataclasses.replace(end, since=end.since + 10_000)
+    learnt.ended(plan, later, "an-alias", answered=answered)
+    assert learnt.paused(["an-alias"], *place, later.since + 1) == (not answered), "hours later"
 
 
 def test_an_ordinary_end_pauses_nothing(plan: Plan) -> None:
