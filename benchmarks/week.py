@@ -25,7 +25,6 @@ from benchmarks.parts.world import Model, Outcome, Profile, Visit, World
 from launcher.fleet.scene import Offer, Where
 
 HOUR, DAY = 3600.0, 86400.0
-WEEK = 7 * DAY
 MODELS = 20
 _SIZES = ("small",) * 12 + ("medium",) * 5 + ("large",) * 3
 GPUS = {"small": 1, "medium": 2, "large": 8}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 
 from launcher import Launcher, Session
+from launcher.fleet.store import Store
 from launcher.schedulers import ssh
 from launcher.settings.layers import load
 from tests.conftest import needs
 from tests.programs.front import RunningGateway, SimulatedEngine, Upstream, wait_until
 from tests.programs.loopback import Host, Loopback
+from tests.programs.postgres import Postgres
 from tests.settings import without_site
 
 
@@ -117,3 +120,19 @@ def nothing_is_left(hosts: Loopback) -> Iterator[None]:
     yield
     wait_until(lambda: not hosts.programs())
     assert not list((hosts.folder / "run").glob("launcher-ssh/*"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The empty state of an endpoint, in each of the two databases."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/state folder/endpoint.db"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.database()
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    """That state, opened."""
+    with contextlib.closing(Store(url)) as made:
+        yield made

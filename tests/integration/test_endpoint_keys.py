@@ -25,21 +25,6 @@ from tests.hostile import HOSTILE
 from tests.programs.front import wait_until
 from tests.programs.postgres import Postgres
 
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/endpoint.db"
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.database()
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    with contextlib.closing(Store(url)) as made:
-        yield made
-
-
 Ring = Callable[..., StoredKeys]
 
 
@@ -95,7 +80,7 @@ def test_a_key_opens_from_its_making_until_its_end(store: Store, ring: Ring) -> 
 def test_only_a_hash_is_kept(tmp_path: Path, store: Store) -> None:
     secret = new(store)
     store.close()
-    for path in tmp_path.iterdir():
+    for path in filter(Path.is_file, tmp_path.rglob("*")):
         assert secret.encode() not in path.read_bytes()
         assert secret.removeprefix("sk-").encode() not in path.read_bytes()
 

@@ -24,14 +24,6 @@ from tests.programs.postgres import LOCKED, Postgres
 Opened = Callable[[str], Store]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/state folder/endpoint.db"
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.database()
-
-
 @pytest.fixture
 def opened() -> Iterator[Opened]:
     """Opens stores and closes them at the end."""

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,20 +24,6 @@ from launcher.fleet.store import Store
 from launcher.fleet.usage import Use, Uses, month, recent, sums
 from tests.programs.front import wait_until
 from tests.programs.postgres import Postgres
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/endpoint.db"
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.database()
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    with contextlib.closing(Store(url)) as made:
-        yield made
 
 
 def use(id_: str = "1", **more: object) -> Use:
