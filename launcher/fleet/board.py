@@ -126,5 +126,4 @@ def _said(member: Member) -> str:
         return "Its job is being submitted."
     if member.sighted.trouble is not None:
         return member.sighted.trouble
-    status = member.sighted.status
-    return f"{status.message} Phase: {status.phase}." if status.phase else status.message
+    return member.sighted.status.message

@@ -41,7 +41,7 @@ _EVERYBODY = ""  # no owner is called so
 
 
 @dataclass(slots=True)
-class _Counted:
+class Counted:
     """What the state says, to one person or, `by` owner, of everybody."""
 
     by: str
@@ -64,7 +64,7 @@ class StatusPage:
 
     def __init__(self, store: Store, report: Callable[[Holder], Mapping[str, Any]], url: str) -> None:
         self._store, self._report, self._url = store, report, url
-        self._counted: dict[str, _Counted] = {}  # by owner, the last one that was asked for last
+        self._counted: dict[str, Counted] = {}  # by owner, the last one that was asked for last
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="page")
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class StatusPage:
     def answer(self, exchange: Exchange, target: Target, holder: Holder) -> Answer:
         """The page for `holder`, who sees the models of the key and its owner's usage; the own key sees everybody's."""
         owner = _EVERYBODY if holder.own else holder.owner
-        counted = self._counted.pop(owner, None) or _Counted("owner" if holder.own else "model")
+        counted = self._counted.pop(owner, None) or Counted("owner" if holder.own else "model")
         self._counted[owner] = counted
         if len(self._counted) > _KEPT:
             del self._counted[next(iter(self._counted))]
@@ -87,7 +87,7 @@ class StatusPage:
         still = target.query == _STILL
         return render(self._report(holder), holder, counted, self._url, target.up(), still=still)
 
-    def _count(self, owner: str, counted: _Counted, holder: Holder) -> None:
+    def _count(self, owner: str, counted: Counted, holder: Holder) -> None:
         try:
             counted.batches = self.batches(holder) if self.batches is not None else []
             begin, end = month(None)
@@ -102,7 +102,7 @@ class StatusPage:
 
 
 def render(
-    report: Mapping[str, Any], holder: Holder, counted: _Counted, url: str, up: str, *, still: bool = False
+    report: Mapping[str, Any], holder: Holder, counted: Counted, url: str, up: str, *, still: bool = False
 ) -> Answer:
     """The page as it is now; `up` leads to the root of the endpoint, whatever prefix the portal puts before it.
 
@@ -189,7 +189,7 @@ def _batches(batches: Iterable[tuple[Asked, State]]) -> str:
     return _table("Your batches", head, rows, numbers=range(3, 5)) if rows else ""
 
 
-def _usage(counted: _Counted) -> str:
+def _usage(counted: Counted) -> str:
     if counted.trouble is not None:
         # Where the database is, and what it says, is for whose endpoint it is.
         trouble = counted.trouble if counted.by == "owner" else "What was used cannot be read now."
@@ -225,7 +225,11 @@ def _table(caption: str, head: list[str], rows: Iterable[list[str]], *, numbers:
     titles = "".join(f'<th scope="col"{of(n)}>{escape(text)}</th>' for n, text in enumerate(head))
     lines = "".join(
         f'<tr><th scope="row">{row[0]}</th>'
-        + "".join(f"<td{of(n)}>{cell}</td>" for n, cell in enumerate(row[1:], 1))
+        + "".join(
+            # On a phone each cell is a line of its own, which says what it is.
+            f'<td{of(n)} data-of="{escape(head[n])}">{cell}</td>'
+            for n, cell in enumerate(row[1:], 1)
+        )
         + "</tr>"
         for row in rows
     )

@@ -53,6 +53,16 @@ tbody th{font-weight:600;overflow-wrap:anywhere;min-width:9rem}
 .number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .state{display:inline-block;padding:0 .6rem;border:1px solid var(--line);border-radius:1rem;white-space:nowrap}
 .state.ready{border-color:var(--main);color:var(--main);font-weight:600}
+code,td .soft{overflow-wrap:anywhere}
+@media(max-width:40rem){main{padding:1.25rem 1rem}
+thead{display:none}
+tr{display:block;padding:.35rem 0;border-bottom:1px solid var(--line)}
+tbody th,td{display:block;border:0;padding:0}
+td{display:grid;grid-template-columns:8.5rem 1fr;gap:.5rem}
+td:empty,.soft:empty{display:none!important}
+td::before{content:attr(data-of);color:var(--soft)}
+td>*{grid-column:2;justify-self:start;min-width:0!important}
+.number{text-align:left}}
 """
 _PAGE = Template(
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -15,13 +15,15 @@ TIME_MAX = 1e11  # a Unix time that every calendar knows
 
 
 def clock(seconds: float) -> str:
-    """A span of time as people say it: 45 s, 12 min, 3 h 20 min."""
+    """A span of time as people say it: 45 s, 12 min, 3 h 20 min, 14 days 2 h."""
     whole = max(0, round(seconds))
     if whole < 120:
         return f"{whole} s"
     if whole < 7200:
         return f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    if whole < 3 * 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} days {whole % 86400 // 3600} h"
 
 
 def moment(at: Any, *, seconds: bool = True) -> str:

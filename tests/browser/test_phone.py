@@ -1,4 +1,4 @@
-"""Both pages on a phone: nothing sticks out at the sides, everything can be tapped, the text has room."""
+"""The pages on a phone: nothing sticks out at the sides, everything can be tapped, the text has room."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from launcher.fleet.page import Counted, render
+from launcher.fleet.usage import Sum
+from launcher.gateway.keys import Holder
 from tests.browser.chat import Address, ask, finish, open_side
 from tests.browser.conftest import Visitor
 from tests.browser.listening import choose, enter, listening, row, state
@@ -108,3 +111,28 @@ def test_transcribe(phone: Visitor, address: Address, tmp_path: Path) -> None:
         for tab in ("Code", "Settings", "Session"):
             page.get_by_role("tab", name=tab, exact=True).tap()
             fits(page)
+
+
+# What is wider than the part that it scrolls in; the example in Python is, which is meant to.
+SIDEWAYS = """
+    () => [...document.querySelectorAll("html, .rows, td, td > *")]
+      .filter((part) => part.scrollWidth > part.clientWidth + 1 && part.checkVisibility() && part.clientWidth)
+      .map((part) => part.outerHTML.slice(0, 120))
+"""
+
+
+def test_models_of_an_endpoint(phone: Visitor) -> None:
+    why = "It could not be started: sbatch: error: Requested_node_configuration_is_not_available_" + "x" * 200
+    model = {
+        "name": "org/" + "m" * 60, "state": "startable", "message": why, "estimate_s": 200, "replicas": [],
+        "clusters": ["main", "della"], "in_flight": 1, "waiting": 3,
+    }  # fmt: skip
+    counted = Counted("owner", [Sum("alice", 123_456, 12, 12_345_678, 987_654, 3600.0, 0.31, 3.2)], at=1.0)
+    url = f"http://login1.{'cluster.' * 8}example.edu:41873/v1"
+    answer = render({"models": [model]}, Holder("own", True, None, None), counted, url, "/")
+    page = phone.context.new_page()
+    page.set_content(answer.body.decode())
+    fits(page)
+    assert page.evaluate(SIDEWAYS) == []
+    expect(page.get_by_text("123,456")).to_be_visible()
+    expect(page.get_by_text("About 3 min are left.")).to_be_in_viewport()
