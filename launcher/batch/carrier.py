@@ -169,6 +169,9 @@ class Carrier:
                     continue
                 if ended is not None:  # it has said why it cannot go on now, and may later
                     _LOG.warning("%s waits (%s): %s", asked.id, ended.code, ended.message)
+                    if state.errors != ended.told:  # its owner may know what to do
+                        state = dataclasses.replace(state, errors=ended.told)
+                        await asyncio.to_thread(place.write_state, state, durable=False)
                 # What was answered meanwhile shows that it is not the batch that ends its run.
                 moved = (state.completed, state.failed) != (before.completed, before.failed)
                 crashes = 0 if moved or ended is not None else crashes + 1
@@ -204,8 +207,10 @@ class Carrier:
     async def _progress(self, place: Place, state: State, running_s: float) -> State:
         """Take over how far the run says it is."""
         told = await asyncio.to_thread(Status.read, place.run / "status.json")
+        moves = told.answered > state.completed or told.failed > state.failed
         now = dataclasses.replace(
             state,
+            errors=() if moves else state.errors,  # why it waited
             total=max(told.total, state.total),
             completed=max(told.answered, state.completed),
             failed=max(told.failed, state.failed),

@@ -61,8 +61,8 @@ def is_wish(body: Mapping[str, Any]) -> bool:
     return "input_file_id" not in body and any(name in body for name in _INPUT)
 
 
-def wish(body: Mapping[str, Any]) -> Wish:
-    """Read FIRST's body; raises RequestError for a value that cannot be."""
+def wish(body: Mapping[str, Any], most_bytes: int) -> Wish:
+    """Read FIRST's body; raises RequestError for a value that cannot be, such as a longer input."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise RequestError("model is missing.", "Name one of /v1/models.")
@@ -77,6 +77,11 @@ def wish(body: Mapping[str, Any]) -> Wish:
         ) from error
     if not stat.S_ISREG(found.st_mode) or not os.access(given, os.R_OK):
         raise RequestError(f"{_shown(given)} is no file that can be read.", "Name another file.")
+    if not 0 < found.st_size <= most_bytes:  # what is no file of a disk says 0, and may have no end
+        raise RequestError(
+            f"{_shown(given)} has {found.st_size} bytes; from 1 to {most_bytes} are taken.",
+            "Name another file.",
+        )
     return Wish(given, model, _path(body, _FOLDER))
 
 

@@ -72,7 +72,7 @@ class BatchAPI:
         by_cluster: bool = False,
         rhythm: Rhythm | None = None,
     ) -> None:
-        bounds = bounds or Bounds()
+        self._bounds = bounds = bounds or Bounds()
         self._files = Files(folder / "files", bounds)
         self._batches = Batches(folder / "batches", bounds.batches)
 
@@ -260,7 +260,7 @@ class BatchAPI:
     async def _wished(self, body: dict[str, Any], holder: Holder, asked: Asked) -> Asked:
         if not holder.own or holder.budget is not None:
             raise _No(403, "This key may not name files by their paths. Upload the file.", "path_not_allowed")
-        wish = await asyncio.to_thread(first.wish, body)
+        wish = await asyncio.to_thread(first.wish, body, self._bounds.file_bytes)
         if self._models is not None and wish.model not in self._models(holder):
             raise _No(404, f'The model "{wish.model[:80]}" is not served here.', "model_not_found")
         given = str(wish.input)

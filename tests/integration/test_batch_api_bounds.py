@@ -235,6 +235,30 @@ def test_a_batch_waits_for_its_turn_and_can_be_cancelled_then(client: openai.Ope
     assert times[0] <= times[1]
 
 
+def test_a_batch_whose_output_was_taken_away_says_so_and_goes_on_once_it_is_back(
+    client: openai.OpenAI, tmp_path: Path
+) -> None:
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(jsonl([tiny("a")]))
+    first = begun(client, [tiny("b", max_tokens=100)])
+    until(client, first, "in_progress")
+    wanted = {"model": "tiny", "input_file": str(source), "output_file_path": str(output)}
+    waiting = client.post("/batches", body=wanted, cast_to=openai.types.Batch)
+    output.unlink()
+    output.symlink_to(tmp_path / "elsewhere")
+
+    def why() -> list[str | None]:
+        errors = client.batches.retrieve(waiting.id).errors
+        return [one.message for one in errors.data or []] if errors is not None else []
+
+    wait_until(lambda: why() != [])
+    assert str(output) in (why()[0] or "")
+    output.unlink()
+    over = ended(client, waiting)
+    assert (over.status, over.errors) == ("completed", None)
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_deleted_input_does_not_end_its_batch(client: openai.OpenAI) -> None:
     batch = begun(client, [tiny("a", max_tokens=20)])
     client.files.delete(batch.input_file_id)

@@ -156,12 +156,19 @@ def test_lines_that_are_wrong_do_not_stop_the_others(connection: Connection, tmp
 def test_paths_that_cannot_be(connection: Connection, requests: Path, tmp_path: Path) -> None:
     fifo = tmp_path / "pipe"
     os.mkfifo(fifo)
+    sparse, empty = tmp_path / "sparse.jsonl", tmp_path / "empty.jsonl"
+    empty.touch()
+    with sparse.open("wb") as file:
+        file.truncate(2 * 10**9)  # above limits.batch_file_gb, and no disk holds it
     wrong: list[dict[str, Any]] = [
         {"input_file": "relative.jsonl"},
         {"input_file": str(tmp_path)},
         {"input_file": str(tmp_path / "missing")},
         {"input_file": str(fifo)},
         {"input_file": "/dev/zero"},
+        {"input_file": "/proc/self/mem"},
+        {"input_file": str(sparse)},
+        {"input_file": str(empty)},
         {"input_file": ["a"]},
         {"input_file": "/\ud800"},
         {"input_file": str(requests), "output_folder_path": "/\ud800/answers"},
