@@ -19,14 +19,14 @@ examples:
   launcher usage --by owner --json
 """
 # As launcher.fleet.usage has them, which would load the database's library for --help.
-_BY = ("key", "model", "owner", "cluster")
+BY = ("key", "model", "owner", "cluster")
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add them."""
     parser.epilog = EXAMPLES
     parser.add_argument("--month", metavar="YYYY-MM", help="such as 2026-11 (default: this one)")
-    parser.add_argument("--by", choices=_BY, default="key", help="what each row is of (default: key)")
+    parser.add_argument("--by", choices=BY, default="key", help="what each row is of (default: key)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from launcher.cli import usage as command
 from launcher.errors import RequestError
 from launcher.fleet import issued, tables
 from launcher.fleet.months import prune
 from launcher.fleet.spool import Spool
 from launcher.fleet.store import Store
-from launcher.fleet.usage import Use, Uses, month, recent, sums
+from launcher.fleet.usage import BY, Use, Uses, month, recent, sums
 from tests.programs.front import wait_until
 from tests.programs.postgres import Postgres
 
@@ -233,6 +234,7 @@ def test_the_sums_of_a_month(store: Store, tmp_path: Path) -> None:
     assert [one.name for one in sums(store, "model", begin, end)] == ["small", "big"]
     assert sums(store, "key", 0.0, 1.0) == []
     assert recent(store, begin + 30)["big"].requests == 2  # from the minute before it
+    assert command.BY == BY, "the command names them without loading the database's library"
 
 
 def test_old_uses_become_sums_of_their_month_each_once_and_keys_that_ended_as_long_ago_go(
