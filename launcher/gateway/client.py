@@ -85,7 +85,9 @@ class Client(asyncio.Protocol):
         if self._current is not None:
             self._current.cancel()
         self.listener.left(self)
-        del self._parser  # it holds this object's methods: a ring that only the collector would find
+        # Both hold this object: rings that only the collector would find.
+        self._receiving = None
+        del self._parser
 
     # -- what came
 

@@ -1,8 +1,7 @@
 """One request and its answer on their way through: from the client to an upstream and back.
 
-Holds a few buffers at most, and a question of up to a megabyte where it must be looked at before it goes on; each side
-is read only as fast as the other takes it. When the client leaves, the upstream's connection is closed at once; when
-the upstream leaves, the client is told in the form it can understand.
+Holds a few buffers at most, and a question of up to a megabyte that must be looked at; each side is read only as fast
+as the other takes it. When one leaves, the other is told at once, the client in the form it can understand.
 """
 
 from __future__ import annotations
@@ -380,6 +379,7 @@ class Exchange:
             self.task.cancel()
         self.incoming.drop()
         self.client.finished(self, keep, abort)
+        self._way = self.on_end = None  # they hold this object: rings, which only the collector would find
 
     def _may_keep(self) -> bool:
         return self.request.keep_alive and not self.client.closing
