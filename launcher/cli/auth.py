@@ -64,6 +64,8 @@ def _login(url: str | None, *, force: bool, as_json: bool) -> int:
     if url is None:
         known = token(settings, anew=force)
     else:
+        Client(url, "")  # whether it is an address is said before a key is asked for
+        Client(url, "")  # whether it is an address is said before a key is asked for
         key = _asked()
         who = Client(url, key).get("/whoami")
         ends = who.get("expires_at") if isinstance(who, dict) else None

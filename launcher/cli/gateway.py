@@ -184,8 +184,9 @@ def _status(as_json: bool) -> int:
     except LauncherError as error:
         print(f"launcher: {one_line(str(error))}", file=sys.stderr)
         job = None
+    states = _states(launcher, replicas)
     if as_json:
-        return print_json(_told(gateways, replicas, job))
+        return print_json(_told(gateways, replicas, states, job))
     if job is not None and not gateways:
         print(f"Job {job.id} will carry the gateway; it is {job.state}.")
     elif not gateways:
@@ -195,33 +196,27 @@ def _status(as_json: bool) -> int:
         print(table(rows, head=["Base URL", "Host", "PID", "Since"]))
     if replicas:
         print()
-        states = _states(launcher, replicas)
-        rows = [
-            [
-                r.model,
-                r.session or "",
-                r.cluster,
-                r.profile,
-                states.get(r.session, _STATES.get(r.state, r.state)),
-            ]
-            for r in replicas
-        ]
+        seen = zip(replicas, states, strict=True)
+        rows = [[r.model, r.session or "", r.cluster, r.profile, state] for r, state in seen]
         print(table(rows, head=["Model", "Session", "Cluster", "Profile", "State"]))
     return 0
 
 
-def _states(launcher: Launcher, replicas: Sequence[Replica]) -> dict[str | None, str]:
-    """How far the sessions are that can be seen from here; others are known to the launcher of their cluster."""
+def _states(launcher: Launcher, replicas: Sequence[Replica]) -> list[str]:
+    """How far each session is, where that is seen from here; others are known to the launcher of their cluster."""
     found = []
     for row in replicas:
         if row.state == "PLANNED" and row.session is not None:
             with contextlib.suppress(LauncherError, OSError):
                 found.append(launcher.session(row.session))
-    seen = zip(found, launcher.statuses(found), strict=True)
-    return {session.id: status.state.lower() for session, status in seen}
+    statuses = zip(found, launcher.statuses(found), strict=True)
+    seen = {session.id: status.state.lower() for session, status in statuses}
+    return [seen.get(row.session or "", _STATES.get(row.state, row.state)) for row in replicas]
 
 
-def _told(gateways: Sequence[Running], replicas: Sequence[Replica], job: Job | None) -> dict[str, Any]:
+def _told(
+    gateways: Sequence[Running], replicas: Sequence[Replica], states: Sequence[str], job: Job | None
+) -> dict[str, Any]:
     """The status for programs."""
     return {
         "gateways": [
@@ -234,9 +229,9 @@ def _told(gateways: Sequence[Running], replicas: Sequence[Replica], job: Job | N
                 "session": one.session,
                 "cluster": one.cluster,
                 "profile": one.profile,
-                "state": one.state,
+                "state": state,
             }
-            for one in replicas
+            for one, state in zip(replicas, states, strict=True)
         ],
         "job": {"id": job.id, "state": job.state, "reason": job.reason} if job is not None else None,
     }

@@ -137,6 +137,12 @@ def test_a_slip_is_told_in_a_sentence(quiet: Endpoint, arguments: list[str], sai
     assert said in launcher(quiet, "keys", *arguments, code=2).stderr
 
 
+def test_a_wrong_address_is_told_before_a_key_is_asked_for(quiet: Endpoint) -> None:
+    for url in ("nonsense", "ftp://x", "http://", *(text for text in HOSTILE if "\0" not in text)):
+        said = launcher(quiet, "auth", "login", f"--url={url}", code=2)
+        assert "is not the address of an endpoint" in said.stderr, url
+
+
 def test_hostile_texts_make_no_key(quiet: Endpoint) -> None:
     for text in ("a\nb", "$(touch /tmp/launcher-was-here)", "-leading", "naïve ☃"):
         assert text in HOSTILE

@@ -36,7 +36,7 @@ def test_what_is_no_longer_offered_is_shown_as_leaving_answers_what_it_has_and_e
         endpoint.terminate()
         endpoint.settle({"stays": {"model": "simulated"}})
         endpoint.start()
-        wait_until(lambda: "LEAVING" in states(endpoint))
+        wait_until(lambda: states(endpoint) == ["leaving", "ready"])
         assert endpoint.chat("former")[0] == 404
         assert [chunk.choices[0].finish_reason for chunk in stream if chunk.choices][-1] == "stop"
         wait_until(lambda: mine["former"].status().ended, 60)
