@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(180)
 PAIR = {"sim": {"model": "simulated"}, "twin": {"model": "simulated", "minimum": 2, "maximum": 2}}
 
 OLD = {
-    "brief": {"model": "simulated", "hours": 0.018},
+    "brief": {"model": "simulated", "hours": 0.022},
     "idler": {"model": "simulated", "idle_minutes": 0.05},
     "hot": {"model": "simulated", "idle_minutes": 0.05, "minimum": 1},
     "slow": {
