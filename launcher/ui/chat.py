@@ -121,6 +121,7 @@ def page(files: SessionFiles, endpoint: Endpoint, gateway_url: str) -> Any:
             chat.edit(talk.edit, again, [chat, entry], js="(...all) => page.again(all)", **wired),
         ):
             sending.failure(None, chat, [chat, entry], js="chat => page.failed(chat)", **INSTANTLY)
+            sending.then(None, None, chat, js="() => page.over()", **INSTANTLY)
         entry.stop(talk.stop, carried, entry, js="() => page.running()", **INSTANTLY)
         chat.undo(undo, chat, [chat, entry], **INSTANTLY).then(
             None, entry, entry, js="text => page.attachAgain(text)", **INSTANTLY

@@ -1,5 +1,5 @@
 // The conversation in the browser: kept in this tab, carried along with each question, saved as a file.
-// Gradio's events in chat.py call `page.ask`, `again`, `running`, `begin`, `keep` and `kept`.
+// Gradio's events in chat.py call `page.ask`, `again`, `over`, `running`, `begin`, `keep` and `kept`.
 "use strict";
 
 (() => {
@@ -73,12 +73,15 @@
 
   // --- what goes along with a question --------------------------------------------------------------------------
   let turn = "";
+  let answering = false; // whether pieces of an answer may still come
+  let unwanted = false; // whether they belong to a chat that is gone
   const references = (history) =>
     [...JSON.stringify(history.filter((message) => message.role === "user")).matchAll(/\(#picture-([0-9a-z]{8})\)/g)].map(
       (found) => found[1],
     );
   const carry = (history, more = []) => {
     turn = page.identity() + page.identity();
+    [answering, unwanted] = [true, false];
     const edited = page.edited();
     const pictures = page.picturesOf([...references(history), ...edited.ids, ...more]);
     return { turn, pictures, edited: edited.before };
@@ -127,6 +130,7 @@
 
   // Gradio calls it when an event did not come to its end.
   page.failed = async (history) => {
+    answering = false;
     if (!refused && (await page.refresh())) {
       page.tell("The question could not be sent. If it is long or has many images, start a new chat.");
     }
@@ -134,6 +138,15 @@
   };
 
   page.running = () => [{ turn }];
+
+  page.answering = () => answering;
+
+  // After the last piece, however it came to that: one that came after "New chat" has put the old chat back.
+  page.over = () => {
+    const chat = unwanted ? [] : { __type__: "update" };
+    answering = unwanted = false;
+    return [chat];
+  };
 
   // Before Gradio sees the click: there is no way back from a new chat.
   const ASK = "Start a new chat? This conversation is kept nowhere else.";
@@ -148,6 +161,7 @@
 
   page.begin = async () => {
     await page.stop();
+    unwanted = answering;
     page.detach();
     page.speak("New chat.");
     return [[], ""];

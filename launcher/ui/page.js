@@ -7,10 +7,10 @@
 
   page.writing = () => Boolean(document.querySelector("#entry .stop-button"));
 
-  // Press "Stop" and wait until the answer has its end.
+  // Press "Stop", again now and then, and wait until the answer has its end.
   page.stop = async () => {
-    document.querySelector("#entry .stop-button")?.click();
-    for (let waited = 0; page.writing() && waited < STOPS_WITHIN_MS; waited += 25) {
+    for (let waited = 0; (page.writing() || page.answering()) && waited < STOPS_WITHIN_MS; waited += 25) {
+      if (waited % 500 === 0) document.querySelector("#entry .stop-button")?.click();
       await new Promise((resolve) => setTimeout(resolve, 25));
     }
   };
