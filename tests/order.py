@@ -1,8 +1,8 @@
-"""Which process runs which files when several run the suite (`pytest -n 2 --dist loadfile`).
+"""Which process runs which files when several run the suite (`pytest -n 3 --dist loadfile`).
 
-The files lie in one row. One process takes its next one from the beginning, any other from the end, so that what
-computes (engines, browsers, Ruby) runs beside what mostly waits (Slurm, sessions), and of two processes only one starts
-the costly parts that a folder shares. They meet among the many short files in the middle.
+The files lie in one row. The first process takes its next one from the beginning, the second from the end, any other
+from the first file of `integration`: so what computes (engines, browsers, Ruby) runs beside what mostly waits (Slurm,
+sessions), and only one starts the costly parts that a folder shares. They meet among the many files of `integration`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ def place(item: pytest.Item) -> int:
     return FOLDERS.index(folder) if folder in FOLDERS else 0
 
 
-class FromBothEnds(LoadFileScheduling):  # type: ignore[misc]  # xdist publishes no types
-    """As `--dist loadfile`, but all processes except one begin at the end."""
+class FromThreeSides(LoadFileScheduling):  # type: ignore[misc]  # xdist publishes no types
+    """As `--dist loadfile`, but only the first process begins at the beginning."""
 
     def _assign_work_unit(self, node: WorkerController) -> None:
-        if self.nodes.index(node) > 0:
-            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+        number, files = self.nodes.index(node), list(self.workqueue)
+        if number == 1:
+            self.workqueue.move_to_end(files[-1], last=False)
+        elif number > 1:
+            middle = next((file for file in files if file.startswith("tests/integration/")), files[0])
+            self.workqueue.move_to_end(middle, last=False)
         super()._assign_work_unit(node)

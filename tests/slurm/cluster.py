@@ -221,7 +221,13 @@ class Cluster:
 
     @contextmanager
     def without_controller(self) -> Iterator[None]:
-        """The controller is killed (-9), and comes back at the end of the block with all that it had written."""
+        """The controller is killed (-9), and comes back at the end of the block with all that it had written.
+
+        That are all jobs as they are: what it has not written yet when it is killed, it would start a second time.
+        """
+        deadline = time.monotonic() + 60
+        while not self._saved() and time.monotonic() < deadline:
+            time.sleep(0.2)
         self._processes.stop("slurmctld", signal.SIGKILL)
         try:
             yield
@@ -229,6 +235,13 @@ class Cluster:
             self._processes.start("slurmctld", ["slurmctld", "-D"], _ADMIN_ENV | self.env)
             port = int(re.findall(r"(?m)^SlurmctldPort=(\d+)", self.conf.read_text())[0])
             self._processes.wait_for("slurmctld", lambda: connects(port))
+
+    def _saved(self) -> bool:
+        """Whether the controller has written its jobs since the last of them began; it does within five seconds."""
+        listed = self._admin("squeue", "--noheader", "--states=RUNNING", "--format=%S").split()
+        began = max((time.mktime(time.strptime(each, "%Y-%m-%dT%H:%M:%S")) for each in listed), default=0.0)
+        written = (self.folder / "state" / "job_state").stat().st_mtime
+        return written >= began + 1 or time.time() >= began + 12
 
     def diagnostics(self) -> str:
         """The scheduler's state and the ends of all logs, for somebody who looks at a failed test."""
