@@ -185,6 +185,7 @@ class Carrier:
 
     async def _one_run(self, asked: Asked, place: Place, state: State) -> tuple[State, Ended | None]:
         """Start the program and watch it; what it said at its end, if it came to one."""
+        self._touch()
         key = self._passes.open(asked.key, asked.owner)
         before_s, begun = state.running_s, time.monotonic()
         try:

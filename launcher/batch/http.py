@@ -81,6 +81,7 @@ class BatchAPI:
             return f"{url()}/{quote(asked.cluster)}/{quote(asked.framework)}" if named else url()
 
         self._carrier = Carrier(self._batches, self._files, passes, at, touch, bounds, rhythm or Rhythm())
+        self._touch = touch
         self._models = models
         self._knows = knows
 
@@ -109,6 +110,8 @@ class BatchAPI:
         if makes and holder.budget is not None and (wait_s := holder.budget.admit()) > 0:
             exchange.reply(answers.over_limit(wait_s))
             return
+        if makes:
+            self._touch()
         try:
             await self._answer(exchange, target, holder)
         except _No as no:

@@ -252,7 +252,7 @@ def test_a_gateway_that_is_killed_or_reaches_its_time_limit_is_there_again(
     sessions, port = endpoint.jobs("sim"), endpoint.port
     before = endpoint.counted("sim")
     following = endpoint.followed.result()
-    assert slurm.job(following)["Reason"] == "Dependency"
+    wait_until(lambda: slurm.job(following)["Reason"] == "Dependency", 60)
     slurm.end_time_limit(endpoint.job)
     with Load(endpoint, "sim", threads=2) as load:
         load.more(5)
