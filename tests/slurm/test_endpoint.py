@@ -266,11 +266,8 @@ def test_a_gateway_that_is_killed_or_reaches_its_time_limit_is_there_again(
     assert endpoint.port == port
     assert endpoint.carriers() == [following]
     assert endpoint.jobs("sim") == sessions
-    refused = {
-        0,
-        1,
-        503,
-    }  # nobody listened, it was killed in the middle of the answer, or said when to come again
+    # Nobody listened, it was killed in the middle of the answer, or it said when to come again.
+    refused = {0, 1, 503}
     assert set(load.statuses) <= {200, *refused}, load.troubles
     answered, lost = load.statuses[200], sum(load.statuses[one] for one in refused)
     wait_until(lambda: endpoint.counted("sim") >= before + answered)
