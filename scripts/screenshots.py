@@ -240,12 +240,12 @@ def endpoint(studio: Studio) -> None:
                 running.chat(model, "word " * 300, key=keys[who], hold_s=60)
         mine = running.new_key("staff", own=True, lifetime_s=47.5 * 3600)
         with (
-            Load(running, "chat", threads=5, key=keys["alice"]),
+            Load(running, "chat", threads=5, key=keys["alice"]) as alice,
             Load(running, "coder", threads=2, key=keys["chemistry"]),
             Load(running, "llama-70b", threads=3, key=keys["bob"], hold_s=25),
         ):
             wait_until(lambda: "STARTING" in str(running.ask("GET", "/status")[1]).upper())
-            time.sleep(12)  # a minute's tokens, and answers to count
+            alice.more(40)  # tokens of a while, and answers to count
             page = studio.page((1200, 700))
             page.goto(running.url.removesuffix("/v1"))
             page.get_by_label("API key").fill(mine)

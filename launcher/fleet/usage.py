@@ -112,9 +112,9 @@ def _status(value: object) -> int:
 
 
 def _number(value: object) -> float:
-    if type(value) not in (int, float):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError("it is no number")
-    found = float(value)  # type: ignore[arg-type]
+    found = float(value)
     return found if math.isfinite(found) else 0.0
 
 

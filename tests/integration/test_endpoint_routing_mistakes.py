@@ -66,47 +66,51 @@ def ask(front: RunningEndpoint, **more: object) -> tuple[int, str | None]:
 
 
 def test_who_cannot_look_at_a_lost_replica_keeps_no_request_from_the_next_one(
-    front: RunningEndpoint, upstream: Callable[..., Recorder], caplog: pytest.LogCaptureFixture
+    front: RunningEndpoint,
+    upstream: Callable[..., Recorder],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     upstream(hangs_up)
     upstream()
-    front.fleet.lost = breaks  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(front.fleet, "lost", breaks)
     assert ask(front) == (200, None)
     assert "a part is broken" in caplog.text
 
 
 def test_what_cannot_be_decided_anew_is_refused_and_not_left(
-    front: RunningEndpoint, upstream: Callable[..., Recorder], caplog: pytest.LogCaptureFixture
+    front: RunningEndpoint,
+    upstream: Callable[..., Recorder],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     upstream(hangs_up)
-    looks, works = front.fleet.lost, front.fleet.lanes
-
-    def lost(lane: object) -> None:
-        front.fleet.lanes = breaks  # type: ignore[method-assign, assignment]
-
-    front.fleet.lost = lost  # type: ignore[method-assign]
+    monkeypatch.setattr(front.fleet, "lost", lambda lane: monkeypatch.setattr(front.fleet, "lanes", breaks))
     assert ask(front) == (502, "engine_unreachable")
     assert "Traceback" in caplog.text
     assert front.front.counts.lost == 1
-    front.fleet.lost, front.fleet.lanes = looks, works  # type: ignore[method-assign]
+    monkeypatch.undo()
     upstream()
     assert ask(front) == (200, None)
 
 
 @pytest.mark.parametrize("hold", ["0", "30"])
 def test_what_cannot_be_started_is_told_to_come_again(
-    hold: str, front: RunningEndpoint, upstream: Callable[..., Recorder], caplog: pytest.LogCaptureFixture
+    hold: str,
+    front: RunningEndpoint,
+    upstream: Callable[..., Recorder],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Not with a 500, which a batch would take for the engine's own answer to its line."""
     front.fleet.add("m")
-    works = front.fleet.wanted
-    front.fleet.wanted = breaks  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(front.fleet, "wanted", breaks)
     body = chat("secret words", model="m")
     refused = front.ask("POST", CHAT, {"X-Launcher-Hold": hold}, body)
     assert (refused.status, refused.header("Retry-After")) == (503, "5")
     assert refused.json()["error"]["code"] == "model_unavailable"
     assert "a part is broken" in caplog.text
-    front.fleet.wanted = works  # type: ignore[method-assign]
+    monkeypatch.undo()
     upstream()
     assert ask(front) == (200, None)
 
@@ -127,10 +131,14 @@ def test_a_host_with_a_name_that_is_none_is_passed_over(
 
 @pytest.mark.parametrize("part", ["access", "usage"])
 def test_what_cannot_be_counted_is_answered_all_the_same(
-    part: str, front: RunningEndpoint, upstream: Callable[..., Recorder], caplog: pytest.LogCaptureFixture
+    part: str,
+    front: RunningEndpoint,
+    upstream: Callable[..., Recorder],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if part == "access":
-        front.rules.spend = breaks  # type: ignore[method-assign, assignment]
+        monkeypatch.setattr(front.rules, "spend", breaks)
     else:
         front.gateway.on_end = breaks
     upstream()

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -72,8 +73,8 @@ def suffer(launcher: Launcher, folder: Path, count: int, kills: int, seed: int, 
     done, kept = [], []
     for what in order:
         goal = lines(batch) + rolls.randrange(1, max(2, count // (kills + 1)))
-        wait_until(lambda goal=goal: _goes_on(batch) and lines(batch) >= goal, 300)  # type: ignore[misc]
-        wait_until(lambda what=what: _goes_on(batch) and kill(batch, what), 300)  # type: ignore[misc]
+        wait_until(partial(_reached, batch, goal), 300)
+        wait_until(partial(_killed, batch, what), 300)
         text = Path(batch.spec.output).read_bytes()
         kept.append(text[: text.rfind(b"\n") + 1])
         done.append((what, text.count(b"\n")))
@@ -108,12 +109,21 @@ def kill(batch: BatchRun, what: str) -> bool:
     return bool(parts)
 
 
-def _goes_on(batch: BatchRun) -> bool:
-    """True; submits the next job where one is over, as `launcher batch run` does while it waits."""
+def _reached(batch: BatchRun, goal: int) -> bool:
+    _go_on(batch)
+    return lines(batch) >= goal
+
+
+def _killed(batch: BatchRun, what: str) -> bool:
+    _go_on(batch)
+    return kill(batch, what)
+
+
+def _go_on(batch: BatchRun) -> None:
+    """Submit the next job where one is over, as `launcher batch run` does while it waits."""
     session = batch.session
     if batch.status().state == STOPPED and session is not None and session.status().ended:
         batch.again()
-    return True
 
 
 def main() -> int:

@@ -55,6 +55,7 @@ class Replicas:
         self.looked_at: list[str] = []
         self.starts: Callable[[str], Sequence[Place]] | None = None
         self.started: list[str] = []
+        self.finds_well = False  # whether whoever is reported lost is looked at and found in order
 
     def add(
         self,
@@ -104,8 +105,9 @@ class Replicas:
 
     def lost(self, lane: Lane) -> None:
         self.looked_at.append(lane.replica)
-        for model, lanes in self.known.items():
-            self.known[model] = [one for one in lanes if one is not lane]
+        if not self.finds_well:
+            for model, lanes in self.known.items():
+                self.known[model] = [one for one in lanes if one is not lane]
 
     def clusters(self) -> Sequence[str]:
         return list(dict.fromkeys(name for model in self.seen.values() for name in model.clusters))

@@ -35,6 +35,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+from tests.programs.front import wait_until
 from tests.slurm import people
 from tests.slurm.accounting import start_database, start_slurmdbd
 from tests.slurm.people import Person
@@ -225,9 +226,9 @@ class Cluster:
 
         That are all jobs as they are: what it has not written yet when it is killed, it would start a second time.
         """
-        deadline = time.monotonic() + 60
-        while not self._saved() and time.monotonic() < deadline:
-            time.sleep(0.2)
+        began = self._last_start()
+        state = self.folder / "state" / "job_state"  # written within five seconds of any change
+        wait_until(lambda: state.stat().st_mtime >= began + 1 or time.time() >= began + 12)
         self._processes.stop("slurmctld", signal.SIGKILL)
         try:
             yield
@@ -236,12 +237,10 @@ class Cluster:
             port = int(re.findall(r"(?m)^SlurmctldPort=(\d+)", self.conf.read_text())[0])
             self._processes.wait_for("slurmctld", lambda: connects(port))
 
-    def _saved(self) -> bool:
-        """Whether the controller has written its jobs since the last of them began; it does within five seconds."""
+    def _last_start(self) -> float:
+        """When the last of the running jobs began, in seconds since the epoch; 0 where none runs."""
         listed = self._admin("squeue", "--noheader", "--states=RUNNING", "--format=%S").split()
-        began = max((time.mktime(time.strptime(each, "%Y-%m-%dT%H:%M:%S")) for each in listed), default=0.0)
-        written = (self.folder / "state" / "job_state").stat().st_mtime
-        return written >= began + 1 or time.time() >= began + 12
+        return max((time.mktime(time.strptime(each, "%Y-%m-%dT%H:%M:%S")) for each in listed), default=0.0)
 
     def diagnostics(self) -> str:
         """The scheduler's state and the ends of all logs, for somebody who looks at a failed test."""
