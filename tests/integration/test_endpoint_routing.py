@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import http.client
 import json
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from launcher.gateway.place import Place
 from tests.hostile import HOSTILE
 from tests.programs.front import BEARER, KEY, chat, events, wait_until
 from tests.programs.recorder import Recorder, Seen
-from tests.programs.replicas import REPLICA_KEY, Replica, RunningEndpoint, endpoint
+from tests.programs.replicas import REPLICA_KEY, Replica, RunningEndpoint, endpoint, pair
 
 CHAT = "/v1/chat/completions"
 PASSED_ON = (
@@ -32,11 +31,8 @@ PASSED_ON = (
 @pytest.fixture(scope="module")
 def replicas() -> Iterator[list[Replica]]:
     """Two sessions that do not change during these tests."""
-    with tempfile.TemporaryDirectory(prefix="iod") as folder:
-        made = [Replica(Path(folder) / name) for name in ("a", "b")]
+    with pair() as made:
         yield made
-        for replica in made:
-            replica.close()
 
 
 @pytest.fixture(scope="module")

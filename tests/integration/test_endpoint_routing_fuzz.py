@@ -5,10 +5,8 @@ Bounded to some seconds together. Longer: `FUZZ_SECONDS=600 pytest tests/integra
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,7 +24,7 @@ from tests.integration.test_gateway_fuzz import ANSWERS, END, damaged, split
 from tests.programs.front import KEY, wait_until
 from tests.programs.recorder import Recorder, Seen, echo
 from tests.programs.replicas import REPLICA_KEY, RunningEndpoint
-from tests.programs.wire import read_all, replies, request
+from tests.programs.wire import exchange, replies, request
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "6"))
 pytestmark = pytest.mark.timeout(int(SECONDS) + 200)
@@ -71,16 +69,6 @@ class Front:
             (lane,) = self.endpoint.fleet.add("m", place, served="served", aliases=frozenset(("alias",)))
             lane.speed = 1000.0 / 100**number
         return self.used
-
-    def talk(self, pieces: list[bytes], silence_s: float) -> bytes:
-        """Send the pieces and read what comes, until the endpoint closes or is silent."""
-        with socket.create_connection(("127.0.0.1", self.endpoint.port), timeout=20) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with contextlib.suppress(ConnectionError):
-                for piece in pieces:
-                    connection.sendall(piece)
-            connection.settimeout(silence_s)
-            return read_all(connection)[0]
 
     def calm(self) -> None:
         """Nothing is left running or in memory, nothing odd was passed on, and others are served."""
@@ -180,7 +168,7 @@ def test_each_request_has_its_own_answer_however_it_names_its_model(
     if front.over:
         return
     (upstream,) = front.fresh()
-    found = replies(front.talk(pieces, silence_s=20.0))
+    found = replies(exchange(front.endpoint.port, pieces, silence_s=20.0)[0])
     answered = asked[: len(found)]
     # After a form that was refused before its end the endpoint closes, but an answer is never left out.
     assert len(found) == len(asked) + 1 or answered[-1].status != 200
@@ -211,7 +199,7 @@ def test_damaged_requests_let_nobody_in_and_keep_nobody_out(front: Front, data: 
     if front.over:
         return
     (upstream,) = front.fresh()
-    found = replies(front.talk(pieces, silence_s=0.2))
+    found = replies(exchange(front.endpoint.port, pieces, silence_s=0.2)[0])
     assert {reply.status for reply in found} <= {200, 400, 401, 404, 405, 413, 417, 431, 501, 505}
     for seen in upstream.requests:
         start = sent.find(b" " + seen.target.encode())
@@ -241,7 +229,7 @@ def test_damaged_answers_are_one_answer_and_nobody_elses(front: Front, data: st.
     bad.answer, bad.keep = answer, keep
     body = json.dumps({"model": "m"}).encode()
     sent = request(f"{CHAT}?k", method="POST", body=body, extra=b"Connection: close\r\n")
-    found = replies(front.talk([sent], silence_s=0.3 if keep else 20.0))
+    found = replies(exchange(front.endpoint.port, [sent], silence_s=0.3 if keep else 20.0)[0])
     assert len(found) <= 1
     assert found or keep  # a replica that says half a head and stays is waited for
     assert sum(seen.target.endswith("?k") for one in front.used for seen in one.requests) <= 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from launcher.fleet.seen import STARTABLE
 from launcher.sessions import keys
 from launcher.sessions.paths import SessionPaths
 from tests.programs.front import BEARER, chat
-from tests.programs.replicas import Replica, RunningEndpoint, endpoint
+from tests.programs.replicas import Replica, RunningEndpoint, endpoint, pair
 
 CHAT = "/v1/chat/completions"
 
@@ -20,11 +19,8 @@ CHAT = "/v1/chat/completions"
 @pytest.fixture(scope="module")
 def replicas() -> Iterator[list[Replica]]:
     """Two sessions that do not change during these tests."""
-    with tempfile.TemporaryDirectory(prefix="iod") as folder:
-        made = [Replica(Path(folder) / name) for name in ("a", "b")]
+    with pair() as made:
         yield made
-        for replica in made:
-            replica.close()
 
 
 @pytest.fixture

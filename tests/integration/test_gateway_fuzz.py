@@ -6,10 +6,8 @@ led by the code it reaches is tests/programs/fuzz.py.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.programs.front import KEY, RunningGateway, wait_until
 from tests.programs.recorder import Recorder, Seen, echo
-from tests.programs.wire import read_all, replies, request
+from tests.programs.wire import exchange, replies, request
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "45"))
 pytestmark = pytest.mark.timeout(int(SECONDS) + 200)
@@ -140,17 +138,6 @@ def over(front: Front) -> bool:
     return time.monotonic() > front.until
 
 
-def talk(front: Front, pieces: list[bytes], silence_s: float = 0.15) -> bytes:
-    """Send the pieces and read what comes, until the gateway closes or is silent."""
-    with socket.create_connection(("127.0.0.1", front.gateway.port), timeout=5) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with contextlib.suppress(ConnectionError):
-            for piece in pieces:
-                connection.sendall(piece)
-        connection.settimeout(silence_s)
-        return read_all(connection)[0]
-
-
 @st.composite
 def parts(draw: st.DrawFn, number: int) -> Part:
     """A correct request: any method, framing and fields."""
@@ -225,7 +212,7 @@ def test_correct_requests_mean_the_same_however_they_are_cut(front: Front, data:
     if over(front):
         return
     upstream = front.fresh()
-    received = talk(front, pieces, silence_s=5.0)
+    received = exchange(front.gateway.port, pieces, silence_s=5.0)[0]
     found = replies(received, [*(part.method for part in asked), "GET"])
     answered = asked[: len(found)]
     # After a refusal the gateway may close, but an answer is never left out.
@@ -247,7 +234,7 @@ def test_damaged_requests_let_nobody_in(front: Front, data: st.DataObject) -> No
     if over(front):
         return
     upstream = front.fresh()
-    received = talk(front, pieces)
+    received = exchange(front.gateway.port, pieces, silence_s=0.15)[0]
     if not any(
         method in sent for method in (b"HEAD", b"EAD ")
     ):  # else we cannot know which answer has no body
@@ -291,7 +278,7 @@ def test_damaged_answers_are_one_answer(front: Front, data: st.DataObject) -> No
             speaking.remove(seen)
 
     upstream.answer = answer
-    received = talk(front, [request("/k", extra=b"Connection: close\r\n")], silence_s=0.3)
+    received = exchange(front.gateway.port, [request("/k", extra=b"Connection: close\r\n")], silence_s=0.3)[0]
     assert len(replies(received)) <= 1
     # The rest of the damage must lie there before the next request: what comes after it is, to anybody, its answer.
     wait_until(lambda: not speaking and (keep or upstream.open == 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,16 @@ class Replica(RunningGateway):
     def close(self) -> None:
         self.engine.close()
         super().close()
+
+
+@contextmanager
+def pair() -> Iterator[list[Replica]]:
+    """Two sessions."""
+    with tempfile.TemporaryDirectory(prefix="iod") as folder:
+        made = [Replica(Path(folder) / name) for name in ("a", "b")]
+        yield made
+        for replica in made:
+            replica.close()
 
 
 class Replicas:

@@ -50,10 +50,12 @@ def exchange(
     port: int, sent: bytes | Iterable[bytes], *, silence_s: float = 3.0, limit: int = 2**26
 ) -> tuple[bytes, bool]:
     """Send, then read until the other closes or is silent for `silence_s`; also whether it closed."""
-    with socket.create_connection(("127.0.0.1", port), timeout=silence_s) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=max(silence_s, 5.0)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # pieces go as they are
         with contextlib.suppress(ConnectionError, TimeoutError):
             for piece in [sent] if isinstance(sent, bytes) else sent:
                 connection.sendall(piece)
+        connection.settimeout(silence_s)
         return read_all(connection, limit)
 
 
